@@ -1,0 +1,26 @@
+"""Runs image classification graphs: our own CPU engine, ONNX Runtime, Ascend.
+
+    import engine
+    session = engine.load("model.onnx")
+    logits = session.run(x)
+"""
+
+from engine.budget import cpu_budget
+from engine.errors import BackendUnavailableError, EngineError, InputError, ModelError, UnsupportedOperatorError
+from engine.peak import measure_peak
+from engine.session import LayerTiming, Session, SessionInfo, TensorSpec, load
+
+__all__ = [
+    "BackendUnavailableError",
+    "EngineError",
+    "InputError",
+    "LayerTiming",
+    "ModelError",
+    "Session",
+    "SessionInfo",
+    "TensorSpec",
+    "UnsupportedOperatorError",
+    "cpu_budget",
+    "load",
+    "measure_peak",
+]

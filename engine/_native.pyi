@@ -1,0 +1,92 @@
+from typing_extensions import Buffer
+
+U8: int
+F32: int
+BF16: int
+
+_Pair = tuple[int, int]
+
+class Program:
+    def __init__(self, threads: int) -> None: ...
+    def tensor(
+        self,
+        dtype: int,
+        channels: int,
+        height: int,
+        width: int,
+        frame: tuple[int, int, int, int],
+        zero: int,
+        packed: bool,
+        local: bool,
+        images: int,
+        offset: int,
+    ) -> int: ...
+    def segment(self, images: int, /) -> None: ...
+    def input(
+        self, target: int, shape: tuple[int, int, int], scale: float, pixel_values: Buffer | None, element_bytes: int
+    ) -> None: ...
+    def conv(
+        self,
+        source: int,
+        target: int,
+        residual: int,
+        kernel: _Pair,
+        strides: _Pair,
+        dilations: _Pair,
+        pads: _Pair,
+        groups: int,
+        weights: Buffer,
+        bias: Buffer,
+        scale: Buffer | None,
+        residual_scale: float,
+        low: float,
+        high: float,
+        filter_elements: int,
+        outputs: int,
+        integer: bool,
+    ) -> None: ...
+    def pool(
+        self,
+        source: int,
+        target: int,
+        kernel: _Pair,
+        strides: _Pair,
+        dilations: _Pair,
+        pads: _Pair,
+        average: bool,
+        count_padding: bool,
+        scale: float,
+    ) -> None: ...
+    def global_average(self, source: int, target: int, scale: float, /) -> None: ...
+    def eltwise(
+        self, source: int, other: int, target: int, source_scale: float, other_scale: float, low: float, high: float
+    ) -> None: ...
+    def flatten(self, source: int, target: int, /) -> None: ...
+    def softmax(self, source: int, target: int, /) -> None: ...
+    def output(self, source: int, elements: int, /) -> None: ...
+    def finish(self, arena_bytes: int, chunk: int, /) -> None: ...
+    def run(
+        self, input: Buffer, uint8: bool, images: int, output: Buffer, timed: bool = False
+    ) -> tuple[int, ...] | None: ...
+    def steps(self) -> list[tuple[str, str]]: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def arena_bytes(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
+
+def image_bytes(
+    dtype: int,
+    channels: int,
+    height: int,
+    width: int,
+    frame: tuple[int, int, int, int],
+    zero: int,
+    packed: bool,
+    local: bool,
+    images: int,
+    offset: int,
+) -> int: ...
+def measure_peak(dtype: int, threads: int, /) -> float: ...
+def isa() -> str: ...

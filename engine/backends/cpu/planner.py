@@ -1,0 +1,317 @@
+"""Walks a lowered graph and writes the execution plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine import _native
+from engine.backends.cpu.convolution import bias_of, clamp_of, conv_macs, fill_parameters, filters_of
+from engine.backends.cpu.plan import (
+    ConvStep,
+    EltwiseStep,
+    ExecutionPlan,
+    FlattenStep,
+    GlobalAverageStep,
+    InputStep,
+    OutputStep,
+    PoolStep,
+    Precision,
+    SoftmaxStep,
+    Step,
+    Tensor,
+)
+from engine.backends.cpu.storage import image_shape, quantised_clamp, tensor_for
+from engine.errors import ModelError, UnsupportedOperatorError
+from engine.graph.ir import NO_CLIP, Graph, Node
+from engine.normalisation import Normalisation
+
+_PACKED_CHANNELS = 4
+
+
+def plan_graph(graph: Graph, precision: Precision, normalisation: Normalisation | None) -> ExecutionPlan:
+    """Plans a lowered graph with one input and one output. Placement is left to `segments` and `arena`.
+
+    Args:
+        graph: the result of `engine.graph.passes.lower`.
+        precision: element type of values that the graph does not quantise ("bf16", else float32).
+        normalisation: what uint8 pixels go through before the graph's input; None when only floats are accepted.
+
+    Raises:
+        ModelError: a shape or quantisation that the CPU engine does not run.
+        UnsupportedOperatorError: a node that it does not run.
+    """
+    return _Planner(graph, precision, normalisation).plan()
+
+
+class _Planner:
+    def __init__(self, graph: Graph, precision: Precision, normalisation: Normalisation | None) -> None:
+        self._graph = graph
+        self._precision = precision
+        self._normalisation = normalisation
+        self._tensors: list[Tensor] = []
+        self._steps: list[Step] = []
+        self._by_value: dict[str, int] = {}
+        self._handlers: dict[str, Callable[[Node], None]] = {
+            "Conv": self._conv,
+            "MaxPool": self._pool,
+            "AveragePool": self._pool,
+            "GlobalAveragePool": self._global_average,
+            "Add": self._add,
+            "Clip": self._clip,
+            "BatchNormalization": self._batch_normalization,
+            "Flatten": self._flatten,
+            "Reshape": self._flatten,
+            "Softmax": self._softmax,
+            "QuantizeLinear": self._convert,
+            "DequantizeLinear": self._convert,
+        }
+
+    def plan(self) -> ExecutionPlan:
+        if len(self._graph.inputs) != 1 or len(self._graph.outputs) != 1:
+            raise ModelError(
+                f"Graph '{self._graph.name}' has {len(self._graph.inputs)} inputs and {len(self._graph.outputs)} "
+                "outputs; the CPU engine runs graphs with one of each."
+            )
+        self._input(self._graph.inputs[0])
+        for node in self._graph.nodes:
+            handler = self._handlers.get(node.op)
+            if handler is None:
+                raise UnsupportedOperatorError(node.name, node.op, "the CPU engine has no kernel for this form of it.")
+            handler(node)
+        self._output(self._graph.outputs[0])
+        return ExecutionPlan(self._tensors, self._steps)
+
+    # Tensors
+
+    def _add_tensor(self, tensor: Tensor) -> int:
+        self._tensors.append(tensor)
+        return len(self._tensors) - 1
+
+    def _new_value(self, name: str) -> int:
+        """A tensor for a value that some node writes."""
+        index = self._add_tensor(tensor_for(self._graph.values[name], self._precision))
+        self._by_value[name] = index
+        return index
+
+    def _value(self, name: str, node: Node) -> int:
+        """The tensor of a value that some node reads."""
+        if name not in self._by_value:
+            raise UnsupportedOperatorError(node.name, node.op, f"it reads the constant '{name}' as an activation.")
+        return self._by_value[name]
+
+    def _converted(self, index: int, dtype: int) -> int:
+        """The same value in another floating-point type, through an extra step when it is not stored so."""
+        source = self._tensors[index]
+        if source.dtype == dtype:
+            return index
+        target = self._add_tensor(Tensor(source.name, dtype, source.channels, source.height, source.width))
+        self._steps.append(
+            EltwiseStep(f"{source.name} to float", "Convert", index, target=target, source_scale=source.scale)
+        )
+        return target
+
+    def _float_type(self) -> int:
+        return _native.BF16 if self._precision == "bf16" else _native.F32
+
+    # Edges
+
+    def _input(self, name: str) -> None:
+        info = self._graph.values[name]
+        index = self._new_value(name)
+        tensor = self._tensors[index]
+        readers = self._graph.consumers(name)
+        tensor.packed = tensor.channels <= _PACKED_CHANNELS and all(
+            node.op == "Conv" and node.attrs["groups"] == 1 and node.attrs["dilations"][1] == 1 for node in readers
+        )
+        if tensor.packed and tensor.dtype == _native.U8:
+            # A float convolution would need a conversion step, which wants blocks.
+            tensor.packed = all(filters_of(self._graph, node).integer for node in readers)
+        pixels = _pixel_values(tensor, self._normalisation) if self._normalisation else None
+        self._steps.append(InputStep(info.name, "Input", target=index, pixel_values=pixels))
+
+    def _output(self, name: str) -> None:
+        if name not in self._by_value:
+            raise ModelError(f"Graph output '{name}' is a constant or an input; there is nothing to run.")
+        index = self._by_value[name]
+        if self._tensors[index].packed:
+            raise ModelError(f"Graph output '{name}' is the graph's input; there is nothing to run.")
+        self._steps.append(OutputStep(name, "Output", self._converted(index, _native.F32)))
+
+    # Operators
+
+    def _conv(self, node: Node) -> None:
+        filters = filters_of(self._graph, node)
+        outputs = filters.values.shape[0]
+        source = self._value(node.inputs[0], node)
+        integer = self._tensors[source].dtype == _native.U8 and filters.integer
+        if not integer:
+            source = self._converted(source, self._float_type())
+        residual = node.inputs[3] if len(node.inputs) > 3 else ""
+        other = self._value(residual, node) if residual else -1
+        target = self._new_value(node.output)
+        top, left, bottom, right = node.attrs["pads"]
+        self._frame(source, (top, left, bottom, right))
+        step = ConvStep(
+            node.name,
+            "Conv",
+            source,
+            other,
+            self._conv_target(node, target, integer),
+            strides=node.attrs["strides"],
+            dilations=node.attrs["dilations"],
+            pads=(top, left),
+            groups=node.attrs["groups"],
+        )
+        written = self._tensors[step.target]
+        step.macs = conv_macs(node, filters, written)
+        step.clamp = clamp_of(node, written)
+        residual_tensor = self._tensors[other] if residual else None
+        bias = bias_of(self._graph, node, outputs)
+        fill_parameters(step, filters, bias, self._tensors[source], written, residual_tensor)
+        self._steps.append(step)
+        if step.target != target:
+            self._quantise(step.target, target)
+
+    def _conv_target(self, node: Node, target: int, integer: bool) -> int:
+        """Floating-point convolutions write floats, which a further step quantises where the graph says so."""
+        tensor = self._tensors[target]
+        if integer or tensor.dtype != _native.U8:
+            return target
+        return self._add_tensor(Tensor(node.output, self._float_type(), tensor.channels, tensor.height, tensor.width))
+
+    def _quantise(self, source: int, target: int) -> None:
+        tensor = self._tensors[target]
+        self._steps.append(
+            EltwiseStep(
+                tensor.name,
+                "Quantise",
+                source,
+                target=target,
+                source_scale=float(np.float32(1.0) / np.float32(tensor.scale)),
+                clamp=quantised_clamp(tensor, NO_CLIP),
+            )
+        )
+
+    def _frame(self, index: int, pads: tuple[int, int, int, int]) -> None:
+        tensor = self._tensors[index]
+        top, left, bottom, right = (max(old, new) for old, new in zip(tensor.frame, pads, strict=True))
+        tensor.frame = (top, left, bottom, right)
+
+    def _batch_normalization(self, node: Node) -> None:
+        """One that no convolution could absorb: a 1x1 convolution of every channel with itself."""
+        gamma, beta, mean, variance = (self._graph.constants[name].astype(np.float64) for name in node.inputs[1:5])
+        factor = gamma / np.sqrt(variance + node.attrs["epsilon"])
+        weights = self._graph.add_constant(f"{node.name}.scale", factor.astype(np.float32).reshape(-1, 1, 1, 1))
+        bias = self._graph.add_constant(f"{node.name}.shift", (beta - mean * factor).astype(np.float32))
+        attrs = {
+            "kernel": (1, 1),
+            "strides": (1, 1),
+            "pads": (0, 0, 0, 0),
+            "dilations": (1, 1),
+            "groups": factor.size,
+            "clip": node.attrs.get("clip", NO_CLIP),
+        }
+        self._conv(Node("Conv", node.name, [node.inputs[0], weights, bias, ""], node.outputs, attrs))
+
+    def _units(self, source: int, target: int) -> float:
+        """Source units to target units."""
+        return float(np.float32(self._tensors[source].scale) / np.float32(self._tensors[target].scale))
+
+    def _pool(self, node: Node) -> None:
+        source, target = self._value(node.inputs[0], node), self._new_value(node.output)
+        self._steps.append(
+            PoolStep(
+                node.name,
+                node.op,
+                source,
+                target=target,
+                kernel=node.attrs["kernel"],
+                strides=node.attrs["strides"],
+                dilations=node.attrs["dilations"],
+                pads=node.attrs["pads"][:2],
+                average=node.op == "AveragePool",
+                count_padding=bool(node.attrs.get("count_include_pad", False)),
+                scale=self._units(source, target),
+            )
+        )
+
+    def _global_average(self, node: Node) -> None:
+        source, target = self._value(node.inputs[0], node), self._new_value(node.output)
+        self._steps.append(
+            GlobalAverageStep(node.name, node.op, source, target=target, scale=self._units(source, target))
+        )
+
+    def _add(self, node: Node) -> None:
+        source, other = (self._value(name, node) for name in node.inputs[:2])
+        target = self._new_value(node.output)
+        shapes = {image_shape(self._graph.values[name]) for name in (*node.inputs[:2], node.output)}
+        if len(shapes) != 1:
+            raise UnsupportedOperatorError(node.name, node.op, "its operands have different shapes.")
+        self._eltwise(node, source, other, target)
+
+    def _clip(self, node: Node) -> None:
+        self._eltwise(node, self._value(node.inputs[0], node), -1, self._new_value(node.output))
+
+    def _convert(self, node: Node) -> None:
+        self._eltwise(node, self._value(node.inputs[0], node), -1, self._new_value(node.output))
+
+    def _eltwise(self, node: Node, source: int, other: int, target: int) -> None:
+        tensor = self._tensors[target]
+        self._steps.append(
+            EltwiseStep(
+                node.name,
+                node.op,
+                source,
+                other,
+                target,
+                source_scale=self._units(source, target),
+                other_scale=self._units(other, target) if other >= 0 else 1.0,
+                clamp=quantised_clamp(tensor, node.attrs.get("clip", NO_CLIP)),
+            )
+        )
+
+    def _flatten(self, node: Node) -> None:
+        """Flatten, or a Reshape that flattens. One pixel is flat already: then both values share a tensor."""
+        index = self._value(node.inputs[0], node)
+        source = self._tensors[index]
+        info = self._graph.values[node.output]
+        if image_shape(info) != (source.elements, 1, 1):
+            raise UnsupportedOperatorError(node.name, node.op, "it does not flatten each image into one row.")
+        target = tensor_for(info, self._precision)
+        same_units = (source.dtype, source.scale, source.zero) == (target.dtype, target.scale, target.zero)
+        if (source.height, source.width) == (1, 1) and same_units:
+            self._by_value[node.output] = index
+            return
+        if not same_units:
+            raise UnsupportedOperatorError(node.name, node.op, "its input and output are stored differently.")
+        self._steps.append(FlattenStep(node.name, node.op, index, target=self._new_value(node.output)))
+
+    def _softmax(self, node: Node) -> None:
+        rank = len(self._graph.values[node.inputs[0]].shape)
+        if node.attrs["axis"] % rank != 1:
+            raise UnsupportedOperatorError(node.name, node.op, "it does not run over channels (axis 1).")
+        source = self._converted(self._value(node.inputs[0], node), _native.F32)
+        target = self._new_value(node.output)
+        tensor = self._tensors[target]
+        floats = target
+        if tensor.dtype != _native.F32:
+            floats = self._add_tensor(Tensor(tensor.name, _native.F32, tensor.channels, tensor.height, tensor.width))
+        self._steps.append(SoftmaxStep(node.name, node.op, source, target=floats))
+        if floats != target:
+            self._quantise(floats, target)
+
+
+def _pixel_values(tensor: Tensor, normalisation: Normalisation) -> npt.NDArray[Any]:
+    """[channels, 256] in the tensor's element type: what each value of a uint8 pixel becomes."""
+    table = normalisation.table()
+    if tensor.dtype == _native.U8:
+        quantised = np.rint(table / np.float32(tensor.scale)) + tensor.zero
+        return np.clip(quantised, 0, 255).astype(np.uint8)
+    if tensor.dtype == _native.BF16:
+        bits = table.view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return table

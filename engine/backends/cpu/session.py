@@ -1,0 +1,127 @@
+"""A model on our own engine."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine import _native
+from engine.backends.cpu.arena import place_tensors
+from engine.backends.cpu.plan import ExecutionPlan, Precision
+from engine.backends.cpu.planner import plan_graph
+from engine.backends.cpu.program import build_program
+from engine.backends.cpu.segments import cut_segments
+from engine.errors import InputError, ModelError
+from engine.graph.ir import Graph
+from engine.graph.passes import lower
+from engine.graph.reader import read_model
+from engine.normalisation import Normalisation
+from engine.peak import measure_peak
+from engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
+
+# Images that one pass holds per thread: the service's largest batch.
+_CHUNK = 16
+
+
+class CpuSession(Session):
+    """Runs an ONNX file with the C core. One call runs all layers; the GIL is released meanwhile."""
+
+    def __init__(self, path: Path, threads: int, precision: str) -> None:
+        """Loads and plans the graph and packs its weights.
+
+        Raises:
+            ModelError: the file is corrupt or outside what this engine runs.
+        """
+        graph = lower(read_model(path))
+        quantised = any(info.quant is not None for info in graph.values.values())
+        if precision == "int8" and not quantised:
+            raise ModelError(f"{path} is not quantised; quantise it first, or load it with precision='fp32'.")
+        self._name = str(path)
+        self._threads = threads
+        self._precision = "int8" if quantised else "bf16" if precision == "bf16" else "fp32"
+        self._normalisation = Normalisation.from_metadata(graph.metadata)
+        self._input, self._output = _specs(graph)
+        self._plan = _placed_plan(graph, "bf16" if precision == "bf16" else "fp32", self._normalisation)
+        self._program: _native.Program | None = build_program(self._plan, threads)
+        _drop_weights(self._plan)
+        self._closing = threading.Lock()
+
+    def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """See `Session.run`."""
+        output, _ = self._run(x, timed=False)
+        return output
+
+    def _run(self, x: npt.NDArray[Any], *, timed: bool) -> tuple[npt.NDArray[np.float32], tuple[int, ...] | None]:
+        program = self._program
+        if program is None:
+            raise unavailable(self._name)
+        check_batch(x, self._input, self._normalisation)
+        batch = np.ascontiguousarray(x)
+        shape = [size if size is not None else 1 for size in self._output.shape[1:]]
+        output = np.empty((batch.shape[0], *shape), np.float32)
+        times = program.run(batch, batch.dtype == np.uint8, batch.shape[0], output, timed)
+        return output, times
+
+    def describe(self) -> SessionInfo:
+        """See `Session.describe`."""
+        if self._program is None:
+            raise unavailable(self._name)
+        return SessionInfo(
+            backend="cpu",
+            isa=self._program.isa,
+            precision=self._precision,
+            threads=self._threads,
+            inputs=(self._input,),
+            outputs=(self._output,),
+            macs=self._plan.macs,
+            arena_bytes=self._program.arena_bytes,
+            normalises=self._normalisation is not None,
+        )
+
+    def profile(self, x: npt.NDArray[Any], runs: int = 10) -> list[LayerTiming]:
+        """See `Session.profile`. With an image for every thread, times are those of the calling thread's share."""
+        if runs < 1:
+            raise InputError(f"profile needs at least one run, not {runs}.")
+        if self._program is None:
+            raise unavailable(self._name)
+        peak = measure_peak(self._precision, self._threads)
+        samples = [times for times in (self._run(x, timed=True)[1] for _ in range(runs)) if times is not None]
+        rows = []
+        for index, (step, (_, kernel)) in enumerate(zip(self._plan.steps, self._program.steps(), strict=True)):
+            seconds = median(times[index] for times in samples) / 1e9
+            macs = step.macs * x.shape[0]
+            share = macs / seconds / peak if seconds > 0 else 0.0
+            rows.append(LayerTiming(step.name, step.op, kernel, seconds * 1e3, macs, share))
+        return rows
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        with self._closing:
+            self._program = None
+
+
+def _specs(graph: Graph) -> tuple[TensorSpec, TensorSpec]:
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise ModelError(f"Graph '{graph.name}' must have one input and one output.")
+    given, result = graph.values[graph.inputs[0]], graph.values[graph.outputs[0]]
+    return TensorSpec(given.name, given.shape, "float32"), TensorSpec(result.name, result.shape, "float32")
+
+
+def _placed_plan(graph: Graph, precision: Precision, normalisation: Normalisation | None) -> ExecutionPlan:
+    plan = plan_graph(graph, precision, normalisation)
+    cut_segments(plan, _CHUNK)
+    place_tensors(plan)
+    return plan
+
+
+def _drop_weights(plan: ExecutionPlan) -> None:
+    """The program holds packed copies; the originals would double the memory."""
+    for step in plan.steps:
+        for field in ("weights", "bias"):
+            if hasattr(step, field):
+                setattr(step, field, np.empty(0))

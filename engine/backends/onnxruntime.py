@@ -1,0 +1,140 @@
+"""A model on ONNX Runtime's CPU provider: the baseline."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from engine.errors import InputError, ModelError
+from engine.graph.macs import count_macs
+from engine.graph.reader import read_model
+from engine.normalisation import Normalisation
+from engine.peak import measure_peak
+from engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
+
+
+class OnnxRuntimeSession(Session):
+    """Runs an ONNX file with every graph optimisation of ONNX Runtime switched on."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        """Loads the file.
+
+        Raises:
+            ModelError: ONNX Runtime cannot load it, or it is no image model with one input and one output.
+        """
+        self._path = path
+        self._threads = threads
+        self._session: onnxruntime.InferenceSession | None = _open(path, _options(threads))
+        self._normalisation = Normalisation.from_metadata(self._session.get_modelmeta().custom_metadata_map)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise ModelError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; one of each is expected.")
+        self._input, self._output = _spec(inputs[0]), _spec(outputs[0])
+        self._macs, self._quantised = _inspect(path)
+
+    def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """See `Session.run`."""
+        if self._session is None:
+            raise unavailable(str(self._path))
+        return _run(self._session, self._prepare(x), self._input.name)
+
+    def _prepare(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        check_batch(x, self._input, self._normalisation)
+        if x.dtype == np.uint8 and self._normalisation is not None:
+            return self._normalisation.apply(x)
+        return np.ascontiguousarray(x)
+
+    def describe(self) -> SessionInfo:
+        """See `Session.describe`."""
+        return SessionInfo(
+            backend="onnxruntime",
+            isa=f"onnxruntime {onnxruntime.__version__}",
+            precision="int8" if self._quantised else "fp32",
+            threads=self._threads,
+            inputs=(self._input,),
+            outputs=(self._output,),
+            macs=self._macs,
+            arena_bytes=0,
+            normalises=self._normalisation is not None,
+        )
+
+    def profile(self, x: npt.NDArray[Any], runs: int = 10) -> list[LayerTiming]:
+        """See `Session.profile`. From ONNX Runtime's own profiler; it does not say the MACs of fused nodes."""
+        if runs < 1:
+            raise InputError(f"profile needs at least one run, not {runs}.")
+        batch = self._prepare(x)
+        macs = {name: count * x.shape[0] for name, count in count_macs(read_model(self._path)).items()}
+        peak = measure_peak("int8" if self._quantised else "fp32", self._threads)
+        rows = []
+        for name, op, times in _profile_nodes(self._path, self._threads, batch, self._input.name, runs):
+            seconds = median(times) / 1e6
+            share = macs.get(name, 0) / seconds / peak if seconds > 0 else 0.0
+            rows.append(LayerTiming(name, op, "onnxruntime", seconds * 1e3, macs.get(name, 0), share))
+        return rows
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._session = None
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+def _open(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exception classes share no base but Exception
+        raise ModelError(f"ONNX Runtime cannot load {path}: {error}") from error
+
+
+def _run(session: onnxruntime.InferenceSession, batch: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
+    output = session.run(None, {name: batch})[0]
+    return np.asarray(output, dtype=np.float32)
+
+
+def _spec(argument: Any) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else None for size in argument.shape)
+    return TensorSpec(argument.name, (None, *shape[1:]) if shape else shape, "float32")
+
+
+def _inspect(path: Path) -> tuple[int, bool]:
+    """MACs of one image and whether the file is quantised; (0, False) for graphs that our reader does not know."""
+    try:
+        graph = read_model(path)
+    except ModelError:
+        return 0, False
+    quantised = any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes)
+    return sum(count_macs(graph).values()), quantised
+
+
+def _profile_nodes(
+    path: Path, threads: int, batch: npt.NDArray[np.float32], input_name: str, runs: int
+) -> list[tuple[str, str, list[int]]]:
+    """(name, operator, microseconds of each run) of every node, in the order of their first execution."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = _options(threads)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = _open(path, options)
+        for _ in range(runs + 1):
+            _run(session, batch, input_name)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    nodes: dict[str, tuple[str, list[int]]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            name = event["name"].removesuffix("_kernel_time")
+            nodes.setdefault(name, (event["args"]["op_name"], []))[1].append(event["dur"])
+    return [(name, op, times[1:] or times) for name, (op, times) in nodes.items()]

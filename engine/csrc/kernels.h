@@ -1,0 +1,18 @@
+/* The kernel table. */
+#ifndef TS_KERNELS_H
+#define TS_KERNELS_H
+
+#include "cpu.h"
+#include "tile.h"
+
+#define TS_KERNEL(row) extern const ts_kernel row;
+#include "kernels.def"
+#undef TS_KERNEL
+
+/* All rows in order of preference; ends with null. */
+extern const ts_kernel *const ts_kernels[];
+
+/* The preferred kernel of a dtype for these CPU features; never null (scalar rows need none). */
+const ts_kernel *ts_find_kernel(ts_dtype dtype, uint32_t features);
+
+#endif

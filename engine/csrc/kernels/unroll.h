@@ -1,0 +1,20 @@
+/* Small helpers of the kernel files: forced inlining, full unrolling, unaligned dwords. */
+#ifndef TS_UNROLL_H
+#define TS_UNROLL_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define TS_INLINE static inline __attribute__((always_inline))
+
+/* Loops over tile indices must vanish at compile time, or the accumulators would live in memory. */
+#define TS_UNROLL _Pragma("GCC unroll 16")
+
+TS_INLINE int32_t load_dword(const uint8_t *source)
+{
+    int32_t value;
+    memcpy(&value, source, sizeof value);
+    return value;
+}
+
+#endif

@@ -1,0 +1,170 @@
+/* Maximum, average and global average pooling on blocked tensors. */
+#include "lanes.h"
+
+#include <stdlib.h>
+
+typedef struct {
+    ts_pool_desc desc;
+} pool_data;
+
+/* The taps of one output coordinate that lie inside the input. */
+typedef struct {
+    int from, to; /* tap indices */
+    int start;    /* input coordinate of tap 0 */
+} window;
+
+static window clip_window(int output, int stride, int pad, int kernel, int dilation, int size)
+{
+    window w = {.from = 0, .to = kernel, .start = output * stride - pad};
+    while (w.from < kernel && w.start + w.from * dilation < 0)
+        w.from++;
+    while (w.to > w.from && w.start + (w.to - 1) * dilation >= size)
+        w.to--;
+    return w;
+}
+
+/* Bytes compare like the values they stand for, whatever scale and zero point, so no conversion is needed. */
+static void max_u8(const uint8_t *image, const ts_tensor *source, const ts_pool_desc *d, window rows, window columns,
+                   uint8_t *target)
+{
+    uint8_t best[TS_LANES] = {0};
+    for (int i = rows.from; i < rows.to; i++) {
+        const uint8_t *row = image + (ptrdiff_t)(rows.start + i * d->dilation_h) * (ptrdiff_t)source->row_bytes;
+        for (int j = columns.from; j < columns.to; j++) {
+            const uint8_t *x = row + (ptrdiff_t)(columns.start + j * d->dilation_w) * TS_LANES;
+            for (int lane = 0; lane < TS_LANES; lane++)
+                best[lane] = x[lane] > best[lane] ? x[lane] : best[lane];
+        }
+    }
+    memcpy(target, best, sizeof best);
+}
+
+static void reduce_lanes(const uint8_t *image, const ts_step *step, window rows, window columns, uint8_t *target)
+{
+    const ts_pool_desc *d = &((const pool_data *)step->data)->desc;
+    const ts_tensor *source = step->source;
+    float total[TS_LANES], x[TS_LANES], low, high;
+    for (int lane = 0; lane < TS_LANES; lane++)
+        total[lane] = d->average ? 0.0f : -INFINITY;
+    for (int i = rows.from; i < rows.to; i++)
+        for (int j = columns.from; j < columns.to; j++) {
+            const ptrdiff_t y = rows.start + i * d->dilation_h, z = columns.start + j * d->dilation_w;
+            ts_lanes_load(source, image + y * (ptrdiff_t)source->row_bytes + z * (ptrdiff_t)source->pixel_bytes, x);
+            for (int lane = 0; lane < TS_LANES; lane++)
+                total[lane] = d->average ? total[lane] + x[lane] : x[lane] > total[lane] ? x[lane] : total[lane];
+        }
+    const int inside = (rows.to - rows.from) * (columns.to - columns.from);
+    const int area = d->count_padding ? d->kernel_h * d->kernel_w : inside;
+    const float factor = d->average && area ? d->scale / (float)area : d->scale;
+    for (int lane = 0; lane < TS_LANES; lane++)
+        total[lane] *= factor;
+    ts_full_range(step->target, &low, &high);
+    ts_lanes_store(step->target, target, total, low, high);
+}
+
+static void pool_run(const ts_step *step, const ts_scope *scope)
+{
+    const ts_pool_desc *d = &((const pool_data *)step->data)->desc;
+    const ts_tensor *source = step->source, *target = step->target;
+    const int height = target->desc.height, planes = target->blocks;
+    const int plain_max = !d->average && source->desc.dtype == TS_U8 && target->desc.dtype == TS_U8;
+    int from, to;
+    ts_share(scope, scope->count * planes * height, &from, &to);
+    for (int unit = from; unit < to; unit++) {
+        const int y = unit % height, plane = unit / height % planes, image = scope->image + unit / height / planes;
+        const uint8_t *in = ts_pixels(source, scope, image) + (size_t)plane * source->plane_bytes;
+        uint8_t *out = ts_pixels(target, scope, image) + (size_t)plane * target->plane_bytes + (size_t)y * target->row_bytes;
+        const window rows = clip_window(y, d->stride_h, d->pad_top, d->kernel_h, d->dilation_h, source->desc.height);
+        for (int x = 0; x < target->desc.width; x++, out += target->pixel_bytes) {
+            const window columns = clip_window(x, d->stride_w, d->pad_left, d->kernel_w, d->dilation_w, source->desc.width);
+            if (plain_max)
+                max_u8(in, source, d, rows, columns, out);
+            else
+                reduce_lanes(in, step, rows, columns, out);
+        }
+    }
+}
+
+int ts_program_pool(ts_program *program, const ts_pool_desc *desc)
+{
+    const ts_tensor *source = ts_tensor_at(program, desc->source), *target = ts_tensor_at(program, desc->target);
+    if (!source || !target)
+        return -1;
+    if (source->desc.packed || target->desc.packed || source->desc.channels != target->desc.channels)
+        return ts_fail(program, "pooling needs blocked tensors with the same channels");
+    if (desc->kernel_h < 1 || desc->kernel_w < 1 || desc->stride_h < 1 || desc->stride_w < 1 || desc->dilation_h < 1 ||
+        desc->dilation_w < 1 || desc->pad_top < 0 || desc->pad_left < 0)
+        return ts_fail(program, "a pooling with impossible kernel, stride, dilation or padding");
+    if (!desc->average && source->desc.dtype == TS_U8 && target->desc.dtype == TS_U8 &&
+        (desc->scale != 1.0f || source->desc.zero != target->desc.zero))
+        return ts_fail(program, "maximum pooling of u8 keeps its scale and zero point");
+    pool_data *data = malloc(sizeof *data);
+    if (!data)
+        return ts_fail(program, "out of memory for a pooling step");
+    data->desc = *desc;
+    return ts_append(program, (ts_step){.run = pool_run, .free = free, .data = data, .source = source, .target = target,
+                                        .kind = desc->average ? "average_pool" : "max_pool", .kernel = ""});
+}
+
+/* u8 planes are summed exactly, as integers. */
+static void sum_u8(const uint8_t *plane, const ts_tensor *source, float total[TS_LANES])
+{
+    int32_t sum[TS_LANES] = {0};
+    for (int y = 0; y < source->desc.height; y++, plane += source->row_bytes)
+        for (int x = 0; x < source->desc.width; x++)
+            for (int lane = 0; lane < TS_LANES; lane++)
+                sum[lane] += plane[x * TS_LANES + lane];
+    const int32_t zero = source->desc.zero * source->desc.height * source->desc.width;
+    for (int lane = 0; lane < TS_LANES; lane++)
+        total[lane] = (float)(sum[lane] - zero);
+}
+
+static void sum_float(const uint8_t *plane, const ts_tensor *source, float total[TS_LANES])
+{
+    float x_lanes[TS_LANES];
+    memset(total, 0, TS_LANES * sizeof *total);
+    for (int y = 0; y < source->desc.height; y++, plane += source->row_bytes)
+        for (int x = 0; x < source->desc.width; x++) {
+            ts_lanes_load(source, plane + (size_t)x * source->pixel_bytes, x_lanes);
+            for (int lane = 0; lane < TS_LANES; lane++)
+                total[lane] += x_lanes[lane];
+        }
+}
+
+static void global_run(const ts_step *step, const ts_scope *scope)
+{
+    const ts_tensor *source = step->source, *target = step->target;
+    const float factor = *(const float *)step->data / (float)(source->desc.height * source->desc.width);
+    float low, high;
+    ts_full_range(target, &low, &high);
+    int from, to;
+    ts_share(scope, scope->count * source->blocks, &from, &to);
+    for (int unit = from; unit < to; unit++) {
+        const int plane = unit % source->blocks, image = scope->image + unit / source->blocks;
+        const uint8_t *in = ts_pixels(source, scope, image) + (size_t)plane * source->plane_bytes;
+        float total[TS_LANES];
+        if (source->desc.dtype == TS_U8)
+            sum_u8(in, source, total);
+        else
+            sum_float(in, source, total);
+        for (int lane = 0; lane < TS_LANES; lane++)
+            total[lane] *= factor;
+        ts_lanes_store(target, ts_pixels(target, scope, image) + (size_t)plane * target->plane_bytes, total, low, high);
+    }
+}
+
+int ts_program_global_average(ts_program *program, int source_index, int target_index, float scale)
+{
+    const ts_tensor *source = ts_tensor_at(program, source_index), *target = ts_tensor_at(program, target_index);
+    if (!source || !target)
+        return -1;
+    if (source->desc.packed || target->desc.packed || source->desc.channels != target->desc.channels ||
+        target->desc.height != 1 || target->desc.width != 1)
+        return ts_fail(program, "global average pooling maps a blocked tensor to one pixel of the same channels");
+    float *data = malloc(sizeof *data);
+    if (!data)
+        return ts_fail(program, "out of memory for a pooling step");
+    *data = scale;
+    return ts_append(program, (ts_step){.run = global_run, .free = free, .data = data, .source = source,
+                                        .target = target, .kind = "global_average_pool", .kernel = ""});
+}

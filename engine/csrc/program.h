@@ -1,0 +1,113 @@
+/*
+ * Programs: the execution plan of a graph in a form that runs without Python.
+ *
+ * A caller declares tensors and steps in order, finishes the program, and runs it on any number of images. Steps of one
+ * segment are run for a few images at a time (its micro-batch) before the next segment starts, so that a segment's
+ * tensors stay in cache; tensors that cross segments hold every image of the chunk.
+ *
+ * All functions that can fail return 0, or -1 after writing a sentence to the program's error text.
+ */
+#ifndef TS_PROGRAM_H
+#define TS_PROGRAM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tile.h"
+
+typedef struct ts_program ts_program;
+
+/*
+ * Activations of one value. Blocked: [images][ceil(channels / 16)][top + height + bottom][left + width + right][16].
+ * Packed: [images][rows][columns][channels], for images of few channels. The frame (top, left, bottom, right) holds
+ * `zero` and is what convolutions read as padding.
+ */
+typedef struct {
+    ts_dtype dtype;
+    int channels, height, width;
+    int top, left, bottom, right;
+    int zero;           /* zero point of u8 values; 0 for floating point */
+    int packed;         /* interleaved channels instead of blocks of 16 */
+    int local;          /* lives within one micro-batch of one segment */
+    int images;         /* how many images it has room for */
+    size_t offset;      /* of image 0 in the arena */
+} ts_tensor_desc;
+
+/* Bytes of one image of a tensor, a multiple of 64. 0: the description makes no sense. */
+size_t ts_image_bytes(const ts_tensor_desc *desc);
+
+typedef struct {
+    int source, target;
+    int residual;                    /* -1: none; same shape as the target, added before the clamp */
+    int kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left, groups;
+    const void *weights;             /* OIHW: s8 for u8 sources, else float */
+    const void *bias;                /* int32 in units of source scale x weight scale, or float */
+    const float *scale;              /* u8 sources: accumulator to output units, one per output channel */
+    float residual_scale;            /* residual to output units */
+    float low, high;                 /* clamp: quantised values for a u8 target, else real values */
+} ts_conv_desc;
+
+typedef struct {
+    int source, target;
+    int kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+    int average;                     /* else maximum */
+    int count_padding;               /* averages divide by the whole kernel area */
+    float scale;                     /* source units to target units */
+} ts_pool_desc;
+
+typedef struct {
+    int source, other;               /* other: -1, or a second operand to add */
+    int target;
+    float source_scale, other_scale; /* operand units to target units */
+    float low, high;                 /* clamp, as in ts_conv_desc */
+} ts_eltwise_desc;
+
+/* How the caller's array becomes the first tensor. */
+typedef struct {
+    int target;
+    float scale;                     /* real value of one quantum when the target is u8 */
+    const void *pixel_values;        /* [channels][256] in the target's dtype: what a uint8 pixel becomes; null: no uint8 input */
+} ts_input_desc;
+
+/* `threads` >= 1; `level` as in ts_cpu_features. Null when memory runs out or the level is unknown. */
+ts_program *ts_program_new(int threads, const char *level);
+void ts_program_free(ts_program *program);
+const char *ts_program_error(const ts_program *program);
+
+/* Each returns the tensor's index, or -1. */
+int ts_program_tensor(ts_program *program, const ts_tensor_desc *desc);
+
+/* Opens the next segment; its steps run for `images` images at a time. */
+int ts_program_segment(ts_program *program, int images);
+
+/* Each appends a step to the current segment. */
+int ts_program_input(ts_program *program, const ts_input_desc *desc);
+int ts_program_conv(ts_program *program, const ts_conv_desc *desc);
+int ts_program_pool(ts_program *program, const ts_pool_desc *desc);
+int ts_program_global_average(ts_program *program, int source, int target, float scale);
+int ts_program_eltwise(ts_program *program, const ts_eltwise_desc *desc);
+int ts_program_flatten(ts_program *program, int source, int target);
+int ts_program_softmax(ts_program *program, int source, int target);
+int ts_program_output(ts_program *program, int source);
+
+/* Allocates the arenas. `chunk`: images that one pass through the segments may hold. */
+int ts_program_finish(ts_program *program, size_t arena_bytes, int chunk);
+
+typedef enum { TS_INPUT_F32_NCHW, TS_INPUT_U8_NHWC } ts_input_kind;
+
+/*
+ * Runs `images` >= 0 images. `output` takes [images][elements of the output tensor] floats in NCHW order.
+ * Thread-safe: concurrent runs of one program take turns. `step_ns`, when not null, has one slot per step, to which
+ * the time that the calling thread spent on it is added.
+ */
+int ts_program_run(ts_program *program, const void *input, ts_input_kind kind, int images, float *output,
+                   int64_t *step_ns);
+
+int ts_program_steps(const ts_program *program);
+/* "conv", "pool", ... and the kernel's name, "" when the step has just one implementation. */
+void ts_program_step_info(const ts_program *program, int step, const char **kind, const char **kernel);
+const char *ts_program_isa(const ts_program *program);
+size_t ts_program_arena_bytes(const ts_program *program); /* of all threads together */
+size_t ts_program_weight_bytes(const ts_program *program);
+
+#endif

@@ -1,0 +1,83 @@
+/* What steps share with the program that runs them. */
+#ifndef TS_STEP_H
+#define TS_STEP_H
+
+#include "pool.h"
+#include "program.h"
+
+/* A placed tensor: the description and the strides that follow from it. */
+typedef struct {
+    ts_tensor_desc desc;
+    size_t element_bytes;
+    size_t pixel_bytes; /* of one pixel of one block, or of one packed pixel */
+    size_t row_bytes, plane_bytes, image_bytes;
+    size_t interior; /* bytes from the start of an image to its first pixel inside the frame */
+    int blocks;      /* planes: channel blocks, or 1 when packed */
+} ts_tensor;
+
+/* One call of a step: `count` images from `image` on, cut in `parts` of which this is number `part`. */
+typedef struct {
+    uint8_t *arena;
+    int image, count;
+    int segment_image; /* first image of the running micro-batch: where local tensors begin */
+    const void *input; /* of image 0 of the chunk */
+    ts_input_kind input_kind;
+    float *output;
+    int part, parts;
+} ts_scope;
+
+typedef struct ts_step ts_step;
+
+struct ts_step {
+    void (*run)(const ts_step *step, const ts_scope *scope);
+    void (*free)(void *data);
+    void *data;           /* what the kind of step needs beyond tensors */
+    const char *kind;
+    const char *kernel;
+    const ts_tensor *source, *other, *target; /* null where absent */
+    int segment;
+};
+
+struct ts_program {
+    char error[256];
+    const char *isa;
+    uint32_t features;
+    int threads, chunk;
+    ts_tensor **tensors;
+    int tensor_count;
+    ts_step *steps;
+    int step_count;
+    int *segment_images;
+    int segment_count;
+    uint8_t *arenas; /* one for each thread */
+    size_t arena_bytes, arenas_bytes, weight_bytes;
+    void *lock;
+};
+
+/* Writes the error text and returns -1. */
+int ts_fail(ts_program *program, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Tensor by index, or null after ts_fail. */
+const ts_tensor *ts_tensor_at(ts_program *program, int index);
+
+/* Appends a step; takes over `step->data` even when it fails. */
+int ts_append(ts_program *program, ts_step step);
+
+/* Whether an input step can read uint8 pixels. */
+int ts_input_takes_pixels(const ts_step *step);
+
+/* The first pixel inside the frame of an image. */
+static inline uint8_t *ts_pixels(const ts_tensor *tensor, const ts_scope *scope, int image)
+{
+    const int slot = tensor->desc.local ? image - scope->segment_image : image;
+    return scope->arena + tensor->desc.offset + (size_t)slot * tensor->image_bytes + tensor->interior;
+}
+
+/* The contiguous share of `total` units that this part does. */
+static inline void ts_share(const ts_scope *scope, int total, int *from, int *to)
+{
+    *from = (int)((int64_t)total * scope->part / scope->parts);
+    *to = (int)((int64_t)total * (scope->part + 1) / scope->parts);
+}
+
+#endif

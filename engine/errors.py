@@ -1,0 +1,51 @@
+"""Everything the engine can complain about.
+
+One tree, so that callers catch as widely or as narrowly as they mean to:
+
+    EngineError
+    ├── ModelError                    the model file is corrupt, malformed or outside what the engine runs
+    │   └── UnsupportedOperatorError  one operator, or one form of it, is outside what the engine runs
+    ├── InputError (also ValueError)  the array given to a run has the wrong type or shape
+    └── BackendUnavailableError       the requested backend cannot work on this machine
+"""
+
+from __future__ import annotations
+
+__all__ = ["BackendUnavailableError", "EngineError", "InputError", "ModelError", "UnsupportedOperatorError"]
+
+
+class EngineError(Exception):
+    """Base of every error raised by the engine on purpose."""
+
+
+class ModelError(EngineError):
+    """A model file is corrupt, malformed, or asks for something the engine does not run."""
+
+
+class UnsupportedOperatorError(ModelError):
+    """One node of a model uses an operator, or a form of an operator, that the engine does not run.
+
+    Attributes:
+        node: name of the node in the model file.
+        operator: its operator type, with the domain when it is not a standard ONNX operator.
+    """
+
+    def __init__(self, node: str, operator: str, reason: str) -> None:
+        super().__init__(node, operator, reason)
+        self.node = node
+        self.operator = operator
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.operator} node '{self.node}': {self.reason} "
+            "Load the model with backend='onnxruntime', or export it without this node."
+        )
+
+
+class InputError(EngineError, ValueError):
+    """An array given to a run has the wrong type, rank or size."""
+
+
+class BackendUnavailableError(EngineError):
+    """The requested backend cannot work on this machine."""

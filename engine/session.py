@@ -1,0 +1,204 @@
+"""One interface for every backend: load a model, run batches, ask what it is and where its time goes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import BackendUnavailableError, InputError, ModelError
+from engine.normalisation import Normalisation
+
+Backend = Literal["auto", "cpu", "onnxruntime", "ascend"]
+Precision = Literal["auto", "int8", "bf16", "fp32"]
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape (None: any) and element type of one input or output."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """What a session is.
+
+    Attributes:
+        backend: "cpu", "onnxruntime" or "ascend".
+        isa: instruction-set level of the kernels in use; the provider's name for ONNX Runtime.
+        precision: "int8", "bf16" or "fp32": what most multiply-accumulates run in.
+        threads: threads that one run uses.
+        inputs: specifications of the inputs.
+        outputs: specifications of the outputs.
+        macs: multiply-accumulates of one image.
+        arena_bytes: activation memory held between runs; 0 where the backend does not say.
+        normalises: True when `run` also takes uint8 [N, H, W, C] and normalises it.
+    """
+
+    backend: str
+    isa: str
+    precision: str
+    threads: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    macs: int
+    arena_bytes: int
+    normalises: bool
+
+
+@dataclass(frozen=True)
+class LayerTiming:
+    """One row of a profile: median over runs.
+
+    Attributes:
+        name: node name.
+        op: operator.
+        kernel: what ran it, "" where there is only one way.
+        milliseconds: wall time of the layer for the whole batch.
+        macs: multiply-accumulates for the whole batch.
+        peak_share: achieved MAC/s over the measured register peak of the same precision and threads, 0 to 1.
+    """
+
+    name: str
+    op: str
+    kernel: str
+    milliseconds: float
+    macs: int
+    peak_share: float
+
+
+class Session(ABC):
+    """A loaded model. `run` may be called from several threads; `close` when none is running."""
+
+    @abstractmethod
+    def run(self, x: Array) -> npt.NDArray[np.float32]:
+        """Runs a batch.
+
+        Args:
+            x: float32 [N, C, H, W] normalised, or uint8 [N, H, W, C] where `describe().normalises`. Any N >= 1.
+
+        Returns:
+            The graph's output, float32 with N first.
+
+        Raises:
+            InputError: wrong type, rank or size.
+        """
+
+    @abstractmethod
+    def describe(self) -> SessionInfo:
+        """What this session is."""
+
+    @abstractmethod
+    def profile(self, x: Array, runs: int = 10) -> list[LayerTiming]:
+        """Times every layer: medians over `runs` runs of the batch `x`.
+
+        Raises:
+            InputError: as `run`, or `runs` is not positive.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Frees what the session holds. Running a closed session is an error; closing it again is not."""
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load(
+    model: str | Path,
+    backend: Backend = "auto",
+    threads: int | None = None,
+    precision: Precision = "auto",
+) -> Session:
+    """Loads a model.
+
+    Args:
+        model: an .onnx file, or an .om file for Ascend.
+        backend: "cpu" for our engine, "onnxruntime", "ascend"; "auto" takes our engine and falls back to ONNX Runtime
+            for graphs that it does not run, never to a wrong answer.
+        threads: threads of one run; None for every core this process may use.
+        precision: what values that the file does not quantise run in: "fp32" or "bf16"; "auto" is "fp32". "int8" asks
+            for a quantised file and refuses others.
+
+    Raises:
+        ModelError: the file is missing, corrupt or outside what the backend runs.
+        BackendUnavailableError: the backend cannot work on this machine.
+        ValueError: an unknown backend or precision, or threads below 1.
+    """
+    from engine.budget import cpu_budget
+
+    path = Path(model)
+    if backend not in ("auto", "cpu", "onnxruntime", "ascend"):
+        raise ValueError(f"Unknown backend '{backend}'; use auto, cpu, onnxruntime or ascend.")
+    if precision not in ("auto", "int8", "bf16", "fp32"):
+        raise ValueError(f"Unknown precision '{precision}'; use auto, int8, bf16 or fp32.")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, not {threads}.")
+    if not path.is_file():
+        raise ModelError(f"There is no model file at {path}.")
+    count = threads if threads is not None else cpu_budget()
+    if backend == "ascend" or (backend == "auto" and path.suffix == ".om"):
+        from engine.backends.ascend import open_session
+
+        return open_session(path)
+    if backend == "onnxruntime":
+        return _load_onnxruntime(path, count)
+    try:
+        return _load_cpu(path, count, precision)
+    except ModelError:
+        if backend == "cpu" or precision != "auto":
+            raise
+        return _load_onnxruntime(path, count)
+
+
+def _load_cpu(path: Path, threads: int, precision: Precision) -> Session:
+    from engine.backends.cpu import CpuSession
+
+    return CpuSession(path, threads, precision)
+
+
+def _load_onnxruntime(path: Path, threads: int) -> Session:
+    from engine.backends.onnxruntime import OnnxRuntimeSession
+
+    return OnnxRuntimeSession(path, threads)
+
+
+def check_batch(x: Array, spec: TensorSpec, normalisation: Normalisation | None) -> None:
+    """Checks an input against [N, C, H, W] of the graph.
+
+    Raises:
+        InputError: says what was given and what is expected.
+    """
+    if not isinstance(x, np.ndarray):
+        raise InputError(f"Session.run takes a NumPy array, not {type(x).__name__}.")
+    channels_first = spec.shape[1:]
+    if x.dtype == np.float32:
+        expected: tuple[int | None, ...] = (None, *channels_first)
+    elif x.dtype == np.uint8 and normalisation is not None and len(channels_first) == 3:
+        expected = (None, channels_first[1], channels_first[2], channels_first[0])
+    else:
+        pixels = "" if normalisation is None else " or uint8 pixels"
+        raise InputError(f"Input '{spec.name}' must be float32{pixels}, not {x.dtype}.")
+    fits = x.ndim == len(expected) and all(want in (None, have) for want, have in zip(expected, x.shape, strict=True))
+    if not fits or x.shape[0] < 1:
+        layout = "[" + ", ".join("N" if i == 0 else str(n or "?") for i, n in enumerate(expected)) + "]"
+        raise InputError(f"Input '{spec.name}' must have shape {layout} with N >= 1, not {list(x.shape)}.")
+
+
+def unavailable(what: str) -> BackendUnavailableError:
+    """The error of a session that was closed."""
+    return BackendUnavailableError(f"{what} was closed; load the model again.")
