@@ -1,0 +1,232 @@
+/*
+ * Random convolutions on every instruction-set level of this machine against the scalar level: integer outputs must be
+ * equal to the bit, floating-point ones within the rounding of their sums.
+ */
+#include "check.h"
+#include "cpu.h"
+#include "program.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct {
+    ts_dtype dtype;         /* of the input */
+    ts_dtype out_dtype;
+    int channels, height, width, outputs, groups;
+    int kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
+    int top, left, bottom, right;
+    int images, residual, packed, zero, out_zero, extreme, relu;
+} shape;
+
+static int out_size(int size, int pad, int kernel, int dilation, int stride)
+{
+    return (size + pad - (kernel - 1) * dilation - 1) / stride + 1;
+}
+
+/* Mostly small odd sizes, sometimes the sizes that the fast tiles are made for. */
+static shape random_shape(random_source *random, ts_dtype dtype)
+{
+    static const int widths[] = {7, 14, 28, 56};
+    shape s = {.dtype = dtype};
+    s.packed = random_between(random, 0, 5) == 0;
+    s.groups = !s.packed && random_between(random, 0, 7) == 0 ? 2 : 1;
+    s.channels = s.packed ? random_between(random, 1, 4) : s.groups > 1 ? 32 : random_between(random, 1, 70);
+    s.outputs = s.groups > 1 ? 64 : random_between(random, 1, 70);
+    s.kernel_h = random_between(random, 1, s.packed ? 7 : 3);
+    s.kernel_w = random_between(random, 1, s.packed ? 7 : 3);
+    s.stride_h = random_between(random, 1, 3);
+    s.stride_w = random_between(random, 1, 3);
+    s.dilation_h = random_between(random, 1, 2);
+    s.dilation_w = s.packed ? 1 : random_between(random, 1, 2);
+    s.top = random_between(random, 0, s.kernel_h);
+    s.left = random_between(random, 0, s.kernel_w);
+    s.bottom = random_between(random, 0, s.kernel_h);
+    s.right = random_between(random, 0, s.kernel_w);
+    const int reach_h = (s.kernel_h - 1) * s.dilation_h + 1, reach_w = (s.kernel_w - 1) * s.dilation_w + 1;
+    s.height = reach_h + random_between(random, 0, 9);
+    s.width = random_between(random, 0, 1) ? widths[next_random(random) % 4] * s.stride_w : reach_w + random_between(random, 0, 40);
+    if (s.width < reach_w)
+        s.width = reach_w;
+    s.images = random_between(random, 1, 3);
+    s.residual = random_between(random, 0, 1);
+    s.zero = random_between(random, 0, 1) ? random_between(random, 0, 255) : 0;
+    s.out_zero = random_between(random, 0, 1) ? random_between(random, 0, 255) : 0;
+    s.extreme = random_between(random, 0, 3) == 0;
+    s.relu = random_between(random, 0, 1);
+    s.out_dtype = dtype == TS_U8 && random_between(random, 0, 3) ? TS_U8 : dtype == TS_BF16 ? TS_BF16 : TS_F32;
+    return s;
+}
+
+typedef struct {
+    float *input, *output;
+    void *weights, *bias;
+    float *scale;
+    size_t input_count, output_count, weight_count;
+} buffers;
+
+static float unit(random_source *random)
+{
+    return (float)random_between(random, -1000, 1000) / 1000.0f;
+}
+
+static buffers make_buffers(const shape *s, int out_h, int out_w, random_source *random)
+{
+    buffers b = {0};
+    b.input_count = (size_t)s->images * (size_t)(s->channels * s->height * s->width);
+    b.output_count = (size_t)s->images * (size_t)(s->outputs * out_h * out_w);
+    b.weight_count = (size_t)(s->outputs * (s->channels / s->groups) * s->kernel_h * s->kernel_w);
+    b.input = malloc(b.input_count * sizeof(float));
+    b.output = malloc(b.output_count * sizeof(float));
+    b.weights = malloc(b.weight_count * sizeof(float));
+    b.bias = malloc((size_t)s->outputs * 4);
+    b.scale = malloc((size_t)s->outputs * sizeof(float));
+    for (size_t i = 0; i < b.input_count; i++) /* u8 inputs have scale 1: these are the quantised values less the zero */
+        b.input[i] = s->dtype != TS_U8 ? unit(random)
+                     : (float)((s->extreme ? 255 * random_between(random, 0, 1) : random_between(random, 0, 255)) - s->zero);
+    for (size_t i = 0; i < b.weight_count; i++)
+        if (s->dtype == TS_U8)
+            ((int8_t *)b.weights)[i] = (int8_t)(s->extreme ? (random_between(random, 0, 1) ? 127 : -128) : random_between(random, -128, 127));
+        else
+            ((float *)b.weights)[i] = unit(random);
+    for (int i = 0; i < s->outputs; i++) {
+        if (s->dtype == TS_U8)
+            ((int32_t *)b.bias)[i] = random_between(random, -100000, 100000);
+        else
+            ((float *)b.bias)[i] = unit(random);
+        b.scale[i] = (float)random_between(random, 1, 1000) * (s->extreme ? 1e-3f : 1e-6f);
+    }
+    return b;
+}
+
+static void free_buffers(buffers *b)
+{
+    free(b->input);
+    free(b->output);
+    free(b->weights);
+    free(b->bias);
+    free(b->scale);
+}
+
+/* input -> x -> conv (+ residual, itself a convolution of x) -> y -> floats */
+static void run_level(const shape *s, const buffers *b, int out_h, int out_w, const char *level, int threads, float *output)
+{
+    ts_program *p = ts_program_new(threads, level);
+    CHECK(p, "level %s", level);
+    size_t offset = 0;
+    ts_tensor_desc x = {.dtype = s->dtype, .channels = s->channels, .height = s->height, .width = s->width,
+                        .top = s->top, .left = s->left, .bottom = s->bottom, .right = s->right,
+                        .zero = s->dtype == TS_U8 ? s->zero : 0, .packed = s->packed, .images = 2};
+    offset += 2 * ts_image_bytes(&x);
+    ts_tensor_desc y = {.dtype = s->out_dtype, .channels = s->outputs, .height = out_h, .width = out_w,
+                        .zero = s->out_dtype == TS_U8 ? s->out_zero : 0, .images = 2, .offset = offset,
+                        .top = 1, .left = 2, .bottom = 1, .right = 0};
+    offset += 2 * ts_image_bytes(&y);
+    ts_tensor_desc r = y;
+    r.offset = offset;
+    r.left = 0;
+    offset += 2 * ts_image_bytes(&r);
+    ts_tensor_desc f = y;
+    f.offset = offset;
+    f.dtype = TS_F32;
+    f.zero = 0;
+    offset += 2 * ts_image_bytes(&f);
+    const int xi = ts_program_tensor(p, &x), yi = ts_program_tensor(p, &y), ri = ts_program_tensor(p, &r),
+              fi = ts_program_tensor(p, &f);
+    CHECK(xi >= 0 && yi >= 0 && ri >= 0 && fi >= 0, "%s", ts_program_error(p));
+    ts_program_segment(p, 2);
+    ts_input_desc input = {.target = xi, .scale = 1.0f};
+    CHECK(!ts_program_input(p, &input), "%s", ts_program_error(p));
+    const int quantised = s->out_dtype == TS_U8;
+    ts_conv_desc conv = {.source = xi, .target = ri, .residual = -1, .kernel_h = s->kernel_h, .kernel_w = s->kernel_w,
+                         .stride_h = s->stride_h, .stride_w = s->stride_w, .dilation_h = s->dilation_h,
+                         .dilation_w = s->dilation_w, .pad_top = s->top, .pad_left = s->left, .groups = s->groups,
+                         .weights = b->weights, .bias = b->bias, .scale = b->scale, .residual_scale = 1.0f,
+                         .low = quantised ? 0 : -INFINITY, .high = quantised ? 255 : INFINITY};
+    if (s->residual)
+        CHECK(!ts_program_conv(p, &conv), "%s", ts_program_error(p));
+    conv.target = yi;
+    conv.residual = s->residual ? ri : -1;
+    conv.residual_scale = 0.37f;
+    if (s->relu)
+        conv.low = quantised ? (float)s->out_zero : 0.0f;
+    CHECK(!ts_program_conv(p, &conv), "%s", ts_program_error(p));
+    ts_eltwise_desc convert = {.source = yi, .other = -1, .target = fi, .source_scale = 1.0f, .low = -INFINITY, .high = INFINITY};
+    CHECK(!ts_program_eltwise(p, &convert), "%s", ts_program_error(p));
+    CHECK(!ts_program_output(p, fi), "%s", ts_program_error(p));
+    CHECK(!ts_program_finish(p, offset, 2), "%s", ts_program_error(p));
+    CHECK(!ts_program_run(p, b->input, TS_INPUT_F32_NCHW, s->images, output, NULL), "%s", ts_program_error(p));
+    ts_program_free(p);
+}
+
+static void compare(const shape *s, const float *expected, const float *actual, size_t count, const char *level)
+{
+    const double depth = s->channels / s->groups * s->kernel_h * s->kernel_w;
+    const double relative = s->dtype == TS_BF16 ? 1.0 / 64 : 1e-5;
+    for (size_t i = 0; i < count; i++) {
+        const double difference = fabs((double)expected[i] - (double)actual[i]);
+        const double allowed = s->dtype == TS_U8 ? 0.0 : relative * (depth + fabs((double)expected[i]) + 1.0);
+        CHECK(difference <= allowed,
+              "%s, element %zu: %g instead of %g (in dtype %d %dx%dx%d groups %d, out dtype %d %d, kernel %dx%d stride "
+              "%d,%d dilation %d,%d pads %d %d %d %d, residual %d, packed %d, extreme %d)",
+              level, i, (double)actual[i], (double)expected[i], s->dtype, s->channels, s->height, s->width, s->groups,
+              s->out_dtype, s->outputs, s->kernel_h, s->kernel_w, s->stride_h, s->stride_w, s->dilation_h,
+              s->dilation_w, s->top, s->left, s->bottom, s->right, s->residual, s->packed, s->extreme);
+    }
+}
+
+/* The scalar level itself against the definition of a convolution, for integers in and real numbers out. */
+static void check_definition(const shape *s, const buffers *b, int out_h, int out_w, const float *output)
+{
+    if (s->dtype != TS_U8 || s->out_dtype != TS_F32 || s->residual || s->relu)
+        return;
+    const int inputs = s->channels / s->groups, per_group = s->outputs / s->groups;
+    size_t at = 0;
+    for (int n = 0; n < s->images; n++)
+        for (int oc = 0; oc < s->outputs; oc++)
+            for (int y = 0; y < out_h; y++)
+                for (int x = 0; x < out_w; x++, at++) {
+                    double sum = ((int32_t *)b->bias)[oc];
+                    for (int ic = 0; ic < inputs; ic++)
+                        for (int i = 0; i < s->kernel_h; i++)
+                            for (int j = 0; j < s->kernel_w; j++) {
+                                const int iy = y * s->stride_h - s->top + i * s->dilation_h;
+                                const int ix = x * s->stride_w - s->left + j * s->dilation_w;
+                                if (iy < 0 || ix < 0 || iy >= s->height || ix >= s->width)
+                                    continue;
+                                const size_t channel = (size_t)(n * s->channels + oc / per_group * inputs + ic);
+                                const float value = b->input[(channel * (size_t)s->height + (size_t)iy) * (size_t)s->width + (size_t)ix];
+                                sum += (double)value * ((int8_t *)b->weights)[((oc * inputs + ic) * s->kernel_h + i) * s->kernel_w + j];
+                            }
+                    const double expected = sum * (double)b->scale[oc];
+                    CHECK(fabs(expected - (double)output[at]) <= 1e-6 * (fabs(expected) + 1), "element %zu: %g instead of %g", at,
+                          (double)output[at], expected);
+                }
+}
+
+int main(int argc, char **argv)
+{
+    const int rounds = argc > 1 ? atoi(argv[1]) : 300;
+    random_source random = {argc > 2 ? strtoull(argv[2], NULL, 10) : 20261122};
+    const uint32_t features = ts_cpu_detect();
+    int compared = 0;
+    for (int round = 0; round < rounds; round++) {
+        const shape s = random_shape(&random, (ts_dtype)(round % 3));
+        const int out_h = out_size(s.height, s.top + s.bottom, s.kernel_h, s.dilation_h, s.stride_h);
+        const int out_w = out_size(s.width, s.left + s.right, s.kernel_w, s.dilation_w, s.stride_w);
+        buffers b = make_buffers(&s, out_h, out_w, &random);
+        float *actual = malloc(b.output_count * sizeof(float));
+        run_level(&s, &b, out_h, out_w, "scalar", 1, b.output);
+        check_definition(&s, &b, out_h, out_w, b.output);
+        for (const ts_isa_level *level = ts_isa_levels; level->name; level++) {
+            if ((level->features & ~features) != 0)
+                continue;
+            run_level(&s, &b, out_h, out_w, level->name, 1 + round % 3, actual);
+            compare(&s, b.output, actual, b.output_count, level->name);
+            compared++;
+        }
+        free(actual);
+        free_buffers(&b);
+    }
+    printf("%d convolutions compared on levels up to %s\n", compared, ts_cpu_level_name(features));
+    return 0;
+}
