@@ -1,13 +1,14 @@
 """Runs image classification graphs: our own CPU engine, ONNX Runtime, Ascend.
 
-    import engine
-    session = engine.load("model.onnx")
-    logits = session.run(x)
+Example:
+    >>> session = engine.load("model.onnx")
+    >>> logits = session.run(x)
 """
 
 from engine.budget import cpu_budget
 from engine.errors import BackendUnavailableError, EngineError, InputError, ModelError, UnsupportedOperatorError
 from engine.peak import measure_peak
+from engine.quantize import quantize
 from engine.session import LayerTiming, Session, SessionInfo, TensorSpec, load
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "cpu_budget",
     "load",
     "measure_peak",
+    "quantize",
 ]

@@ -1,10 +1,13 @@
-from typing_extensions import Buffer
+from typing import Any
+
+import numpy.typing as npt
 
 U8: int
 F32: int
 BF16: int
 
 _Pair = tuple[int, int]
+_Buffer = npt.NDArray[Any]
 
 class Program:
     def __init__(self, threads: int) -> None: ...
@@ -23,7 +26,7 @@ class Program:
     ) -> int: ...
     def segment(self, images: int, /) -> None: ...
     def input(
-        self, target: int, shape: tuple[int, int, int], scale: float, pixel_values: Buffer | None, element_bytes: int
+        self, target: int, shape: tuple[int, int, int], scale: float, pixel_values: _Buffer | None, element_bytes: int
     ) -> None: ...
     def conv(
         self,
@@ -35,9 +38,9 @@ class Program:
         dilations: _Pair,
         pads: _Pair,
         groups: int,
-        weights: Buffer,
-        bias: Buffer,
-        scale: Buffer | None,
+        weights: _Buffer,
+        bias: _Buffer,
+        scale: _Buffer | None,
         residual_scale: float,
         low: float,
         high: float,
@@ -66,7 +69,7 @@ class Program:
     def output(self, source: int, elements: int, /) -> None: ...
     def finish(self, arena_bytes: int, chunk: int, /) -> None: ...
     def run(
-        self, input: Buffer, uint8: bool, images: int, output: Buffer, timed: bool = False
+        self, input: _Buffer, uint8: bool, images: int, output: _Buffer, timed: bool = False
     ) -> tuple[int, ...] | None: ...
     def steps(self) -> list[tuple[str, str]]: ...
     @property

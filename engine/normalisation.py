@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,11 +52,9 @@ class Normalisation:
         return ((pixels - mean) / std).astype(np.float32)
 
     def apply(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Uint8 [N, H, W, C] to normalised float32 [N, C, H, W], bit for bit what the CPU engine's input step computes."""
+        """Uint8 [N, H, W, C] to normalised float32 [N, C, H, W], bit for bit as the CPU engine does."""
         table = self.table()
         planes = np.empty((images.shape[0], images.shape[3], *images.shape[1:3]), np.float32)
         for channel in range(images.shape[3]):
             np.take(table[channel], images[..., channel], out=planes[:, channel])
         return planes
-
-

@@ -31,8 +31,10 @@ class Filters:
 
     @property
     def integer(self) -> bool:
-        """True when the values fit s8 kernels."""
-        return self.scale is not None and self.values.min(initial=0) >= -128 and self.values.max(initial=0) <= 127
+        """True when s8 kernels can run them."""
+        if self.scale is None or not (self.scale > 0).all():
+            return False
+        return bool(self.values.min(initial=0) >= -128 and self.values.max(initial=0) <= 127)
 
     def real(self) -> npt.NDArray[np.float32]:
         """The weights as float32."""
@@ -60,7 +62,12 @@ def bias_of(graph: Graph, node: Node, outputs: int) -> npt.NDArray[np.float32]:
 
 
 def fill_parameters(
-    step: ConvStep, filters: Filters, bias: npt.NDArray[np.float32], source: Tensor, target: Tensor, other: Tensor | None
+    step: ConvStep,
+    filters: Filters,
+    bias: npt.NDArray[np.float32],
+    source: Tensor,
+    target: Tensor,
+    other: Tensor | None,
 ) -> None:
     """Sets weights, bias and scales of a step whose tensors and geometry are known.
 
@@ -107,9 +114,8 @@ def merge_groups(weights: npt.NDArray[Any], groups: int) -> tuple[npt.NDArray[An
     return wide, groups // joined
 
 
-def conv_macs(node: Node, filters: Filters, target: Tensor) -> int:
+def conv_macs(filters: Filters, target: Tensor) -> int:
     """Multiply-accumulates of one image."""
-    del node
     return int(filters.values[0].size) * target.elements
 
 

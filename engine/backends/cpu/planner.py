@@ -167,7 +167,7 @@ class _Planner:
             groups=node.attrs["groups"],
         )
         written = self._tensors[step.target]
-        step.macs = conv_macs(node, filters, written)
+        step.macs = conv_macs(filters, written)
         step.clamp = clamp_of(node, written)
         residual_tensor = self._tensors[other] if residual else None
         bias = bias_of(self._graph, node, outputs)
@@ -202,11 +202,17 @@ class _Planner:
         tensor.frame = (top, left, bottom, right)
 
     def _batch_normalization(self, node: Node) -> None:
-        """One that no convolution could absorb: a 1x1 convolution of every channel with itself."""
+        """One that no convolution could absorb."""
         gamma, beta, mean, variance = (self._graph.constants[name].astype(np.float64) for name in node.inputs[1:5])
         factor = gamma / np.sqrt(variance + node.attrs["epsilon"])
+        self._channel_affine(node, node.inputs[0], factor, beta - mean * factor)
+
+    def _channel_affine(
+        self, node: Node, value: str, factor: npt.NDArray[np.float64], shift: npt.NDArray[np.float64]
+    ) -> None:
+        """value * factor + shift per channel: a 1x1 convolution of every channel with itself."""
         weights = self._graph.add_constant(f"{node.name}.scale", factor.astype(np.float32).reshape(-1, 1, 1, 1))
-        bias = self._graph.add_constant(f"{node.name}.shift", (beta - mean * factor).astype(np.float32))
+        bias = self._graph.add_constant(f"{node.name}.shift", shift.astype(np.float32))
         attrs = {
             "kernel": (1, 1),
             "strides": (1, 1),
@@ -215,7 +221,7 @@ class _Planner:
             "groups": factor.size,
             "clip": node.attrs.get("clip", NO_CLIP),
         }
-        self._conv(Node("Conv", node.name, [node.inputs[0], weights, bias, ""], node.outputs, attrs))
+        self._conv(Node("Conv", node.name, [value, weights, bias, ""], node.outputs, attrs))
 
     def _units(self, source: int, target: int) -> float:
         """Source units to target units."""
@@ -246,12 +252,26 @@ class _Planner:
         )
 
     def _add(self, node: Node) -> None:
+        constants = [name for name in node.inputs[:2] if name in self._graph.constants]
+        if constants:
+            self._add_constant(node, constants[0])
+            return
         source, other = (self._value(name, node) for name in node.inputs[:2])
         target = self._new_value(node.output)
         shapes = {image_shape(self._graph.values[name]) for name in (*node.inputs[:2], node.output)}
         if len(shapes) != 1:
             raise UnsupportedOperatorError(node.name, node.op, "its operands have different shapes.")
         self._eltwise(node, source, other, target)
+
+    def _add_constant(self, node: Node, constant: str) -> None:
+        value = next(name for name in node.inputs[:2] if name != constant)
+        info, array = self._graph.values[value], self._graph.constants[constant]
+        channels = image_shape(info)[0]
+        per_channel = (*array.shape[-len(info.shape) + 1 :], 1)[0] == channels and array.size == channels
+        if array.size != 1 and not per_channel:
+            raise UnsupportedOperatorError(node.name, node.op, "it adds a constant that differs within a channel.")
+        shift = np.broadcast_to(array.astype(np.float64).reshape(-1), channels)
+        self._channel_affine(node, value, np.ones(channels), shift)
 
     def _clip(self, node: Node) -> None:
         self._eltwise(node, self._value(node.inputs[0], node), -1, self._new_value(node.output))
@@ -310,8 +330,10 @@ def _pixel_values(tensor: Tensor, normalisation: Normalisation) -> npt.NDArray[A
     table = normalisation.table()
     if tensor.dtype == _native.U8:
         quantised = np.rint(table / np.float32(tensor.scale)) + tensor.zero
-        return np.clip(quantised, 0, 255).astype(np.uint8)
+        levels: npt.NDArray[Any] = np.clip(quantised, 0, 255).astype(np.uint8)
+        return levels
     if tensor.dtype == _native.BF16:
         bits = table.view(np.uint32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+        halves: npt.NDArray[Any] = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+        return halves
     return table

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from engine import _native
@@ -29,19 +32,23 @@ def build_program(plan: ExecutionPlan, threads: int) -> _native.Program:
     """
     program = _native.Program(threads)
     for tensor in plan.tensors:
-        _refusable(lambda tensor=tensor: program.tensor(**tensor.native()), tensor.name)  # type: ignore[misc]
+        with _naming(tensor.name):
+            program.tensor(**tensor.native())
     for segment in plan.segments:
         program.segment(segment.images)
         for step in plan.steps[segment.first : segment.last + 1]:
-            _refusable(lambda step=step: _append(program, plan, step), step.name)  # type: ignore[misc]
-    _refusable(lambda: program.finish(plan.arena_bytes, plan.chunk), "the program")
+            with _naming(step.name):
+                _append(program, plan, step)
+    with _naming("the program"):
+        program.finish(plan.arena_bytes, plan.chunk)
     return program
 
 
-def _refusable(call: object, name: str) -> None:
-    assert callable(call)
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Turns a refusal of the C core into a ModelError that says what was refused."""
     try:
-        call()
+        yield
     except ValueError as error:
         raise ModelError(f"The CPU engine refuses '{name}': {error}.") from error
 

@@ -42,4 +42,6 @@ def _cuts(plan: ExecutionPlan) -> list[int]:
 
 def _peak_bytes(plan: ExecutionPlan, first: int, last: int) -> int:
     """The most bytes of one image that a single step between `first` and `last` touches."""
-    return max(sum(plan.tensors[index].image_bytes for index in step.tensors()) for step in plan.steps[first : last + 1])
+    return max(
+        sum(plan.tensors[index].image_bytes for index in step.tensors()) for step in plan.steps[first : last + 1]
+    )

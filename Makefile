@@ -1,0 +1,64 @@
+# The whole interface of the repository: make serve, make test, make bench. Everything lives in .venv and build/.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A change to these reinstalls the package, which recompiles the C core.
+SOURCES := pyproject.toml CMakeLists.txt $(shell find engine/csrc -type f)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: serve test bench lint types native-test native-sanitize python-test format clean
+
+serve: $(VENV)/installed
+	$(BIN)/tessera serve
+
+test: lint types native-test python-test
+
+bench: $(VENV)/installed
+	$(BIN)/tessera bench
+
+lint: $(VENV)/test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/test-installed
+	$(BIN)/mypy
+
+python-test: $(VENV)/test-installed
+	$(BIN)/python -m pytest
+
+# The C core without Python: plain, under AddressSanitizer and UBSan, and the thread pool under ThreadSanitizer.
+native-test: $(VENV)/test-installed
+	$(call native,plain,)
+	cd build/native-plain && $(CURDIR)/$(BIN)/ctest --output-on-failure
+	$(call native,asan,address;undefined)
+	cd build/native-asan && $(CURDIR)/$(BIN)/ctest --output-on-failure
+	$(call native,tsan,thread)
+	cd build/native-tsan && tests/test_pool && tests/test_conv 30
+
+define native
+	$(BIN)/cmake -S . -B build/native-$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DTESSERA_PYTHON=OFF \
+		-DTESSERA_TESTS=ON "-DTESSERA_SANITIZE=$(2)" > /dev/null
+	$(BIN)/cmake --build build/native-$(1) > build/native-$(1)/build.log || { cat build/native-$(1)/build.log; exit 1; }
+endef
+
+format: $(VENV)/test-installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/created:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Tessera needs Python 3.10 or newer; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/installed: $(VENV)/created $(SOURCES)
+	@echo "Installing Tessera into $(VENV) and compiling its C core (about a minute the first time)"
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/test-installed: $(VENV)/installed
+	$(PIP) --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build

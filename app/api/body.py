@@ -1,0 +1,57 @@
+"""A request's body, bounded while it streams in."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from app.errors import BodyTimeoutError, BodyTooLargeError, ClientDisconnectedError, EmptyBodyError
+
+
+async def read_body(request: Request, *, limit: int, timeout: float) -> bytes:
+    """Read the whole body.
+
+    Args:
+        request: The request, its body not yet touched.
+        limit: Most bytes; one more and reading stops. A larger Content-Length is refused before anything is read.
+        timeout: Longest time for all of it, in seconds.
+
+    Raises:
+        EmptyBodyError: There is no body.
+        BodyTooLargeError: It is over the limit.
+        BodyTimeoutError: It did not arrive in time.
+        ClientDisconnectedError: The client left before it was complete.
+    """
+    try:
+        body = await asyncio.wait_for(_collect(request, limit), timeout)
+    except asyncio.TimeoutError:
+        raise BodyTimeoutError(f"The body did not arrive within {timeout:.1f} s.") from None
+    except ClientDisconnect:
+        raise ClientDisconnectedError("The client left before its body was complete.") from None
+    if not body:
+        raise EmptyBodyError("The body is empty; send one image, or a form with images in parts named 'file'.")
+    return body
+
+
+async def _collect(request: Request, limit: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    async for chunk in request.stream():
+        if len(body) + len(chunk) > limit:
+            raise _too_large(limit)
+        body += chunk
+    return bytes(body)
+
+
+def _too_large(limit: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"The body is larger than the limit of {limit} bytes.")
+
+
+async def wait_for_disconnect(request: Request) -> None:
+    """Return when the client has left; call it only after the whole body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,89 @@
+"""POST /v1/classify: images to ranked labels."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from app.api.body import read_body, wait_for_disconnect
+from app.api.context import ServiceDependency
+from app.api.openapi import CLASSIFY_OPENAPI, CLASSIFY_RESPONSES
+from app.errors import ClientDisconnectedError, DeadlineExceededError, InvalidParameterError, RequestError
+from app.protocol.classify import Classified, build_answer, resolve_top_k
+from app.protocol.multipart import Upload, is_multipart, parse_multipart
+from app.routing.variants import HEADER, choose_variant
+from app.service import Service
+
+router = APIRouter(tags=["classification"])
+
+UNRESOLVED = "none"  # the variant label of requests refused before a variant was chosen
+
+
+@router.post(
+    "/v1/classify",
+    operation_id="classify",
+    summary="Classify one or many images",
+    openapi_extra=CLASSIFY_OPENAPI,
+    responses=CLASSIFY_RESPONSES,
+    response_class=JSONResponse,
+)
+async def classify(request: Request, service: ServiceDependency) -> JSONResponse:
+    """Classify the image in the body, or every image of a multipart form, with the variant that the header names."""
+    started = time.perf_counter()
+    variant, outcome = UNRESOLVED, "internal_error"
+    try:
+        loaded = service.check_ready()
+        sent = request.headers.getlist(HEADER)
+        variant = choose_variant(sent, loaded.variants.keys(), service.settings.default_variant)
+        top_k = resolve_top_k(_single(request, "top_k"), len(loaded.model.labels))
+        service.check_room()
+        images = await _answer_in_time(request, service, variant, started)
+        postprocessing = time.perf_counter()
+        answer = build_answer(loaded.model.name, variant, images, loaded.model.labels, top_k)
+        response = JSONResponse(answer, headers={HEADER: variant})
+        service.metrics.stage("postprocess", time.perf_counter() - postprocessing)
+        outcome = "ok"
+        return response
+    except RequestError as error:
+        outcome = error.code
+        if error.status < 500 or error.status == 503:
+            service.metrics.rejected(error.code)
+        raise
+    finally:
+        service.metrics.request_finished(variant=variant, outcome=outcome, seconds=time.perf_counter() - started)
+        request.state.log_fields = {"variant": variant, "outcome": outcome}
+
+
+async def _answer_in_time(request: Request, service: Service, variant: str, started: float) -> list[Classified]:
+    """Read, decode and run the request's images; give up when the time is over or the client leaves."""
+    settings = service.settings
+    deadline = started + settings.request_timeout_ms / 1000
+    body = await read_body(request, limit=settings.max_body_bytes, timeout=deadline - time.perf_counter())
+    content_type = request.headers.get("content-type")
+    if content_type is not None and is_multipart(content_type):
+        uploads = parse_multipart(content_type, body, max_files=settings.max_images_per_request)
+    else:
+        uploads = [Upload(None, body)]
+    work = asyncio.ensure_future(service.classify(uploads, variant))
+    gone = asyncio.ensure_future(wait_for_disconnect(request))
+    try:
+        await asyncio.wait({work, gone}, timeout=deadline - time.perf_counter(), return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        if gone.done():
+            raise ClientDisconnectedError("The client left before the answer was ready.")
+        raise DeadlineExceededError(f"The answer was not ready within {settings.request_timeout_ms} ms.", retry_after=1)
+    finally:
+        work.cancel()
+        gone.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
+
+
+def _single(request: Request, name: str) -> str | None:
+    values = request.query_params.getlist(name)
+    if len(values) > 1:
+        raise InvalidParameterError(f"{name} is given {len(values)} times; give it once.")
+    return values[0] if values else None

@@ -1,0 +1,48 @@
+"""Every error to the one JSON shape of the contract: {"error", "code", "request_id"}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.errors import InternalError, InvalidParameterError, MethodNotAllowedError, NotFoundError, RequestError
+
+
+def error_response(error: RequestError, request_id: str) -> JSONResponse:
+    """Build the answer for `error`."""
+    body = {"error": error.message, "code": error.code, "request_id": request_id}
+    return JSONResponse(body, status_code=error.status, headers=error.headers())
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every error of the application in the contract's shape."""
+    app.add_exception_handler(RequestError, _handle_request_error)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+
+
+async def _handle_request_error(request: Request, error: Any) -> JSONResponse:
+    return error_response(error, request.state.request_id)
+
+
+async def _handle_validation_error(request: Request, error: Any) -> JSONResponse:
+    first = error.errors()[0]
+    where = " ".join(str(part) for part in first["loc"])
+    return error_response(InvalidParameterError(f"{where}: {first['msg']}."), request.state.request_id)
+
+
+async def _handle_http_exception(request: Request, error: Any) -> JSONResponse:
+    return error_response(_translate(request, error), request.state.request_id)
+
+
+def _translate(request: Request, error: HTTPException) -> RequestError:
+    if error.status_code == 404:
+        return NotFoundError("There is nothing at this path; /docs lists what there is.")
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow")
+        return MethodNotAllowedError(f"This path does not answer {request.method}; it answers {allow}.", allow=allow)
+    return InternalError(f"The request cannot be answered: {error.detail}.")

@@ -1,0 +1,29 @@
+"""GET /healthz and /readyz: for whoever restarts the service, and for whoever sends it traffic."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from app.api.context import ServiceDependency
+from app.api.openapi import ERROR_RESPONSES, ErrorBody
+
+router = APIRouter(tags=["health"])
+
+
+@router.get(
+    "/healthz",
+    operation_id="health",
+    summary="Is the process able to recover by itself?",
+    responses={500: {"model": ErrorBody, "description": "restart it"}},
+)
+async def health(service: ServiceDependency) -> dict[str, str]:
+    """Answer 200 while the process works, loading included; 500 when only a restart helps."""
+    service.check_alive()
+    return {"status": "alive"}
+
+
+@router.get("/readyz", operation_id="ready", summary="Should it get traffic?", responses=ERROR_RESPONSES)
+async def ready(service: ServiceDependency) -> dict[str, object]:
+    """Answer 200 when every variant is loaded and warm; 503 before that, and as soon as shutdown begins."""
+    loaded = service.check_ready()
+    return {"status": "ready", "model": loaded.model.name, "variants": sorted(loaded.variants)}

@@ -1,0 +1,143 @@
+"""What /docs says about the routes: bodies that are read as raw streams, headers, and the one error shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ErrorBody(BaseModel):
+    """Every error answer."""
+
+    error: str = Field(description="what is wrong, in a sentence")
+    code: str = Field(description="the same as a word for programs, such as queue_full")
+    request_id: str = Field(description="also in X-Request-ID and in the log")
+
+
+class PredictionBody(BaseModel):
+    """One label and how likely it is."""
+
+    rank: int
+    index: int
+    label: str
+    probability: float
+
+
+class TimingBody(BaseModel):
+    """Where an image's time went."""
+
+    decode_ms: float
+    queue_ms: float
+    compute_ms: float
+    batch_size: int
+
+
+class ResultBody(BaseModel):
+    """One image."""
+
+    filename: str | None = Field(None, description="as sent in the multipart part; absent for a raw body")
+    predictions: list[PredictionBody]
+    timing: TimingBody
+
+
+class ClassifyBody(BaseModel):
+    """A successful answer."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "model": "resnet50-imagenette",
+                "variant": "optimised",
+                "results": [
+                    {
+                        "predictions": [{"rank": 1, "index": 0, "label": "tench", "probability": 0.9371}],
+                        "timing": {"decode_ms": 2.1, "queue_ms": 0.1, "compute_ms": 11.8, "batch_size": 1},
+                    }
+                ],
+            }
+        }
+    )
+
+    model: str
+    variant: str
+    results: list[ResultBody]
+
+
+_ANSWER_HEADERS = {
+    "X-Request-ID": {"description": "the request's id", "schema": {"type": "string"}},
+}
+
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    503: {
+        "model": ErrorBody,
+        "description": "not ready, queue full or shutting down; see Retry-After",
+        "headers": {
+            "Retry-After": {"description": "seconds to wait", "schema": {"type": "integer"}},
+            **_ANSWER_HEADERS,
+        },
+    }
+}
+
+CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": ClassifyBody,
+        "description": "the labels of every image, in the order sent",
+        "headers": {
+            "X-Model-Variant": {"description": "the variant that answered", "schema": {"type": "string"}},
+            **_ANSWER_HEADERS,
+        },
+    },
+    400: {"model": ErrorBody, "description": "empty body, damaged image, malformed multipart or unknown variant"},
+    408: {"model": ErrorBody, "description": "the body did not arrive in time"},
+    413: {"model": ErrorBody, "description": "body, image or number of images over the limit"},
+    415: {"model": ErrorBody, "description": "not an image of a supported format"},
+    422: {"model": ErrorBody, "description": "top_k is not a whole number from 1 to the number of classes"},
+    500: {"model": ErrorBody, "description": "the service or the engine failed"},
+    **ERROR_RESPONSES,
+    504: {"model": ErrorBody, "description": "no answer within the request timeout"},
+}
+
+_IMAGE = {"type": "string", "format": "binary"}
+
+CLASSIFY_OPENAPI: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "top_k",
+            "in": "query",
+            "required": False,
+            "description": "how many labels per image, most likely first",
+            "schema": {"type": "integer", "minimum": 1, "default": 5},
+        },
+        {
+            "name": "X-Model-Variant",
+            "in": "header",
+            "required": False,
+            "description": "who answers: baseline or optimised; absent: the configured default",
+            "schema": {"type": "string"},
+        },
+        {
+            "name": "X-Request-ID",
+            "in": "header",
+            "required": False,
+            "description": "an id of yours, up to 128 plain characters; it comes back in the answer and is in the log",
+            "schema": {"type": "string"},
+        },
+    ],
+    "requestBody": {
+        "required": True,
+        "description": "one image file as it is (JPEG, PNG, WebP, GIF, BMP, TIFF; any Content-Type), "
+        "or a form with one or more images in parts named `file`",
+        "content": {
+            "application/octet-stream": {"schema": _IMAGE},
+            "image/jpeg": {"schema": _IMAGE},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "array", "items": _IMAGE}},
+                }
+            },
+        },
+    },
+}

@@ -1,0 +1,58 @@
+"""The `tessera` command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from app.errors import TesseraError
+from engine.errors import EngineError
+
+# Command -> what it does; each lives in app/commands/<command>.py as add_arguments(parser) and run(arguments).
+COMMANDS = {
+    "serve": "serve a model over HTTP",
+    "classify": "label image files on this machine, without a server",
+    "bench": "compare the variants' speed, paired",
+    "models": "list models, or build one ahead of the first start",
+}
+
+_USAGE = "\n".join(f"  {name:<10} {purpose}" for name, purpose in COMMANDS.items())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 fine, 1 it failed, 2 it was called wrongly."""
+    from app.service import service_version
+
+    parser = argparse.ArgumentParser(
+        prog="tessera",
+        usage="tessera COMMAND [options]",
+        description="ResNet-50 over REST in two variants, baseline and optimised.",
+        epilog=f"commands:\n{_USAGE}\n\n`tessera COMMAND --help` describes each.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"tessera {service_version()}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(argv)
+    # Imported by name so that `tessera --help` stays quick and one command never loads what only another needs.
+    command = importlib.import_module(f"app.commands.{chosen.command}")
+    options = argparse.ArgumentParser(prog=f"tessera {chosen.command}", description=command.__doc__)
+    command.add_arguments(options)
+    try:
+        code: int = command.run(options.parse_args(chosen.arguments))
+    except (TesseraError, EngineError) as error:
+        print(f"tessera: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has left, as in `tessera models list | head -1`.
+        sys.stderr.close()
+        return 0
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

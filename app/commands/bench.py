@@ -1,0 +1,153 @@
+"""Compare the variants' speed: interleaved runs in one process, medians, ratios."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+import engine
+from app.commands.flags import MODEL_SETTINGS, add_settings_flags, settings_from
+from app.commands.progress import ProgressDisplay
+from app.errors import StartupError
+from app.imaging.decoder import SHAPE, ImageDecoder
+from app.loading import open_configured_model, open_session
+
+_BATCHES = (1, 16)
+# More different images than a batch holds, so that no run sees what the run before it left in the caches.
+_ROTATION = 3
+_IMAGE_SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tiff", ".tif"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant at one batch size: seconds of every round, and how its answers compare with the first variant's."""
+
+    variant: str
+    batch: int
+    seconds: list[float]
+    utilisation: float
+    agreement: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's arguments."""
+    parser.add_argument("--rounds", type=_at_least_one, default=15, help="timed rounds per batch size (default 15)")
+    parser.add_argument("--images", type=Path, help="folder of photos to run (default: generated images)")
+    add_settings_flags(parser, (*MODEL_SETTINGS, "threads"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the table."""
+    settings = settings_from(arguments)
+    with ProgressDisplay() as display:
+        model = open_configured_model(settings, display)
+        sessions = {name: open_session(variant, settings) for name, variant in model.variants.items()}
+        pool = _images(arguments.images, max(_BATCHES) * _ROTATION)
+        rows = []
+        for batch in _BATCHES:
+            rows += _measure(sessions, pool, batch, arguments.rounds, display)
+    _print(model.name, sessions, rows, arguments.rounds)
+    for session in sessions.values():
+        session.close()
+    return 0
+
+
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _images(folder: Path | None, count: int) -> npt.NDArray[np.uint8]:
+    """`count` different images, uint8 [count, 224, 224, 3]."""
+    if folder is None:
+        # Smooth noise: random, but with neighbouring pixels alike, as in photos.
+        coarse = np.random.default_rng(0).integers(0, 256, (count, 14, 14, 3), dtype=np.uint8)
+        return coarse.repeat(16, axis=1).repeat(16, axis=2)
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _IMAGE_SUFFIXES)
+    if not files:
+        raise StartupError(f"There are no photos in {folder}.")
+    pixels = np.empty((count, *SHAPE), np.uint8)
+    decoder = ImageDecoder(max_pixels=64 * 1024 * 1024)
+    for row in range(count):
+        decoder.decode(files[row % len(files)].read_bytes(), pixels[row])
+    return pixels
+
+
+def _measure(
+    sessions: dict[str, engine.Session],
+    pool: npt.NDArray[np.uint8],
+    batch: int,
+    rounds: int,
+    display: ProgressDisplay,
+) -> list[Row]:
+    """Every round runs every variant once on the same images; rounds take different images."""
+    seconds: dict[str, list[float]] = {name: [] for name in sessions}
+    labels: dict[str, list[npt.NDArray[np.intp]]] = {name: [] for name in sessions}
+    for number in range(-1, rounds):  # round -1 warms up
+        images = np.roll(pool, -batch * (number + 1), axis=0)[:batch].copy()
+        for name, session in sessions.items():
+            started = time.perf_counter()
+            logits = session.run(images)
+            elapsed = time.perf_counter() - started
+            if number >= 0:
+                seconds[name].append(elapsed)
+                labels[name].append(logits.argmax(axis=1))
+        display(f"batch {batch}", (number + 1) / rounds)
+    reference = np.concatenate(next(iter(labels.values())))
+    rows = []
+    for name, session in sessions.items():
+        info = session.describe()
+        peak = engine.measure_peak(info.precision, info.threads)
+        utilisation = info.macs * batch / median(seconds[name]) / peak
+        agreement = float((np.concatenate(labels[name]) == reference).mean())
+        rows.append(Row(name, batch, seconds[name], utilisation, agreement))
+    return rows
+
+
+def _print(model: str, sessions: dict[str, engine.Session], rows: list[Row], rounds: int) -> None:
+    infos = {name: session.describe() for name, session in sessions.items()}
+    threads = next(iter(infos.values())).threads
+    title = f"{model} on {cpu_name()}, {threads} threads, median of {rounds} interleaved rounds"
+    table = Table(title=title, title_justify="left")
+    for heading in ("variant", "engine", "precision", "batch"):
+        table.add_column(heading)
+    for heading in ("ms", "images/s", "of peak", "speed-up", "same label"):
+        table.add_column(heading, justify="right")
+    first = {row.batch: row for row in reversed(rows)}
+    for row in rows:
+        info = infos[row.variant]
+        ratio = median(a / b for a, b in zip(first[row.batch].seconds, row.seconds, strict=True))
+        table.add_row(
+            row.variant,
+            info.backend,
+            info.precision,
+            str(row.batch),
+            f"{median(row.seconds) * 1e3:.2f}",
+            f"{row.batch / median(row.seconds):.1f}",
+            f"{row.utilisation:.0%}",
+            f"{ratio:.2f}x",
+            f"{row.agreement:.1%}",
+        )
+    Console().print(table)
+
+
+def cpu_name() -> str:
+    """The processor's name, as the kernel knows it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,69 @@
+"""Label image files on this machine, without a server."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import engine
+from app.commands.flags import MODEL_SETTINGS, add_settings_flags, settings_from
+from app.commands.progress import ProgressDisplay
+from app.errors import RequestError
+from app.imaging.decoder import SHAPE, ImageDecoder
+from app.loading import open_configured_model, open_session
+from app.protocol.classify import Classified, build_answer, resolve_top_k
+from app.routing.variants import choose_variant
+from app.settings import Settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's arguments."""
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="image file")
+    parser.add_argument("--variant", help="who answers (default: the default variant)")
+    parser.add_argument("--top-k", metavar="K", help="labels per image (default 5)")
+    parser.add_argument("--json", action="store_true", help="print the JSON that POST /v1/classify would answer")
+    add_settings_flags(parser, (*MODEL_SETTINGS, "default_variant", "threads", "max_pixels"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the labels of every file; 1 when any of them could not be read."""
+    settings = settings_from(arguments)
+    with ProgressDisplay() as display:
+        model = open_configured_model(settings, display)
+        sent = [] if arguments.variant is None else [arguments.variant]
+        name = choose_variant(sent, model.variants, settings.default_variant)
+        top_k = resolve_top_k(arguments.top_k, len(model.labels))
+        session = open_session(model.variants[name], settings)
+    with session:
+        images = [image for file in arguments.files if (image := _classify(file, session, settings)) is not None]
+    answer = build_answer(model.name, name, images, model.labels, top_k)
+    print(json.dumps(answer, indent=2) if arguments.json else _table(answer))
+    return 0 if len(images) == len(arguments.files) else 1
+
+
+def _classify(file: Path, session: engine.Session, settings: Settings) -> Classified | None:
+    pixels = np.empty((1, *SHAPE), np.uint8)
+    started = time.perf_counter()
+    try:
+        ImageDecoder(max_pixels=settings.max_pixels).decode(file.read_bytes(), pixels[0])
+    except (OSError, RequestError) as error:
+        print(f"tessera: {file}: {error}", file=sys.stderr)
+        return None
+    decoded = time.perf_counter()
+    logits = session.run(pixels)[0]
+    return Classified(str(file), logits, decoded - started, 0.0, time.perf_counter() - decoded, 1)
+
+
+def _table(answer: dict[str, object]) -> str:
+    lines = []
+    results: list[dict[str, object]] = answer["results"]  # type: ignore[assignment]
+    for result in results:
+        predictions: list[dict[str, object]] = result["predictions"]  # type: ignore[assignment]
+        labels = ", ".join(f"{entry['label']} {entry['probability']:.1%}" for entry in predictions)
+        lines.append(f"{result['filename']}: {labels}")
+    return "\n".join(lines)

@@ -1,0 +1,47 @@
+"""Progress of building and loading, on standard error: a bar on a terminal, one line per stage elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+
+class ProgressDisplay:
+    """Shows (stage, fraction) reports from any thread; a context manager that removes the bar when it is left."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=1.0)
+        self._stage = ""
+
+    def __enter__(self) -> ProgressDisplay:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the bar; harmless when it is gone."""
+        self._bar.stop()
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        """Show that `stage` has come to `fraction` (0 to 1)."""
+        self._bar.update(self._task, description=stage, completed=fraction)
+        if stage != self._stage:
+            self._stage = stage
+            if not self._console.is_terminal:
+                self._console.print(f"tessera: {stage}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,49 @@
+"""Serve a model over HTTP. The first start builds the model's variants, which takes a moment."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from app.commands.flags import add_settings_flags, settings_from
+from app.commands.progress import ProgressDisplay
+from app.main import create_app
+from app.observability.logs import configure_logs
+from app.server import Server, bind, url_of
+from app.service import Service
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's arguments: every setting."""
+    add_settings_flags(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal; 0 after an orderly end, 1 when the model could not be loaded or requests were cut off."""
+    settings = settings_from(arguments)
+    configure_logs(settings.log_level)
+    listener = bind(settings.host, settings.port)
+    url = url_of(listener)
+    logger.info("listening", extra={"fields": {"url": url}})
+    with ProgressDisplay() as display:
+
+        def announce(service: Service) -> None:
+            display.close()
+            model = service.check_ready().model
+            names = ", ".join(
+                f"{name} (default)" if name == settings.default_variant else name for name in sorted(model.variants)
+            )
+            print(f"Tessera is ready on {url}  model: {model.name}  variants: {names}  docs: {url}/docs", flush=True)
+
+        server = Server(create_app(settings, progress=display), drain_seconds=settings.drain_seconds, on_ready=announce)
+        server.run(sockets=[listener])
+    if server.failure is not None:
+        print(f"tessera: {server.failure}", file=sys.stderr)
+        return 1
+    if server.abandoned:
+        print(f"tessera: {server.abandoned} requests were cut off after {settings.drain_seconds:g} s", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,214 @@
+"""Every error the service reports on purpose.
+
+The tree; each leaf carries the HTTP status and the machine-readable code that a client sees::
+
+    TesseraError
+    ├── StartupError                        the service cannot start (exit code 1)
+    └── RequestError                        one request cannot be answered
+        ├── EmptyBodyError                  400 empty_body
+        ├── CorruptImageError               400 corrupt_image
+        ├── MalformedMultipartError         400 malformed_multipart
+        ├── NoFilesError                    400 no_files
+        ├── UnknownVariantError             400 unknown_variant
+        ├── ClientDisconnectedError         400 client_disconnected
+        ├── NotFoundError                   404 not_found
+        ├── MethodNotAllowedError           405 method_not_allowed
+        ├── BodyTimeoutError                408 body_timeout
+        ├── BodyTooLargeError               413 body_too_large
+        ├── ImageTooLargeError              413 image_too_large
+        ├── TooManyImagesError              413 too_many_images
+        ├── UnsupportedImageError           415 unsupported_image
+        ├── InvalidParameterError           422 invalid_parameter
+        ├── InternalError                   500 internal_error
+        │   └── InferenceError              500 inference_failed
+        ├── NotReadyError                   503 not_ready
+        ├── QueueFullError                  503 queue_full
+        ├── ShuttingDownError               503 shutting_down
+        └── DeadlineExceededError           504 deadline_exceeded
+
+A subclass is data only: the handlers in `app/api/handlers.py` turn `status`, `code` and `retry_after` into the
+response, so that a new error needs no new code path.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TesseraError(Exception):
+    """Base of every error that the service raises on purpose."""
+
+
+class StartupError(TesseraError):
+    """The service cannot start; the message says why and what to do."""
+
+
+class RequestError(TesseraError):
+    """One request cannot be answered.
+
+    Args:
+        message: A plain sentence for the client: what is wrong and, where it helps, what to do.
+        retry_after: Whole seconds after which trying again makes sense; sent as `Retry-After`.
+        allow: The permitted methods; sent as `Allow`.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, retry_after: int | None = None, allow: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+        self.allow = allow
+
+    def headers(self) -> dict[str, str]:
+        """Response headers that belong to this error."""
+        headers = {}
+        if self.retry_after is not None:
+            headers["Retry-After"] = str(self.retry_after)
+        if self.allow is not None:
+            headers["Allow"] = self.allow
+        return headers
+
+    def about(self, subject: str) -> RequestError:
+        """Return the same error with `subject` (such as a file's name) in front of its message."""
+        return type(self)(f"{subject}: {self.message}", retry_after=self.retry_after, allow=self.allow)
+
+
+class EmptyBodyError(RequestError):
+    """The body, or one file in it, holds no bytes."""
+
+    status = 400
+    code = "empty_body"
+
+
+class CorruptImageError(RequestError):
+    """The bytes start like an image but cannot be decoded to the end."""
+
+    status = 400
+    code = "corrupt_image"
+
+
+class MalformedMultipartError(RequestError):
+    """The body is not what its multipart Content-Type says."""
+
+    status = 400
+    code = "malformed_multipart"
+
+
+class NoFilesError(RequestError):
+    """The multipart body holds no part named `file`."""
+
+    status = 400
+    code = "no_files"
+
+
+class UnknownVariantError(RequestError):
+    """`X-Model-Variant` names no variant of the model."""
+
+    status = 400
+    code = "unknown_variant"
+
+
+class ClientDisconnectedError(RequestError):
+    """The client left before the answer was ready; nobody reads this answer, metrics and logs count it."""
+
+    status = 400
+    code = "client_disconnected"
+
+
+class NotFoundError(RequestError):
+    """No such path."""
+
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowedError(RequestError):
+    """The path exists, but not with this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class BodyTimeoutError(RequestError):
+    """The client sent its body too slowly."""
+
+    status = 408
+    code = "body_timeout"
+
+
+class BodyTooLargeError(RequestError):
+    """The body is over the size limit; the rest of it is not read."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class ImageTooLargeError(RequestError):
+    """The image's header declares more pixels than the limit; nothing was decoded."""
+
+    status = 413
+    code = "image_too_large"
+
+
+class TooManyImagesError(RequestError):
+    """One request carries more images than the limit."""
+
+    status = 413
+    code = "too_many_images"
+
+
+class UnsupportedImageError(RequestError):
+    """The bytes are not an image, or of a kind that has no defined 8-bit reading."""
+
+    status = 415
+    code = "unsupported_image"
+
+
+class InvalidParameterError(RequestError):
+    """A query parameter has no valid value."""
+
+    status = 422
+    code = "invalid_parameter"
+
+
+class InternalError(RequestError):
+    """An error of the service itself; its cause is in the log under the request id, never in the answer."""
+
+    status = 500
+    code = "internal_error"
+
+
+class InferenceError(InternalError):
+    """The engine failed on this very image."""
+
+    code = "inference_failed"
+
+
+class NotReadyError(RequestError):
+    """The model is still being built, loaded or warmed."""
+
+    status = 503
+    code = "not_ready"
+
+
+class QueueFullError(RequestError):
+    """The queue of images has no room for this request."""
+
+    status = 503
+    code = "queue_full"
+
+
+class ShuttingDownError(RequestError):
+    """The service is stopping and takes no new work."""
+
+    status = 503
+    code = "shutting_down"
+
+
+class DeadlineExceededError(RequestError):
+    """The answer was not ready within the request timeout."""
+
+    status = 504
+    code = "deadline_exceeded"

@@ -1,0 +1,1 @@
+"""Wire formats as pure functions; nothing here knows the web framework."""

@@ -1,0 +1,113 @@
+"""The answer of POST /v1/classify: scores to probabilities to ranked labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+
+from app.errors import InvalidParameterError
+
+DEFAULT_TOP_K = 5
+
+
+class Prediction(TypedDict):
+    """One label and how likely it is."""
+
+    rank: int
+    index: int
+    label: str
+    probability: float
+
+
+class Timing(TypedDict):
+    """Where an image's time went, in milliseconds, and how many images shared its batch."""
+
+    decode_ms: float
+    queue_ms: float
+    compute_ms: float
+    batch_size: int
+
+
+class Classified(NamedTuple):
+    """One image's scores and timing.
+
+    Attributes:
+        filename: As the client named it, or None.
+        logits: float32 [classes].
+        decode_seconds: Decoding, resizing and cropping.
+        queue_seconds: Waiting for its batch.
+        compute_seconds: Run time of its batch.
+        batch_size: Images in its batch.
+    """
+
+    filename: str | None
+    logits: np.ndarray
+    decode_seconds: float
+    queue_seconds: float
+    compute_seconds: float
+    batch_size: int
+
+
+def resolve_top_k(sent: str | None, classes: int) -> int:
+    """Turn the query parameter into a count.
+
+    Args:
+        sent: Its text, or None when it is absent: then 5, or all classes when there are fewer.
+        classes: How many classes the model has.
+
+    Raises:
+        InvalidParameterError: It is not a whole number from 1 to `classes`.
+    """
+    if sent is None:
+        return min(DEFAULT_TOP_K, classes)
+    if sent.isascii() and sent.isdigit() and len(sent) <= 9 and 1 <= int(sent) <= classes:
+        return int(sent)
+    raise InvalidParameterError(f"top_k must be a whole number from 1 to {classes}, the model's number of classes.")
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Turn logits [classes] into float64 probabilities [classes] that sum to 1."""
+    shifted = logits.astype(np.float64) - float(logits.max())
+    exponentials = np.exp(shifted)
+    probabilities: np.ndarray = exponentials / exponentials.sum()
+    return probabilities
+
+
+def top_predictions(logits: np.ndarray, labels: Sequence[str], top_k: int) -> list[Prediction]:
+    """Rank the `top_k` most likely classes; equal scores keep the order of the classes."""
+    probabilities = softmax(logits)
+    order = np.argsort(-logits, kind="stable")[:top_k]
+    return [
+        {
+            "rank": rank,
+            "index": int(index),
+            "label": labels[index],
+            "probability": round(float(probabilities[index]), 6),
+        }
+        for rank, index in enumerate(order, start=1)
+    ]
+
+
+def build_answer(
+    model: str, variant: str, images: Sequence[Classified], labels: Sequence[str], top_k: int
+) -> dict[str, object]:
+    """Build the JSON body of a successful answer."""
+    return {"model": model, "variant": variant, "results": [_result(image, labels, top_k) for image in images]}
+
+
+def _result(image: Classified, labels: Sequence[str], top_k: int) -> dict[str, object]:
+    result: dict[str, object] = {} if image.filename is None else {"filename": image.filename}
+    result["predictions"] = top_predictions(image.logits, labels, top_k)
+    result["timing"] = Timing(
+        decode_ms=_milliseconds(image.decode_seconds),
+        queue_ms=_milliseconds(image.queue_seconds),
+        compute_ms=_milliseconds(image.compute_seconds),
+        batch_size=image.batch_size,
+    )
+    return result
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

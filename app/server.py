@@ -1,0 +1,133 @@
+"""The process around the application: its socket, its signals, and an orderly end."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.api.context import InFlight
+from app.errors import StartupError
+from app.service import Phase, Service
+
+logger = logging.getLogger(__name__)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Reserve the address before anything slow happens.
+
+    Raises:
+        StartupError: The port is taken, or the address cannot be used; the message says what to do.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise StartupError(f"The host {host!r} cannot be used: {error}. Choose another with --host.") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise StartupError(_why_not(host, port, error)) from error
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """The address of a bound socket as a URL that a local client can use."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our own end: readiness off, requests in flight finished, then exit 0.
+
+    uvicorn closes its listeners at once on SIGTERM, so a load balancer would learn of the end from refused connections,
+    and it exits with the signal. Here the listeners stay open while requests in flight finish.
+
+    Args:
+        app: An application of `create_app`.
+        drain_seconds: Longest wait for requests in flight.
+        on_ready: Called once, when the service has become ready.
+    """
+
+    def __init__(self, app: FastAPI, *, drain_seconds: float, on_ready: Callable[[Service], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                ws="none",
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._app = app
+        self._drain_seconds = drain_seconds
+        self._on_ready: Callable[[Service], None] | None = on_ready
+        self._stopped_at: float | None = None
+        self._announced_stop = False
+        self.abandoned = 0
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the service could not become ready, or None."""
+        service = self._service
+        return None if service is None else service.failure
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the orderly end at the first signal; end at once at the second."""
+        # Only flags are set here: the signal may interrupt anything, a log line being written included.
+        if self._stopped_at is not None:
+            self.should_exit = self.force_exit = True
+            return
+        self._stopped_at = time.monotonic()
+        service = self._service
+        if service is not None:
+            service.drain()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: notice readiness, failure, and the end of the drain."""
+        service = self._service
+        if service is not None and service.phase is Phase.READY and self._on_ready is not None:
+            self._on_ready(service)
+            self._on_ready = None
+        if self.failure is not None:
+            self.should_exit = True
+        if self._stopped_at is not None:
+            if not self._announced_stop:
+                self._announced_stop = True
+                logger.info("stopping", extra={"fields": {"in_flight": self._in_flight.count}})
+            overdue = time.monotonic() - self._stopped_at >= self._drain_seconds
+            if self._in_flight.count == 0 or overdue:
+                self.abandoned = self._in_flight.count
+                self.should_exit = True
+        return await super().on_tick(counter)
+
+    @property
+    def _service(self) -> Service | None:
+        return getattr(self._app.state, "service", None)
+
+    @property
+    def _in_flight(self) -> InFlight:
+        in_flight: InFlight = self._app.state.in_flight
+        return in_flight
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} on {host} is taken. Stop the program that uses it, or choose another with --port."
+    if error.errno == errno.EACCES:
+        return f"Port {port} on {host} needs more rights. Choose one above 1023 with --port."
+    return f"Port {port} on {host} cannot be used: {error.strerror}. Choose another with --host and --port."

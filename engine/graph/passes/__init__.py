@@ -1,0 +1,63 @@
+"""From the graph as the file has it to the few fused operators that backends run.
+
+The order matters. Copies go first, so that later passes meet the operators they look for side by side. Constants are
+folded before quantisation is absorbed, because a quantised weight is a constant behind a DequantizeLinear.
+Quantisation is absorbed before anything is fused, because a value that is stored quantised must not be fused away.
+"""
+
+from __future__ import annotations
+
+from engine.errors import UnsupportedOperatorError
+from engine.graph import shapes
+from engine.graph.ir import Graph
+from engine.graph.passes.eliminate import eliminate
+from engine.graph.passes.fold_batchnorm import fold_batchnorm
+from engine.graph.passes.fold_bias import fold_bias
+from engine.graph.passes.fold_constants import fold_constants
+from engine.graph.passes.fuse_activation import fuse_activation
+from engine.graph.passes.fuse_residual import fuse_residual
+from engine.graph.passes.lower_gemm import lower_gemm
+from engine.graph.passes.lower_quantisation import hoist_quantisation, lower_quantisation
+
+PASSES = (
+    eliminate,
+    fold_constants,
+    lower_quantisation,
+    lower_gemm,
+    fold_batchnorm,
+    fold_bias,
+    fuse_activation,
+    hoist_quantisation,
+    fuse_residual,
+    eliminate,
+)
+
+
+def lower(graph: Graph) -> Graph:
+    """Runs all passes on a copy of `graph`, again and again until they find nothing more to remove.
+
+    Args:
+        graph: a graph from `reader.read_model`.
+
+    Returns:
+        A graph of the same results whose nodes are Conv (with bias, residual and clip fused in), MaxPool, AveragePool,
+        GlobalAveragePool, Add, Clip, Flatten, Reshape, Softmax and, where nothing better was possible, MatMul, Gemm,
+        BatchNormalization, QuantizeLinear and DequantizeLinear.
+
+    Raises:
+        UnsupportedOperatorError: a Conv's weights or bias are not constant.
+    """
+    lowered = graph.copy()
+    before = None
+    while before != len(lowered.nodes):
+        before = len(lowered.nodes)
+        for run in PASSES:
+            run(lowered)
+    for node in lowered.nodes:
+        if node.op == "Conv" and any(value and value not in lowered.constants for value in node.inputs[1:3]):
+            raise UnsupportedOperatorError(
+                node.name, node.op, "its weights or bias are computed from the graph's input."
+            )
+    shapes.infer_all(lowered)
+    lowered.validate()
+    return lowered

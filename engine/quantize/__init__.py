@@ -1,0 +1,21 @@
+"""Post-training quantisation: float ONNX in, standard QDQ ONNX out.
+
+The work is split where a user may want to stop: `calibrate` looks at images and returns numbers (activation ranges
+and bias corrections, a small JSON file), `write_quantised` turns a float model and those numbers into a QDQ model
+without looking at any image. `quantize` does both.
+"""
+
+from __future__ import annotations
+
+from engine.quantize.calibration import ActivationRange, Calibration
+from engine.quantize.pipeline import calibrate, quantize
+from engine.quantize.writer import quantised_model, write_quantised
+
+__all__ = [
+    "ActivationRange",
+    "Calibration",
+    "calibrate",
+    "quantised_model",
+    "quantize",
+    "write_quantised",
+]

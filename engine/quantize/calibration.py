@@ -1,0 +1,147 @@
+"""What calibration found out: the numbers that turn a float network into an eight-bit one, as a small text file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.errors import ModelError
+from engine.quantize.files import write_whole
+
+_FORMAT = 1
+_RANGE_DIGITS = 6
+_BIAS_DIGITS = 4
+_TOO_LARGE = 1e30
+
+
+@dataclass(frozen=True)
+class ActivationRange:
+    """The values of one tensor that eight bits represent; what lies outside saturates.
+
+    Attributes:
+        low: smallest represented value, at most 0.
+        high: largest represented value, at least 0 and above `low`.
+    """
+
+    low: float
+    high: float
+
+    def scale_and_zero_point(self) -> tuple[np.float32, np.uint8]:
+        """Scale and zero point of the u8 grid; zero is always represented exactly (padding depends on it)."""
+        scale = np.float32((self.high - self.low) / 255)
+        return scale, np.uint8(np.clip(round(-self.low / float(scale)), 0, 255))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The result of looking at calibration images.
+
+    Attributes:
+        ranges: activation range per tensor, named as in the float model with BatchNormalization folded.
+        bias_corrections: per Conv or Gemm (named by its output), what to add to each output channel's bias so that
+            quantisation leaves the channel's mean where it was.
+        method: how the ranges were chosen.
+        images: how many images were seen.
+        model_sha256: SHA-256 of the file that holds the weights these numbers belong to; empty when unknown.
+    """
+
+    ranges: dict[str, ActivationRange]
+    bias_corrections: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    method: str = "mse"
+    images: int = 0
+    model_sha256: str = ""
+
+    def to_json(self) -> str:
+        """The calibration as text: the same numbers always give the same bytes."""
+        head = {
+            "format": _FORMAT,
+            "method": self.method,
+            "images": self.images,
+            "model_sha256": self.model_sha256,
+        }
+        ranges = {name: _short((r.low, r.high), _RANGE_DIGITS) for name, r in self.ranges.items()}
+        biases = {name: _short(values, _BIAS_DIGITS) for name, values in self.bias_corrections.items()}
+        lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+        lines += [_block("ranges", ranges), _block("bias_corrections", biases)]
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the text to `path`; a reader sees the old file or the whole new one.
+
+        Raises:
+            ModelError: the file cannot be written.
+        """
+        write_whole(path, self.to_json().encode())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Calibration:
+        """Read a calibration file.
+
+        Raises:
+            ModelError: the file is missing, is not a calibration, or holds impossible numbers.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelError(f"Cannot read the calibration {os.fspath(path)}: {error}.") from error
+        try:
+            return cls.from_json(text)
+        except ModelError as error:
+            raise ModelError(f"{os.fspath(path)}: {error}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Calibration:
+        """Parse what `to_json` wrote.
+
+        Raises:
+            ModelError: the text is not a calibration, or holds impossible numbers.
+        """
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"This calibration is not valid JSON: {error}. Calibrate the model again.") from error
+        if not isinstance(document, dict) or document.get("format") != _FORMAT:
+            raise ModelError(f"This is not a calibration of format {_FORMAT}. Calibrate the model again.")
+        method, images, digest = (document.get(key) for key in ("method", "images", "model_sha256"))
+        if not isinstance(method, str) or not isinstance(digest, str) or type(images) is not int or images < 0:
+            raise ModelError("This calibration does not say how it was made. Calibrate the model again.")
+        ranges = {name: _range(name, pair) for name, pair in _table(document, "ranges").items()}
+        biases = {name: _numbers(name, values) for name, values in _table(document, "bias_corrections").items()}
+        return cls(ranges, biases, method, images, digest)
+
+
+def _block(key: str, table: dict[str, list[float]]) -> str:
+    rows = [f"    {json.dumps(name)}: {json.dumps(values)}" for name, values in table.items()]
+    return f"  {json.dumps(key)}: {{\n" + ",\n".join(rows) + "\n  }" if rows else f"  {json.dumps(key)}: {{}}"
+
+
+def _short(values: Iterable[float], digits: int) -> list[float]:
+    return [float(f"{value:.{digits}g}") for value in values]
+
+
+def _table(document: dict[str, Any], key: str) -> dict[str, Any]:
+    table = document.get(key)
+    if not isinstance(table, dict):
+        raise ModelError(f"This calibration has no table '{key}'. Calibrate the model again.")
+    return table
+
+
+def _range(name: str, pair: Any) -> ActivationRange:
+    values = _numbers(name, pair)
+    if len(values) != 2 or not values[0] <= 0 <= values[1] or not values[1] - values[0] > 1e-30:
+        raise ModelError(f"The calibrated range of '{name}' is {pair}, not [low <= 0, high >= 0]. Calibrate again.")
+    return ActivationRange(*values)
+
+
+def _numbers(name: str, values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list) or any(type(value) not in (int, float) for value in values):
+        raise ModelError(f"The calibration of '{name}' is not a list of numbers. Calibrate the model again.")
+    if not all(abs(value) < _TOO_LARGE for value in values):  # false for a NaN as well
+        raise ModelError(f"The calibration of '{name}' holds a number that is not finite. Calibrate the model again.")
+    return tuple(float(value) for value in values)

@@ -1,0 +1,165 @@
+"""First start: the graphs that are served, built from what a model folder holds, once, into the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import engine
+import models
+from engine.errors import ModelError
+from engine.quantize.calibration import Calibration
+from engine.quantize.files import PARTIAL_SUFFIX, write_whole
+from engine.quantize.writer import quantised_model
+from models.cache import build_folder, calibration_file, exclusive, make_folder
+from models.package import Package
+from models.source import float_model
+from models.weights import file_sha256
+
+Progress = Callable[[str, float], None]
+
+BASELINE = "baseline.onnx"
+OPTIMISED = "optimised.onnx"
+_RECORD = "build.json"
+
+# What the bytes of a built graph depend on, besides weights and calibration.
+_BUILDER_SOURCES = ("models/source.py", "models/resnet.py", "models/weights.py", "engine/quantize")
+
+
+@dataclass(frozen=True)
+class Build:
+    """The graphs of one model, ready to load.
+
+    Attributes:
+        baseline: the stock float32 graph.
+        optimised: the QDQ graph; None when the model has no calibration.
+    """
+
+    baseline: Path
+    optimised: Path | None
+
+
+def build_model(package: Package, cache: Path, progress: Progress | None = None) -> Build:
+    """Build the graphs of a package, or find them in the cache.
+
+    The same weights, calibration and builder always give the same bytes. Several processes may build at once: one
+    does the work, the others wait for it. A build that is killed leaves nothing that a later one would take for whole.
+
+    Args:
+        package: what to build.
+        cache: the cache folder; created when missing.
+        progress: called as `progress(stage, fraction)` with the fraction of the whole build, 0 to 1.
+
+    Raises:
+        ModelError: the folder's files are damaged or do not fit together, or the cache cannot be written.
+    """
+    report = progress or (lambda stage, fraction: None)
+    report("checking weights", 0.0)
+    plan = _plan(package, cache)
+    if not plan.is_built():
+        make_folder(plan.folder)
+        with exclusive(plan.folder, lambda: report("waiting for another process", 0.0)):
+            if not plan.is_built():
+                _build(package, plan, report)
+    report("ready", 1.0)
+    return plan.build()
+
+
+def is_built(package: Package, cache: Path) -> bool:
+    """Whether `build_model` would find everything in the cache.
+
+    Raises:
+        ModelError: the folder's files cannot be read or do not belong together.
+    """
+    return _plan(package, cache).is_built()
+
+
+def find_calibration(package: Package, cache: Path, source_sha256: str) -> Calibration | None:
+    """The calibration of a package: from its folder, else one that was computed on this machine, else None.
+
+    Raises:
+        ModelError: the calibration is damaged, or was made for other weights.
+    """
+    computed = calibration_file(cache, source_sha256)
+    path = next((path for path in (package.calibration, computed) if path.is_file()), None)
+    if path is None:
+        return None
+    calibration = Calibration.load(path)
+    if calibration.model_sha256 not in ("", source_sha256):
+        raise ModelError(
+            f"{path} was made for other weights than {package.source}. "
+            f"Run: python -m models.calibrate {package.folder} FOLDER_OF_PHOTOS"
+        )
+    return calibration
+
+
+@dataclass(frozen=True)
+class _Plan:
+    folder: Path
+    calibration: Calibration | None
+
+    def names(self) -> list[str]:
+        return [BASELINE] if self.calibration is None else [BASELINE, OPTIMISED]
+
+    def build(self) -> Build:
+        return Build(self.folder / BASELINE, None if self.calibration is None else self.folder / OPTIMISED)
+
+    def is_built(self) -> bool:
+        """The record is written last, so it vouches for the files; their sizes show later damage by a full disk."""
+        try:
+            record = json.loads((self.folder / _RECORD).read_text(encoding="utf-8"))
+            return all(record[name]["bytes"] == (self.folder / name).stat().st_size for name in self.names())
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+
+def _plan(package: Package, cache: Path) -> _Plan:
+    source_sha256 = file_sha256(package.source)
+    calibration = find_calibration(package, cache, source_sha256)
+    ingredients = {
+        "source": source_sha256,
+        "calibration": calibration.to_json() if calibration else None,
+        "builder": _builder_version(),
+        "architecture": package.architecture,
+        "name": package.name,
+        "labels": package.labels,
+        "preprocessing": asdict(package.preprocessing),
+    }
+    fingerprint = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
+    return _Plan(build_folder(cache, package.name, fingerprint), calibration)
+
+
+def _builder_version() -> str:
+    """Hash of the code that builds: a changed builder never meets graphs of the one before it."""
+    roots = {"models": Path(models.__path__[0]), "engine": Path(engine.__path__[0])}
+    digest = hashlib.sha256()
+    for entry in _BUILDER_SOURCES:
+        package, _, rest = entry.partition("/")
+        path = roots[package] / rest
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _build(package: Package, plan: _Plan, report: Progress) -> None:
+    for leftover in plan.folder.glob(f".*{PARTIAL_SUFFIX}"):  # of a build that was killed; its lock is gone with it
+        leftover.unlink(missing_ok=True)
+    report("reading weights", 0.1)
+    model = float_model(package)
+    payloads = {}
+    report(f"writing {BASELINE}", 0.3)
+    payloads[BASELINE] = model.SerializeToString(deterministic=True)
+    write_whole(plan.folder / BASELINE, payloads[BASELINE])
+    if plan.calibration is not None:
+        report("quantising", 0.6)
+        payloads[OPTIMISED] = quantised_model(model, plan.calibration).SerializeToString(deterministic=True)
+        report(f"writing {OPTIMISED}", 0.9)
+        write_whole(plan.folder / OPTIMISED, payloads[OPTIMISED])
+    record = {
+        name: {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
+        for name, payload in payloads.items()
+    }
+    write_whole(plan.folder / _RECORD, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())

@@ -1,0 +1,81 @@
+"""The cache folder: where built graphs and computed calibrations are kept, safe against two processes at once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engine.errors import ModelError
+
+_POLL_SECONDS = 0.1
+
+
+def default_cache() -> Path:
+    """`$XDG_CACHE_HOME/tessera`, or `~/.cache/tessera`."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "tessera"
+
+
+def build_folder(cache: Path, name: str, fingerprint: str) -> Path:
+    """Where the graphs of one state of one model are kept."""
+    return cache / "models" / f"{name}-{fingerprint[:16]}"
+
+
+def calibration_file(cache: Path, source_sha256: str) -> Path:
+    """Where the calibration of a weight file is kept when its own folder has none."""
+    return cache / "calibrations" / f"{source_sha256}.json"
+
+
+def make_folder(folder: Path) -> None:
+    """Create a cache folder and its parents.
+
+    Raises:
+        ModelError: it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"Cannot create the cache folder {folder}: {error.strerror or error}. "
+            "Point TESSERA_CACHE_DIR or XDG_CACHE_HOME at a folder that can be written to."
+        ) from error
+
+
+@contextmanager
+def exclusive(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of a cache folder; the lock goes away with the process that holds it, however that ends.
+
+    Args:
+        folder: an existing folder.
+        on_wait: called once if another process has to be waited for.
+
+    Raises:
+        ModelError: the lock file cannot be opened.
+    """
+    path = folder / ".lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ModelError(f"Cannot open the lock {path}: {error.strerror or error}.") from error
+    try:
+        waited = False
+        while not _try_lock(descriptor):
+            if not waited:
+                on_wait()
+                waited = True
+            time.sleep(_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,208 @@
+"""A model folder as it lies on disk: `model.toml`, or one ONNX file with its labels."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ModelError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DESCRIPTION = "model.toml"
+CALIBRATION = "calibration.json"
+LABELS = "labels.txt"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ARCHITECTURES = ("resnet",)
+_LARGEST_IMAGE = 4096
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photo becomes the network's input.
+
+    Attributes:
+        size: height and width of the centre crop, in pixels.
+        resize: length that the photo's shorter side is scaled to first, in pixels.
+        mean: per-channel mean (red, green, blue) to subtract, in 0..1 units.
+        std: per-channel standard deviation to divide by, in 0..1 units.
+    """
+
+    size: int = 224
+    resize: int = 256
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A model folder, read and checked, nothing built yet.
+
+    Attributes:
+        name: the model's name, safe as a file name.
+        folder: where it lies.
+        source: the file that holds the weights: safetensors for an architecture, else ONNX, possibly gzipped.
+        architecture: which builder turns the weights into a graph; None when `source` is a graph already.
+        labels: class names, in the order of the network's outputs.
+        preprocessing: how photos are prepared.
+        calibration: the folder's calibration file, which need not exist.
+        description: one line for people.
+    """
+
+    name: str
+    folder: Path
+    source: Path
+    architecture: str | None
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    calibration: Path
+    description: str = ""
+
+
+def is_package(folder: Path) -> bool:
+    """Whether a folder looks like a model: it has a `model.toml`, or an ONNX file and labels."""
+    return (folder / DESCRIPTION).is_file() or ((folder / LABELS).is_file() and bool(_onnx_files(folder)))
+
+
+def read_package(folder: Path) -> Package:
+    """Read and check a model folder.
+
+    Raises:
+        ModelError: the folder is not a model, or what describes it is wrong; the message names file and key.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"There is no model folder {folder}. Check the path (TESSERA_MODELS or --model-path).")
+    if (folder / DESCRIPTION).is_file():
+        return _read_described(folder)
+    return _read_bare(folder)
+
+
+def _read_bare(folder: Path) -> Package:
+    files = _onnx_files(folder)
+    if len(files) != 1:
+        found = "no *.onnx or *.onnx.gz file" if not files else f"{len(files)} ONNX files"
+        raise ModelError(
+            f"{folder} has no {DESCRIPTION} and {found}. Add a {DESCRIPTION}, or keep one ONNX file and {LABELS} there."
+        )
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("-._")[:64] or "model"
+    return Package(
+        name=name,
+        folder=folder,
+        source=files[0],
+        architecture=None,
+        labels=_read_labels(folder / LABELS),
+        preprocessing=Preprocessing(),
+        calibration=folder / CALIBRATION,
+    )
+
+
+def _onnx_files(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise ModelError(f"Cannot look into the model folder {folder}: {error.strerror or error}.") from error
+    return [entry for entry in entries if entry.name.endswith((".onnx", ".onnx.gz")) and entry.is_file()]
+
+
+def _read_described(folder: Path) -> Package:
+    path = folder / DESCRIPTION
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ModelError(f"Cannot read {path}: {error}.") from error
+    reader = _Reader(path, table)
+    name = reader.text("name")
+    if not _NAME.fullmatch(name):
+        raise reader.complaint("name", "must be 1 to 64 letters, digits, dots, dashes or underscores")
+    architecture = reader.text("architecture", "") or None
+    if architecture is not None and architecture not in _ARCHITECTURES:
+        raise reader.complaint("architecture", f"must be one of {', '.join(_ARCHITECTURES)}")
+    package = Package(
+        name=name,
+        folder=folder,
+        source=reader.file("weights" if architecture else "onnx"),
+        architecture=architecture,
+        labels=_read_labels(reader.file("labels", LABELS)),
+        preprocessing=_read_preprocessing(_Reader(path, reader.table("preprocessing"), "preprocessing.")),
+        calibration=reader.file("calibration", CALIBRATION),
+        description=reader.text("description", ""),
+    )
+    reader.refuse_leftovers()
+    return package
+
+
+def _read_preprocessing(reader: _Reader) -> Preprocessing:
+    default = Preprocessing()
+    size, resize = reader.pixels("size", default.size), reader.pixels("resize", default.resize)
+    if resize < size:
+        raise reader.complaint("resize", f"must be at least the size, {size}")
+    mean, std = reader.triple("mean", default.mean), reader.triple("std", default.std)
+    if min(std) <= 0:
+        raise reader.complaint("std", "must be above zero in every channel")
+    reader.refuse_leftovers()
+    return Preprocessing(size, resize, mean, std)
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    try:
+        labels = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"Cannot read the labels {path}: {error}.") from error
+    if not labels or not all(labels):
+        raise ModelError(f"{path} must hold one label per line and no empty lines.")
+    return labels
+
+
+class _Reader:
+    """Takes typed values out of a TOML table and complains about what is missing, wrong or left over."""
+
+    def __init__(self, path: Path, table: dict[str, Any], prefix: str = "") -> None:
+        self._path = path
+        self._table = dict(table)
+        self._prefix = prefix
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._table.pop(key, default)
+        if not isinstance(value, str) or (not value and default is None):
+            raise self.complaint(key, "is missing" if value is None else "must be a text")
+        return value
+
+    def table(self, key: str) -> dict[str, Any]:
+        value = self._table.pop(key, {})
+        if not isinstance(value, dict):
+            raise self.complaint(key, "must be a table")
+        return value
+
+    def file(self, key: str, default: str | None = None) -> Path:
+        name = self.text(key, default)
+        if not name or Path(name).name != name or name in (".", ".."):
+            raise self.complaint(key, "must name a file in the same folder")
+        return self._path.parent / name
+
+    def pixels(self, key: str, default: int) -> int:
+        value = self._table.pop(key, default)
+        if type(value) is not int or not 1 <= value <= _LARGEST_IMAGE:
+            raise self.complaint(key, f"must be a whole number from 1 to {_LARGEST_IMAGE}")
+        return value
+
+    def triple(self, key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
+        value = self._table.pop(key, list(default))
+        is_fine = isinstance(value, list) and len(value) == 3 and all(type(x) in (int, float) for x in value)
+        if not is_fine or not all(-1000 < x < 1000 for x in value):
+            raise self.complaint(key, "must be three numbers")
+        red, green, blue = (float(x) for x in value)
+        return red, green, blue
+
+    def refuse_leftovers(self) -> None:
+        if self._table:
+            raise self.complaint(min(self._table), "is not a known key")
+
+    def complaint(self, key: str, problem: str) -> ModelError:
+        return ModelError(f"{self._path}: '{self._prefix}{key}' {problem}.")

@@ -1,0 +1,118 @@
+"""Every error of every route: {"error", "code", "request_id"}, the right status, and never a stack trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from tests import imagefiles
+
+PATH = "/v1/classify"
+Send = Callable[[httpx.Client], httpx.Response]
+
+
+def post(content: object = b"", path: str = PATH, **options: object) -> Send:
+    return lambda client: client.post(path, content=content, **options)
+
+
+def form(*files: tuple[str, object], **options: object) -> Send:
+    return lambda client: client.post(PATH, files=list(files), **options)
+
+
+def raw_form(body: bytes, content_type: str = "multipart/form-data; boundary=b") -> Send:
+    return post(body, headers={"Content-Type": content_type})
+
+
+JPEG = imagefiles.jpeg()
+
+CASES: dict[str, tuple[int, str, Send]] = {
+    "no such path": (404, "not_found", lambda client: client.get("/nothing/here")),
+    "trailing slash": (404, "not_found", post(JPEG, PATH + "/")),
+    "wrong method": (405, "method_not_allowed", lambda client: client.get(PATH)),
+    "wrong method on metrics": (405, "method_not_allowed", lambda client: client.delete("/metrics")),
+    "unknown method": (405, "method_not_allowed", lambda client: client.request("BREW", PATH)),
+    "empty body": (400, "empty_body", post(b"")),
+    "empty chunked body": (400, "empty_body", post(iter([]))),
+    "empty file": (400, "empty_body", form(("file", ("a.jpg", b"")))),
+    "not an image": (415, "unsupported_image", post(b"hello")),
+    "json": (415, "unsupported_image", lambda client: client.post(PATH, json={"image": "none"})),
+    "not an image among images": (415, "unsupported_image", form(("file", JPEG), ("file", b"hello"))),
+    "truncated image": (400, "corrupt_image", post(JPEG[: len(JPEG) // 2])),
+    "too many pixels": (413, "image_too_large", post(imagefiles.bitmap_declaring(20_000, 20_000))),
+    "a bomb": (413, "image_too_large", post(imagefiles.png_declaring(60_000, 60_000))),
+    "body too large": (413, "body_too_large", post(b"\xff" * (16 * 1024 * 1024 + 1))),
+    "body too large, chunked": (413, "body_too_large", post(b"\xff" * 65536 for _ in range(300))),
+    "form too large": (413, "body_too_large", form(("file", b"\xff" * (17 * 1024 * 1024)))),
+    "too many images": (413, "too_many_images", form(*[("file", b"x")] * 65)),
+    "top_k 0": (422, "invalid_parameter", post(JPEG, PATH + "?top_k=0")),
+    "top_k too large": (422, "invalid_parameter", post(JPEG, PATH + "?top_k=11")),
+    "top_k text": (422, "invalid_parameter", post(JPEG, PATH + "?top_k=all")),
+    "top_k empty": (422, "invalid_parameter", post(JPEG, PATH + "?top_k=")),
+    "top_k twice": (422, "invalid_parameter", post(JPEG, PATH + "?top_k=1&top_k=2")),
+    "unknown variant": (400, "unknown_variant", post(JPEG, headers={"X-Model-Variant": "fast"})),
+    "empty variant": (400, "unknown_variant", post(JPEG, headers={"X-Model-Variant": ""})),
+    "huge variant": (400, "unknown_variant", post(JPEG, headers={"X-Model-Variant": "x" * 30_000})),
+    "variant in Latin-1": (400, "unknown_variant", post(JPEG, headers={"X-Model-Variant": b"optimis\xe9"})),
+    "two variants": (
+        400,
+        "unknown_variant",
+        post(JPEG, headers=[("X-Model-Variant", "baseline"), ("X-Model-Variant", "optimised")]),
+    ),
+    "form without files": (400, "no_files", raw_form(b"--b--\r\n")),
+    "form without boundary": (400, "malformed_multipart", raw_form(b"--b--\r\n", "multipart/form-data")),
+    "form with another boundary": (400, "malformed_multipart", raw_form(b"--c\r\n\r\n--c--\r\n")),
+    "form cut short": (
+        400,
+        "malformed_multipart",
+        raw_form(b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + JPEG),
+    ),
+    "field of another name": (400, "malformed_multipart", form(("image", JPEG))),
+    "empty multipart body": (400, "empty_body", raw_form(b"")),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_error(case: str, client: httpx.Client) -> None:
+    status, code, send = CASES[case]
+    answer = send(client)
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (status, code)
+    assert set(body) == {"error", "code", "request_id"}
+    assert body["request_id"] == answer.headers["X-Request-ID"]
+    assert body["error"].endswith(".")
+    assert 10 < len(body["error"]) < 400
+    for secret in ("Traceback", ".py", "0x", "site-packages"):
+        assert secret not in body["error"]
+    assert client.get("/healthz").status_code == 200, "the service goes on"
+
+
+def test_an_unknown_variant_is_told_the_valid_ones(client: httpx.Client) -> None:
+    error = post(JPEG, headers={"X-Model-Variant": "fast"})(client).json()["error"]
+    assert "'fast'" in error
+    assert "baseline, optimised" in error
+
+
+def test_the_bad_file_of_several_is_named(client: httpx.Client) -> None:
+    error = form(("file", ("good.jpg", JPEG)), ("file", ("bad.jpg", JPEG[:900])))(client).json()["error"]
+    assert error.startswith("File 'bad.jpg': ")
+
+
+def test_a_wrong_method_is_told_the_right_one(client: httpx.Client) -> None:
+    assert client.get(PATH).headers["Allow"] == "POST"
+
+
+def test_headers_beyond_all_measure_are_refused(client: httpx.Client) -> None:
+    answer = post(JPEG, headers={"X-Junk": "x" * 200_000})(client)
+    assert 400 <= answer.status_code < 500
+    assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/metrics", "/v1/models", "/docs", "/openapi.json", "/nothing"]
+)
+def test_every_answer_has_a_request_id_and_keeps_a_given_one(path: str, client: httpx.Client) -> None:
+    assert len(client.get(path).headers["X-Request-ID"]) == 32
+    assert client.get(path, headers={"X-Request-ID": "mine-42"}).headers["X-Request-ID"] == "mine-42"
+    assert client.get(path, headers={"X-Request-ID": "not\tplain"}).headers["X-Request-ID"] != "not\tplain"

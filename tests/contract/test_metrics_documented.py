@@ -1,0 +1,49 @@
+"""docs/metrics.md and the metrics that exist are the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from prometheus_client import Metric
+
+from app.observability.metrics import Metrics
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+ROW = re.compile(r"^\| `(?P<name>\w+)` \| (?P<type>\w+) \| (?P<labels>[^|]*)\|", re.MULTILINE)
+
+
+def documented() -> dict[str, tuple[str, frozenset[str]]]:
+    """Name -> (type, labels), as the table has them."""
+    rows = ROW.finditer(DOCUMENT.read_text())
+    return {row["name"]: (row["type"], frozenset(re.findall(r"`(\w+)`", row["labels"]))) for row in rows}
+
+
+def exposed_name(family: Metric) -> str:
+    return family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
+
+
+def existing() -> dict[str, tuple[str, frozenset[str]]]:
+    """Name -> (type, labels) of every metric after one use of each."""
+    metrics = Metrics()
+    metrics.describe_build(version="1", model="m", isa="i")
+    metrics.add_variant("v", macs=1, peak=1.0)
+    metrics.batch_finished("v", 1, 1.0)
+    metrics.request_finished(variant="v", outcome="ok", seconds=1.0)
+    metrics.rejected("queue_full")
+    found = {}
+    for family in metrics.registry.collect():
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        found[exposed_name(family)] = (family.type, frozenset(labels))
+    return found
+
+
+def test_every_metric_is_documented_with_its_type_and_labels() -> None:
+    assert existing() == documented()
+
+
+def test_names_carry_base_units() -> None:
+    for name, (kind, _) in documented().items():
+        assert not re.search(r"(_ms|_milliseconds|_kb|_percent)(_|$)", name)
+        if kind == "counter":
+            assert name.endswith("_total")

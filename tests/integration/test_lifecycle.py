@@ -1,0 +1,205 @@
+"""Start and end of the real process, and the other commands."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests import imagefiles
+from tests.servers import CACHE, ServerProcess, tessera
+from tests.shared_data import SHARED_DATA, requires_shared_data
+
+PATH = "/v1/classify"
+JPEG = imagefiles.jpeg(64, 48)
+
+
+def test_readiness_comes_after_loading_and_health_before() -> None:
+    with ServerProcess(wait=False) as server, server.client() as client:
+        assert client.get("/healthz").status_code == 200
+        early = client.get("/readyz")
+        assert (early.status_code, early.json()["code"]) == (503, "not_ready")
+        assert client.get("/v1/models").status_code == 503
+        refused = client.post(PATH, content=JPEG)
+        assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
+        assert int(refused.headers["Retry-After"]) >= 1
+        server.wait_until_ready()
+        assert client.get("/readyz").json() == {
+            "status": "ready",
+            "model": "resnet50-imagenette",
+            "variants": ["baseline", "optimised"],
+        }
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_requests_in_flight_are_finished_before_the_end(end: signal.Signals) -> None:
+    with ServerProcess(threads=1) as server, ThreadPoolExecutor(4) as clients:
+
+        def long_request() -> httpx.Response:
+            with server.client(headers={"X-Model-Variant": "baseline"}) as client:
+                return client.post(PATH, files=[("file", JPEG)] * 64)
+
+        with server.client() as client:
+            client.get("/healthz")
+            running = [clients.submit(long_request) for _ in range(2)]
+            while "tessera_queue_depth_images 0" in client.get("/metrics").text:
+                time.sleep(0.02)
+            server.process.send_signal(end)
+            until_draining(client)
+            refused = client.post(PATH, content=JPEG)
+            assert (refused.status_code, refused.json()["code"]) == (503, "shutting_down")
+            assert client.get("/healthz").status_code == 200
+        for future in running:
+            answer = future.result()
+            assert answer.status_code == 200
+            assert len(answer.json()["results"]) == 64
+        assert server.wait() == 0, server.describe()
+
+
+def until_draining(client: httpx.Client) -> None:
+    for _ in range(200):
+        answer = client.get("/readyz")
+        if answer.status_code == 503:
+            assert answer.json()["code"] == "shutting_down"
+            return
+        time.sleep(0.01)
+    raise AssertionError("readiness stayed on after the signal")
+
+
+def test_the_drain_is_bounded() -> None:
+    with ServerProcess(threads=1, drain_seconds=0) as server, ThreadPoolExecutor(1) as clients:
+
+        def long_request() -> int:
+            with server.client(headers={"X-Model-Variant": "baseline"}) as client:
+                return client.post(PATH, files=[("file", JPEG)] * 64).status_code
+
+        with server.client() as client:
+            running = clients.submit(long_request)
+            while "tessera_queue_depth_images 0" in client.get("/metrics").text:
+                time.sleep(0.02)
+        assert server.stop() == 1
+        assert isinstance(running.exception(), httpx.HTTPError) or running.result() >= 500
+        assert "1 requests were cut off after 0 s" in server.describe()
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    with ServerProcess(wait=False) as server:
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait()
+
+
+def test_a_taken_port_is_told_in_plain_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = tessera("serve", "--port", str(port))
+    assert ended.returncode == 1
+    assert f"Port {port} on 127.0.0.1 is taken" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (("--model-path", "no/such/folder"), 1, "no/such/folder does not exist"),
+        (("--models", "no/such/folder"), 1, "no/such/folder does not exist"),
+        (("--default-variant", "fastest"), 1, "'fastest' does not exist"),
+        (("--host", "256.256.256.256"), 1, "cannot be used"),
+        (("--port", "70000"), 2, "--port (TESSERA_PORT)"),
+        (("--max-batch", "0"), 2, "--max-batch (TESSERA_MAX_BATCH)"),
+        (("--no-such-flag",), 2, "unrecognized arguments"),
+    ],
+)
+def test_a_start_that_cannot_work_says_why(flags: tuple[str, ...], code: int, words: str) -> None:
+    ended = tessera("serve", *(() if "--port" in flags else ("--port", "0")), *flags)
+    assert ended.returncode == code, ended.stderr
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_damaged_model_ends_the_start(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    ended = tessera("serve", "--port", "0", "--model-path", str(tmp_path))
+    assert ended.returncode == 1
+    assert "tessera: " in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_classify_labels_files_without_a_server(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"
+    good.write_bytes(JPEG)
+    bad.write_bytes(JPEG[:200])
+    fine = tessera("classify", str(good), "--json", "--top-k", "3", "--variant", "baseline")
+    assert fine.returncode == 0, fine.stderr
+    answer = json.loads(fine.stdout)
+    assert answer["variant"] == "baseline"
+    assert len(answer["results"][0]["predictions"]) == 3
+    mixed = tessera("classify", str(good), str(bad), str(tmp_path / "none.jpg"))
+    assert mixed.returncode == 1
+    assert f"{good}: " in mixed.stdout
+    assert f"{bad}: The image is truncated or damaged" in mixed.stderr
+    assert "none.jpg" in mixed.stderr
+    wrong = tessera("classify", str(good), "--variant", "fast")
+    assert wrong.returncode == 1
+    assert "baseline, optimised" in wrong.stderr
+
+
+def test_models_are_listed_and_built(tmp_path: Path) -> None:
+    listed = tessera("models", "list", "--cache-dir", str(tmp_path))
+    assert listed.returncode == 0
+    assert "resnet50-imagenette" in listed.stdout
+    assert "at first start" in listed.stdout
+    built = tessera("models", "build", "--cache-dir", str(CACHE))
+    assert built.returncode == 0, built.stderr
+    assert "baseline (fp32): " in built.stdout
+    again = tessera("models", "list", "--cache-dir", str(CACHE))
+    assert "at first start" not in again.stdout
+
+
+@pytest.mark.parametrize("command", ["serve", "classify", "models"])
+def test_every_command_explains_itself(command: str) -> None:
+    shown = tessera(command, "--help")
+    assert shown.returncode == 0
+    assert "usage: tessera" in shown.stdout
+    assert command in tessera("--help").stdout
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    ended = tessera("fly")
+    assert ended.returncode == 2
+    assert "invalid choice" in ended.stderr
+
+
+@requires_shared_data
+def test_another_model_is_served_by_pointing_at_its_folder(tmp_path: Path) -> None:
+    photo = (SHARED_DATA / "imagenet-sample" / "000_tench.JPEG").read_bytes()
+    folder = SHARED_DATA / "resnet50-imagenet"
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "big").symlink_to(folder)
+    for settings in ({"model_path": folder}, {"models": folder}, {"models": models, "model_path": "big"}):
+        with ServerProcess(**settings) as server:
+            with server.client() as client:
+                for variant in ("baseline", "optimised"):
+                    answer = client.post(PATH, content=photo, headers={"X-Model-Variant": variant}).json()
+                    assert answer["results"][0]["predictions"][0]["index"] == 0
+                assert client.get("/v1/models").json()["models"][0]["classes"] == 1000
+            assert server.stop() == 0
+
+
+@requires_shared_data
+def test_several_models_ask_for_a_choice(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).symlink_to(SHARED_DATA / "resnet50-imagenet")
+    ended = tessera("serve", "--port", "0", "--models", str(tmp_path))
+    assert ended.returncode == 1
+    assert "several models" in ended.stderr
+    assert "--model-path" in ended.stderr

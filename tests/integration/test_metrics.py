@@ -1,0 +1,74 @@
+"""Under load of 16 clients every documented metric moves, and batches form."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests import imagefiles
+from tests.contract.test_metrics_documented import documented
+from tests.servers import ServerProcess
+
+
+def scrape(server: ServerProcess) -> dict[str, float]:
+    """Largest value per sample name, whatever its labels."""
+    values: dict[str, float] = {}
+    with server.client() as client:
+        text = client.get("/metrics").text
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            values[sample.name] = max(values.get(sample.name, 0.0), sample.value)
+    return values
+
+
+def test_every_metric_is_non_zero_and_batches_form_under_load() -> None:
+    picture = imagefiles.jpeg()
+    highest: dict[str, float] = {}
+    done = threading.Event()
+
+    with ServerProcess() as server:
+
+        def watch() -> None:
+            while not done.is_set():
+                for name, value in scrape(server).items():
+                    highest[name] = max(highest.get(name, 0.0), value)
+                done.wait(0.05)
+
+        def load(number: int) -> None:
+            with server.client(headers={"X-Model-Variant": ("baseline", "optimised")[number % 2]}) as client:
+                for _ in range(25):
+                    assert client.post("/v1/classify", content=picture).status_code == 200
+
+        with server.client() as client:
+            assert client.post("/v1/classify", content=b"not an image").status_code == 415
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            with ThreadPoolExecutor(16) as clients:
+                list(clients.map(load, range(16)))
+        finally:
+            done.set()
+            watcher.join()
+        with server.client() as client:
+            text = client.get("/metrics").text
+        assert server.stop() == 0
+
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    images = sum(sample.value for sample in samples if sample.name == "tessera_images_total")
+    batches = sum(sample.value for sample in samples if sample.name == "tessera_batch_size_count")
+    assert images == 16 * 25
+    assert images / batches > 4, f"mean batch size {images / batches:.1f}"
+    for name, (kind, _) in documented().items():
+        sample_name = f"{name}_count" if kind == "histogram" else name
+        assert highest.get(sample_name, 0) > 0, name
+    for name in ("tessera_engine_busy_ratio", "tessera_compute_utilisation_ratio"):
+        assert highest[name] <= 1
+
+
+def test_the_openmetrics_format_is_offered(server: ServerProcess) -> None:
+    with server.client() as client:
+        answer = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")

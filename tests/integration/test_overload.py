@@ -1,0 +1,191 @@
+"""Limits of a small server: each setting bites, overload is refused politely, and clients that leave do no harm."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests import imagefiles
+from tests.servers import ServerProcess
+
+PATH = "/v1/classify"
+JPEG = imagefiles.jpeg(64, 48)
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[ServerProcess]:
+    with ServerProcess(
+        default_variant="baseline",
+        threads=1,
+        decode_threads=1,
+        max_batch=2,
+        max_queue_images=8,
+        max_images_per_request=8,
+        max_body_bytes=200_000,
+        max_pixels=500_000,
+        request_timeout_ms=2_000,
+        log_level="warning",
+    ) as running:
+        yield running
+        assert running.stop() == 0, running.describe()
+
+
+def files(count: int) -> list[tuple[str, bytes]]:
+    return [("file", JPEG)] * count
+
+
+def sample(server: ServerProcess, name: str, **labels: str) -> float:
+    with server.client() as client:
+        families = list(text_string_to_metric_families(client.get("/metrics").text))
+    return sum(
+        entry.value
+        for family in families
+        for entry in family.samples
+        if entry.name == name and labels.items() <= entry.labels.items()
+    )
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen within 30 s")
+
+
+def test_the_default_variant_is_the_configured_one(small: ServerProcess) -> None:
+    with small.client() as client:
+        assert client.post(PATH, content=JPEG).json()["variant"] == "baseline"
+        model = client.get("/v1/models").json()["models"][0]
+    assert model["default_variant"] == "baseline"
+    assert {variant["threads"] for variant in model["variants"]} == {1}
+
+
+def test_decode_threads_bound_the_decoders(small: ServerProcess) -> None:
+    with small.client() as client:
+        assert client.post(PATH, files=files(6)).status_code == 200
+    names = [(task / "comm").read_text().strip() for task in _tasks(small)]
+    assert sum(name.startswith("tessera-decode") for name in names) <= 1
+
+
+def test_batches_keep_to_max_batch(small: ServerProcess) -> None:
+    with small.client() as client:
+        results = client.post(PATH, files=files(8)).json()["results"]
+    assert {result["timing"]["batch_size"] for result in results} <= {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("send", "code"),
+    [
+        ({"content": b"\xff" * 200_001}, "body_too_large"),
+        ({"content": imagefiles.png(1000, 501)}, "image_too_large"),
+        ({"files": files(9)}, "too_many_images"),
+    ],
+)
+def test_limits_are_the_configured_ones(send: dict[str, object], code: str, small: ServerProcess) -> None:
+    with small.client() as client:
+        assert client.post(PATH, **send).json()["code"] == code
+        assert client.post(PATH, content=imagefiles.png(1000, 500)).status_code == 200
+
+
+def test_a_full_queue_refuses_with_a_time_to_come_back(small: ServerProcess) -> None:
+    def ask(_: int) -> httpx.Response:
+        with small.client() as client:
+            return client.post(PATH, files=files(4))
+
+    before = sample(small, "tessera_rejections_total", reason="queue_full")
+    with ThreadPoolExecutor(24) as clients:
+        answers = list(clients.map(ask, range(24)))
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert {answer.json()["code"] for answer in refused} == {"queue_full"}
+    assert all(1 <= int(answer.headers["Retry-After"]) <= 60 for answer in refused)
+    assert sample(small, "tessera_rejections_total", reason="queue_full") == before + len(refused)
+    assert sample(small, "tessera_queue_depth_images") == 0
+    assert ask(0).status_code == 200
+
+
+def test_a_body_that_does_not_arrive_is_given_up(small: ServerProcess) -> None:
+    with _connect(small) as connection:
+        connection.sendall(_head(1000) + b"\xff" * 10)
+        answer = connection.recv(65536)
+    assert b" 408 " in answer.splitlines()[0]
+    assert b"body_timeout" in answer
+
+
+def test_a_client_that_leaves_while_uploading_does_no_harm(small: ServerProcess) -> None:
+    before = sample(small, "tessera_request_duration_seconds_count", outcome="client_disconnected")
+    for _ in range(20):
+        with _connect(small) as connection:
+            connection.sendall(_head(1000) + b"\xff" * 10)
+    until(lambda: sample(small, "tessera_request_duration_seconds_count", outcome="client_disconnected") == before + 20)
+    with small.client() as client:
+        assert client.post(PATH, content=JPEG).status_code == 200
+
+
+def test_the_work_of_a_client_that_left_is_dropped(server: ServerProcess) -> None:
+    body = httpx.Request("POST", "http://x", files=files(64))
+    content, content_type = body.read(), body.headers["content-type"]
+    images = sample(server, "tessera_images_total", variant="baseline")
+    gone = sample(server, "tessera_request_duration_seconds_count", outcome="client_disconnected")
+    clients = 2
+    for _ in range(clients):
+        with _connect(server) as connection:
+            connection.sendall(_head(len(content), content_type) + content)
+            until(lambda: sample(server, "tessera_queue_depth_images") > 0)
+    until(
+        lambda: (
+            sample(server, "tessera_request_duration_seconds_count", outcome="client_disconnected") == gone + clients
+        )
+    )
+    assert sample(server, "tessera_queue_depth_images") == 0
+    with server.client() as client:
+        assert client.post(PATH, content=JPEG).status_code == 200
+    assert sample(server, "tessera_images_total", variant="baseline") - images < clients * 64
+
+
+def test_an_answer_that_comes_too_late_is_not_waited_for() -> None:
+    with ServerProcess(request_timeout_ms=150, threads=1) as hasty:
+        with hasty.client(headers={"X-Model-Variant": "baseline"}) as client:
+            late = client.post(PATH, files=files(64))
+            assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
+            until(lambda: sample(hasty, "tessera_queue_depth_images") == 0)
+            assert client.get("/readyz").status_code == 200
+        assert hasty.stop() == 0
+
+
+def test_a_quiet_log_level_leaves_out_requests(small: ServerProcess, server: ServerProcess) -> None:
+    for running in (small, server):
+        with running.client() as client:
+            client.post(PATH, content=JPEG, headers={"X-Request-ID": "look-for-me"})
+    until(lambda: any("look-for-me" in line for line in server.log))
+    (line,) = [line for line in server.log if "look-for-me" in line]
+    assert "method=POST path=/v1/classify status=200" in line
+    assert "variant=optimised outcome=ok" in line
+    assert not any("look-for-me" in line for line in small.log)
+
+
+def _tasks(server: ServerProcess) -> list:
+    from pathlib import Path
+
+    return list(Path(f"/proc/{server.process.pid}/task").iterdir())
+
+
+def _connect(server: ServerProcess) -> socket.socket:
+    address = urlsplit(server.url)
+    assert address.hostname is not None
+    return socket.create_connection((address.hostname, address.port), timeout=30)
+
+
+def _head(length: int, content_type: str = "image/jpeg") -> bytes:
+    return (
+        f"POST {PATH} HTTP/1.1\r\nHost: x\r\nX-Model-Variant: baseline\r\n"
+        f"Content-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()

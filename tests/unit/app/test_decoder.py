@@ -1,0 +1,177 @@
+"""Decoding: every kind of file, the exact reference preprocessing, and no harm from bad bytes."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from app.errors import CorruptImageError, EmptyBodyError, ImageTooLargeError, RequestError, UnsupportedImageError
+from app.imaging.decoder import ImageDecoder
+from app.imaging.geometry import geometry
+from tests import imagefiles
+from tests.imagefiles import KINDS, drawing, encode
+
+LIMIT = 64 * 1024 * 1024
+
+
+def decode(data: bytes, max_pixels: int = LIMIT) -> np.ndarray:
+    row = np.zeros((224, 224, 3), np.uint8)
+    ImageDecoder(max_pixels=max_pixels).decode(data, row)
+    return row
+
+
+def reference(picture: Image.Image) -> np.ndarray:
+    """The evaluation transform, as torchvision defines it for PIL images."""
+    rgb = picture.convert("RGB")
+    width, height = rgb.size
+    short, long = min(width, height), max(width, height)
+    resized_long = int(256 * long / short)
+    size = (256, resized_long) if width <= height else (resized_long, 256)
+    resized = rgb.resize(size, Image.Resampling.BILINEAR)
+    left, top = round((size[0] - 224) / 2.0), round((size[1] - 224) / 2.0)
+    return np.asarray(resized.crop((left, top, left + 224, top + 224)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_file_shows_its_picture(kind: str) -> None:
+    pixels = decode(KINDS[kind]())
+    if "16-bit" in kind:
+        expected = np.linspace(0, 255, 256)[16:240]
+        assert np.abs(pixels[100, :, 0] - expected).max() <= 1.5
+        return
+    if "rotated" not in kind:
+        assert np.array_equal(pixels, reference(Image.open(io.BytesIO(KINDS[kind]()))))
+    if "bilevel" not in kind:
+        # Few colours and lossy coding change single pixels; the picture as a whole stays.
+        wanted = reference(drawing().convert("L") if "grey" in kind else drawing()).astype(int)
+        assert np.abs(pixels - wanted).mean() < 12
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(320, 240), (240, 320), (256, 256), (224, 224), (257, 481), (500, 375), (1, 1), (3, 2), (999, 40)],
+)
+def test_pixels_equal_the_reference_preprocessing(width: int, height: int) -> None:
+    data = imagefiles.png(width, height)
+    assert np.array_equal(decode(data), reference(Image.open(io.BytesIO(data))))
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000))
+def test_the_crop_lies_inside_the_resized_picture(width: int, height: int) -> None:
+    plan = geometry(width, height)
+    assert min(plan.width, plan.height) == 256
+    assert 0 <= plan.left <= plan.width - 224
+    assert 0 <= plan.top <= plan.height - 224
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    upright = decode(imagefiles.rotated_jpeg(1)).astype(int)
+    assert np.abs(decode(imagefiles.rotated_jpeg(orientation)) - upright).mean() < 3
+
+
+def test_damaged_exif_is_ignored() -> None:
+    data = bytearray(imagefiles.rotated_jpeg(6))
+    start = data.index(b"Exif\x00\x00") + 6
+    data[start : start + 8] = b"\xff" * 8
+    assert decode(bytes(data)).std() > 0
+
+
+def test_16_bit_grey_keeps_its_range() -> None:
+    pixels = decode(encode(Image.fromarray(np.full((300, 300), 0x8000, np.uint16)), "PNG"))
+    assert (pixels == 128).all()
+
+
+def test_alpha_is_dropped_and_not_blended() -> None:
+    picture = Image.new("RGBA", (300, 300), (200, 100, 50, 0))
+    assert (decode(encode(picture, "PNG")) == (200, 100, 50)).all()
+
+
+def test_a_file_without_bytes_is_named_as_such() -> None:
+    with pytest.raises(EmptyBodyError):
+        decode(b"")
+
+
+@pytest.mark.parametrize("data", [b"hello", b"\xff\xd8\xff", b"%PDF-1.7\n", b"\x00" * 1000, b"<svg></svg>"])
+def test_what_is_no_image_is_refused(data: bytes) -> None:
+    with pytest.raises(UnsupportedImageError, match="JPEG, PNG, WEBP, GIF, BMP, TIFF"):
+        decode(data)
+
+
+@pytest.mark.parametrize("kind", ["ICO", "PPM", "TGA", "PCX", "SGI", "JPEG2000"])
+def test_formats_outside_the_list_are_refused(kind: str) -> None:
+    with pytest.raises(UnsupportedImageError):
+        decode(encode(drawing(64, 64), kind))
+
+
+@pytest.mark.parametrize("picture", [Image.new("F", (40, 40), 0.5), Image.new("I", (40, 40), 70000)])
+def test_samples_without_an_8_bit_reading_are_refused(picture: Image.Image) -> None:
+    with pytest.raises(UnsupportedImageError, match="no defined 8-bit range"):
+        decode(encode(picture, "TIFF"))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize(
+    "kind", ["jpeg", "png", "webp", "gif", "bmp", "tiff", "tiff lzw", "png 16-bit", "jpeg progressive"]
+)
+def test_truncated_files_are_errors(kind: str, share: float) -> None:
+    data = KINDS[kind]()
+    with pytest.raises((CorruptImageError, UnsupportedImageError)):
+        decode(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("declare", [imagefiles.bitmap_declaring, imagefiles.png_declaring])
+@pytest.mark.parametrize("size", [(8193, 8192), (13000, 13000), (60000, 60000)])
+def test_too_many_declared_pixels_are_refused_before_decoding(declare, size: tuple[int, int]) -> None:
+    # The pixels are missing: had decoding begun, the error would be another one.
+    with pytest.raises(ImageTooLargeError, match="header declares"):
+        decode(declare(*size))
+
+
+def test_the_limit_itself_is_allowed() -> None:
+    assert decode(imagefiles.png(300, 300), max_pixels=300 * 300).any()
+    with pytest.raises(ImageTooLargeError):
+        decode(imagefiles.png(300, 301), max_pixels=300 * 300)
+
+
+def test_a_sliver_that_would_grow_enormous_is_refused() -> None:
+    with pytest.raises(ImageTooLargeError, match="elongated"):
+        decode(encode(Image.new("L", (3000, 1)), "PNG"))
+
+
+def test_a_failed_decode_leaves_the_row_alone() -> None:
+    row = np.full((224, 224, 3), 7, np.uint8)
+    with pytest.raises(RequestError):
+        ImageDecoder(max_pixels=LIMIT).decode(imagefiles.jpeg()[:2000], row)
+    assert (row == 7).all()
+
+
+def test_warnings_of_the_decoder_do_not_leak() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        decode(imagefiles.palette_with_transparency())
+        decode(imagefiles.png(10_000, 9_000), max_pixels=100_000_000)
+    assert caught == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(KINDS)), st.data())
+def test_damaged_files_give_pixels_or_a_request_error(kind: str, data: st.DataObject) -> None:
+    damaged = bytearray(KINDS[kind]())
+    for _ in range(data.draw(st.integers(1, 8))):
+        # Mostly near the start, where headers are.
+        position = data.draw(st.integers(0, min(len(damaged), 400) - 1) | st.integers(0, len(damaged) - 1))
+        damaged[position] = data.draw(st.integers(0, 255))
+    damaged = damaged[: data.draw(st.integers(1, len(damaged)))] if data.draw(st.booleans()) else damaged
+    refusal = None
+    try:
+        decode(bytes(damaged), max_pixels=2_000_000)
+    except RequestError as error:
+        refusal = error
+    assert refusal is None or (400 <= refusal.status < 500 and "0x" not in refusal.message)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+
+from app.observability.logs import KeyValueFormatter, request_id
+from app.observability.metrics import Metrics
+from app.observability.utilisation import BusyRatio, ComputeUtilisation
+from app.scheduling.rate import ServiceRate
+
+
+def line(message: str, **fields: object) -> str:
+    record = logging.LogRecord("app.x", logging.INFO, "x.py", 1, message, (), None)
+    record.fields = fields
+    return KeyValueFormatter().format(record)
+
+
+def test_a_log_line_holds_its_fields_and_the_request_id() -> None:
+    token = request_id.set("abc")
+    try:
+        written = line("request", status=200, milliseconds=1.23456, path="/v1/classify")
+    finally:
+        request_id.reset(token)
+    assert written.endswith("info app.x request status=200 milliseconds=1.235 path=/v1/classify request_id=abc")
+
+
+def test_a_client_cannot_forge_a_log_line() -> None:
+    written = line("request", path='/x\n2026 error "forged" a=b', empty="")
+    assert "\n" not in written
+    assert r'path="/x\n2026 error \"forged\" a=b" empty=""' in written
+
+
+def test_a_logged_exception_brings_its_traceback() -> None:
+    try:
+        raise KeyError("lost")
+    except KeyError:
+        record = logging.LogRecord("app.x", logging.ERROR, "x.py", 1, "broken", (), sys.exc_info())
+    assert "KeyError: 'lost'" in KeyValueFormatter().format(record)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_busy_ratio_over_its_window() -> None:
+    clock = Clock()
+    ratio = BusyRatio(window=10, clock=clock)
+    assert ratio.value() == 0
+    clock.now += 2
+    ratio.observe(1.0)
+    assert ratio.value() == pytest.approx(0.5)
+    clock.now += 8
+    assert ratio.value() == pytest.approx(0.1)
+    clock.now += 1.5  # half of the run has left the window
+    assert ratio.value() == pytest.approx(0.05)
+    clock.now += 5
+    assert ratio.value() == 0
+
+
+def test_compute_utilisation_is_macs_over_peak() -> None:
+    utilisation = ComputeUtilisation(macs=4_000_000_000, peak=1e12, batches=2)
+    assert utilisation.value() == 0
+    utilisation.observe(100, 0.001)
+    utilisation.observe(16, 0.1)
+    utilisation.observe(4, 0.06)
+    assert utilisation.value() == pytest.approx(20 * 4e9 / 0.16 / 1e12)
+
+
+def test_two_applications_do_not_share_metrics() -> None:
+    first, second = Metrics(), Metrics()
+    first.batch_finished("baseline", 3, 0.1)
+    assert b'tessera_images_total{variant="baseline"} 3.0' in first.render("")[0]
+    assert b"tessera_images_total{" not in second.render("")[0]
+
+
+def test_service_rate_follows_recent_batches() -> None:
+    rate = ServiceRate()
+    assert rate.retry_after({"baseline": 100}) == 1
+    for _ in range(50):
+        rate.observe("baseline", 16, 1.6)
+    assert rate.backlog_seconds({"baseline": 20}) == pytest.approx(2.0)
+    assert rate.backlog_seconds({"never_run": 20}) == pytest.approx(2.0)
+    assert rate.retry_after({"baseline": 25}) == 3

@@ -1,0 +1,176 @@
+"""The engine thread: own rows for every caller, and failures that hit only the guilty."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from app.errors import InferenceError
+from app.scheduling.scheduler import Scheduler
+from app.scheduling.ticket import Ticket
+
+POISON = 255
+
+
+class Arithmetic:
+    """A tiny model: its scores tell which pixels they came from, and poisoned pixels break the whole batch."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self.sizes: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        self.gate.wait(30)
+        self.sizes.append(len(x))
+        keys = x[:, 0, 0, :].astype(np.int64) @ np.array([65536, 256, 1])
+        if (x[:, 1, 1, 0] == POISON).any():
+            raise RuntimeError("poisoned")
+        return np.stack([keys + self.offset, keys * 0 + len(x)], axis=1).astype(np.float32)
+
+
+class Counts:
+    def __init__(self) -> None:
+        self.images = 0
+
+    def batch_finished(self, variant: str, images: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.images += images
+
+
+class Bench:
+    """A scheduler and a blocking way to use it."""
+
+    def __init__(self, **runners: Arithmetic) -> None:
+        self.done: dict[Ticket, threading.Event] = {}
+        self.counts = Counts()
+        self.deliveries = 0
+        self.scheduler = Scheduler(runners, max_batch=16, capacity=500, deliver=self._deliver, observer=self.counts)
+        self.scheduler.start()
+
+    def _deliver(self, tickets: list[Ticket]) -> None:
+        self.deliveries += 1
+        for ticket in tickets:
+            self.done[ticket].set()
+
+    def put(self, variant: str, keys: list[int], poison: frozenset[int] = frozenset()) -> Ticket:
+        images = np.zeros((len(keys), 224, 224, 3), np.uint8)
+        for row, key in enumerate(keys):
+            images[row, 0, 0] = (key >> 16 & 255, key >> 8 & 255, key & 255)
+            images[row, 1, 1, 0] = POISON if row in poison else 0
+        ticket = self.scheduler.admit(variant, len(keys))
+        self.done[ticket] = threading.Event()
+        self.scheduler.submit(ticket, images)
+        return ticket
+
+    def wait(self, ticket: Ticket) -> Ticket:
+        assert self.done[ticket].wait(30)
+        return ticket
+
+
+@pytest.fixture
+def bench():
+    benches: list[Bench] = []
+
+    def make(**runners: Arithmetic) -> Bench:
+        benches.append(Bench(**runners))
+        return benches[-1]
+
+    yield make
+    for made in benches:
+        made.scheduler.stop()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")
+
+
+def test_every_caller_gets_exactly_its_own_rows(bench) -> None:
+    used = bench(baseline=Arithmetic(0), optimised=Arithmetic(1_000_000))
+
+    def call(number: int) -> None:
+        variant = ("baseline", "optimised")[number % 2]
+        keys = [number * 100 + i for i in range(1 + number % 23)]
+        ticket = used.wait(used.put(variant, keys))
+        scores = [int(outcome.logits[0]) for outcome in ticket.outcomes]
+        assert scores == [key + (1_000_000 if variant == "optimised" else 0) for key in keys]
+        assert all(outcome.batch_size == int(outcome.logits[1]) <= 16 for outcome in ticket.outcomes)
+
+    with ThreadPoolExecutor(12) as callers:
+        list(callers.map(call, range(120)))
+    assert used.counts.images == sum(1 + number % 23 for number in range(120))
+    assert used.scheduler.depth == 0
+
+
+def test_requests_gather_while_the_engine_is_busy(bench) -> None:
+    model = Arithmetic(0)
+    used = bench(baseline=model)
+    model.gate.clear()
+    tickets = [used.put("baseline", [0])]
+    until(lambda: used.scheduler.depth == 0)
+    tickets += [used.put("baseline", [number]) for number in range(1, 31)]
+    assert used.scheduler.depth == 30
+    model.gate.set()
+    for ticket in tickets:
+        used.wait(ticket)
+    assert model.sizes == [1, 16, 14]
+    assert used.deliveries == 3, "one delivery per batch"
+
+
+def test_only_the_guilty_image_of_a_failing_batch_fails(bench) -> None:
+    model = Arithmetic(0)
+    used = bench(baseline=model)
+    model.gate.clear()
+    used.put("baseline", [0])
+    until(lambda: used.scheduler.depth == 0)
+    good = [used.put("baseline", [number]) for number in range(1, 6)]
+    bad = used.put("baseline", [6, 7, 8], poison=frozenset({1}))
+    model.gate.set()
+    for number, ticket in enumerate(good, start=1):
+        assert int(used.wait(ticket).outcomes[0].logits[0]) == number
+    outcomes = used.wait(bad).outcomes
+    assert [outcome.failure is None for outcome in outcomes] == [True, False, True]
+    assert isinstance(outcomes[1].failure, InferenceError)
+
+
+def test_the_engine_goes_on_after_a_failure(bench) -> None:
+    used = bench(baseline=Arithmetic(0))
+    used.wait(used.put("baseline", [1], poison=frozenset({0})))
+    assert used.wait(used.put("baseline", [2])).outcomes[0].failure is None
+    assert used.scheduler.alive
+
+
+@pytest.mark.parametrize("scores", [np.full((1, 2), np.nan, np.float32), np.zeros((2, 2), np.float32)])
+def test_scores_that_cannot_be_right_are_a_failure(bench, scores: np.ndarray) -> None:
+    class Wrong(Arithmetic):
+        def run(self, x: np.ndarray) -> np.ndarray:
+            return scores
+
+    used = bench(baseline=Wrong(0))
+    assert used.wait(used.put("baseline", [1])).outcomes[0].failure is not None
+
+
+def test_a_cancelled_request_is_not_run(bench) -> None:
+    model = Arithmetic(0)
+    used = bench(baseline=model)
+    model.gate.clear()
+    first = used.put("baseline", [0])
+    until(lambda: used.scheduler.depth == 0)
+    gone = used.put("baseline", [1, 2, 3])
+    used.scheduler.cancel(gone)
+    last = used.put("baseline", [4])
+    model.gate.set()
+    used.wait(first)
+    used.wait(last)
+    assert model.sizes == [1, 1]
+    assert not used.done[gone].is_set()
