@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -14,7 +17,8 @@ from fastapi import FastAPI
 
 from app.api.context import InFlight
 from app.errors import StartupError
-from app.service import Phase, Service
+from app.scheduling.scheduler import ENGINE_THREAD
+from app.service import LOADING_THREAD, Phase, Service
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +69,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http="h11",  # bounds the size of headers, whatever else is installed
                 lifespan="on",
                 log_config=None,
                 access_log=False,
@@ -110,7 +115,7 @@ class Server(uvicorn.Server):
                 self._announced_stop = True
                 logger.info("stopping", extra={"fields": {"in_flight": self._in_flight.count}})
             overdue = time.monotonic() - self._stopped_at >= self._drain_seconds
-            if self._in_flight.count == 0 or overdue:
+            if self._in_flight.count == 0 or overdue or self.force_exit:
                 self.abandoned = self._in_flight.count
                 self.should_exit = True
         return await super().on_tick(counter)
@@ -123,6 +128,19 @@ class Server(uvicorn.Server):
     def _in_flight(self) -> InFlight:
         in_flight: InFlight = self._app.state.in_flight
         return in_flight
+
+
+def leave_working_threads(code: int) -> None:
+    """End the process now when threads of the service are still inside native code; else do nothing.
+
+    They cannot be interrupted, and an interpreter that shuts down under them aborts the process. It happens when the
+    end comes while the model is being loaded, and at a second signal.
+    """
+    if any(thread.name in (ENGINE_THREAD, LOADING_THREAD) for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:

@@ -26,6 +26,8 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+LOADING_THREAD = "tessera-load"
+
 
 class Phase(Enum):
     """Where the service is in its life."""
@@ -264,7 +266,7 @@ async def _in_daemon_thread(work: Callable[[], LoadedModel]) -> LoadedModel:
             outcome = (None, error)
         _call_soon(loop, settle, *outcome)
 
-    threading.Thread(target=run, name="tessera-load", daemon=True).start()
+    threading.Thread(target=run, name=LOADING_THREAD, daemon=True).start()
     return await done
 
 

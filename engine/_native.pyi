@@ -55,7 +55,7 @@ class Program:
         kernel: _Pair,
         strides: _Pair,
         dilations: _Pair,
-        pads: _Pair,
+        pads: tuple[int, int, int, int],
         average: bool,
         count_padding: bool,
         scale: float,

@@ -11,6 +11,7 @@ from statistics import median
 
 import numpy as np
 import numpy.typing as npt
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +25,7 @@ from app.loading import open_configured_model, open_session
 _BATCHES = (1, 16)
 # More different images than a batch holds, so that no run sees what the run before it left in the caches.
 _ROTATION = 3
+_WIDTH = 120
 _IMAGE_SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tiff", ".tif"}
 
 
@@ -119,7 +121,7 @@ def _print(model: str, sessions: dict[str, engine.Session], rows: list[Row], rou
     infos = {name: session.describe() for name, session in sessions.items()}
     threads = next(iter(infos.values())).threads
     title = f"{model} on {cpu_name()}, {threads} threads, median of {rounds} interleaved rounds"
-    table = Table(title=title, title_justify="left")
+    table = Table(box=box.MARKDOWN)  # so that it can be pasted
     for heading in ("variant", "engine", "precision", "batch"):
         table.add_column(heading)
     for heading in ("ms", "images/s", "of peak", "speed-up", "same label"):
@@ -139,7 +141,9 @@ def _print(model: str, sessions: dict[str, engine.Session], rows: list[Row], rou
             f"{ratio:.2f}x",
             f"{row.agreement:.1%}",
         )
-    Console().print(table)
+    console = Console(width=_WIDTH)
+    console.print(f"{title}\n", highlight=False)
+    console.print(table)
 
 
 def cpu_name() -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 
 from app.commands.flags import add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
 from app.main import create_app
 from app.observability.logs import configure_logs
-from app.server import Server, bind, url_of
+from app.server import Server, bind, leave_working_threads, url_of
 from app.service import Service
+from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal; 0 after an orderly end, 1 when the model could not be loaded or requests were cut off."""
-    settings = settings_from(arguments)
+    # Until the server takes over the signals, there is nothing to finish.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    code = _serve(settings_from(arguments))
+    leave_working_threads(code)
+    return code
+
+
+def _serve(settings: Settings) -> int:
     configure_logs(settings.log_level)
     listener = bind(settings.host, settings.port)
     url = url_of(listener)
@@ -44,6 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"tessera: {server.failure}", file=sys.stderr)
         return 1
     if server.abandoned:
-        print(f"tessera: {server.abandoned} requests were cut off after {settings.drain_seconds:g} s", file=sys.stderr)
+        print(f"tessera: requests in flight that were cut off: {server.abandoned}", file=sys.stderr)
         return 1
     return 0

@@ -17,6 +17,8 @@ from app.scheduling.ticket import Batch, Outcome, Ticket
 
 logger = logging.getLogger(__name__)
 
+ENGINE_THREAD = "tessera-engine"
+
 
 class Runner(Protocol):
     """What the scheduler needs of an `engine.Session`."""
@@ -65,7 +67,7 @@ class Scheduler:
         self._work = threading.Condition()
         self._stopping = False
         self._rows = np.empty((max_batch, *SHAPE), np.uint8)
-        self._thread = threading.Thread(target=self._loop, name="tessera-engine", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name=ENGINE_THREAD, daemon=True)
 
     def start(self) -> None:
         """Start the engine thread."""

@@ -180,9 +180,10 @@ static PyObject *program_pool(program_object *self, PyObject *args, PyObject *ke
     static char *names[] = {"source", "target", "kernel", "strides", "dilations", "pads", "average", "count_padding",
                             "scale", NULL};
     ts_pool_desc d;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "ii(ii)(ii)(ii)(ii)ppf", names, &d.source, &d.target, &d.kernel_h,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "ii(ii)(ii)(ii)(iiii)ppf", names, &d.source, &d.target, &d.kernel_h,
                                      &d.kernel_w, &d.stride_h, &d.stride_w, &d.dilation_h, &d.dilation_w, &d.pad_top,
-                                     &d.pad_left, &d.average, &d.count_padding, &d.scale))
+                                     &d.pad_left, &d.pad_bottom, &d.pad_right, &d.average, &d.count_padding,
+                                     &d.scale))
         return NULL;
     return none_or_fail(self, ts_program_pool(self->program, &d));
 }

@@ -39,7 +39,8 @@ static void max_u8(const uint8_t *image, const ts_tensor *source, const ts_pool_
     memcpy(target, best, sizeof best);
 }
 
-static void reduce_lanes(const uint8_t *image, const ts_step *step, window rows, window columns, uint8_t *target)
+static void reduce_lanes(const uint8_t *image, const ts_step *step, window rows, window columns, int divisor,
+                         uint8_t *target)
 {
     const ts_pool_desc *d = &((const pool_data *)step->data)->desc;
     const ts_tensor *source = step->source;
@@ -53,13 +54,24 @@ static void reduce_lanes(const uint8_t *image, const ts_step *step, window rows,
             for (int lane = 0; lane < TS_LANES; lane++)
                 total[lane] = d->average ? total[lane] + x[lane] : x[lane] > total[lane] ? x[lane] : total[lane];
         }
-    const int inside = (rows.to - rows.from) * (columns.to - columns.from);
-    const int area = d->count_padding ? d->kernel_h * d->kernel_w : inside;
-    const float factor = d->average && area ? d->scale / (float)area : d->scale;
+    const float factor = d->average && divisor ? d->scale / (float)divisor : d->scale;
     for (int lane = 0; lane < TS_LANES; lane++)
         total[lane] *= factor;
     ts_full_range(step->target, &low, &high);
     ts_lanes_store(step->target, target, total, low, high);
+}
+
+/* How many taps an average divides by: those inside the input, or inside the padded input. */
+static int divisor_of(const ts_pool_desc *d, const ts_tensor *source, window rows, window columns)
+{
+    if (!d->count_padding)
+        return (rows.to - rows.from) * (columns.to - columns.from);
+    int height = 0, width = 0;
+    for (int i = 0; i < d->kernel_h; i++)
+        height += rows.start + i * d->dilation_h < source->desc.height + d->pad_bottom;
+    for (int j = 0; j < d->kernel_w; j++)
+        width += columns.start + j * d->dilation_w < source->desc.width + d->pad_right;
+    return height * width;
 }
 
 static void pool_run(const ts_step *step, const ts_scope *scope)
@@ -80,7 +92,7 @@ static void pool_run(const ts_step *step, const ts_scope *scope)
             if (plain_max)
                 max_u8(in, source, d, rows, columns, out);
             else
-                reduce_lanes(in, step, rows, columns, out);
+                reduce_lanes(in, step, rows, columns, divisor_of(d, source, rows, columns), out);
         }
     }
 }
@@ -93,7 +105,7 @@ int ts_program_pool(ts_program *program, const ts_pool_desc *desc)
     if (source->desc.packed || target->desc.packed || source->desc.channels != target->desc.channels)
         return ts_fail(program, "pooling needs blocked tensors with the same channels");
     if (desc->kernel_h < 1 || desc->kernel_w < 1 || desc->stride_h < 1 || desc->stride_w < 1 || desc->dilation_h < 1 ||
-        desc->dilation_w < 1 || desc->pad_top < 0 || desc->pad_left < 0)
+        desc->dilation_w < 1 || desc->pad_top < 0 || desc->pad_left < 0 || desc->pad_bottom < 0 || desc->pad_right < 0)
         return ts_fail(program, "a pooling with impossible kernel, stride, dilation or padding");
     if (!desc->average && source->desc.dtype == TS_U8 && target->desc.dtype == TS_U8 &&
         (desc->scale != 1.0f || source->desc.zero != target->desc.zero))

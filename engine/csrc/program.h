@@ -51,7 +51,8 @@ typedef struct {
     int source, target;
     int kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
     int average;                     /* else maximum */
-    int count_padding;               /* averages divide by the whole kernel area */
+    int count_padding;               /* averages divide by the taps inside the padded input, not just the input */
+    int pad_bottom, pad_right;       /* where the padded input ends; only counted, never read */
     float scale;                     /* source units to target units */
 } ts_pool_desc;
 

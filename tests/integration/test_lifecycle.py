@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import time
@@ -38,33 +39,22 @@ def test_readiness_comes_after_loading_and_health_before() -> None:
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
-def test_requests_in_flight_are_finished_before_the_end(end: signal.Signals) -> None:
-    with ServerProcess(threads=1) as server, ThreadPoolExecutor(4) as clients:
-
-        def long_request() -> httpx.Response:
-            with server.client(headers={"X-Model-Variant": "baseline"}) as client:
-                return client.post(PATH, files=[("file", JPEG)] * 64)
-
-        with server.client() as client:
-            client.get("/healthz")
-            running = [clients.submit(long_request) for _ in range(2)]
-            while "tessera_queue_depth_images 0" in client.get("/metrics").text:
-                time.sleep(0.02)
-            server.process.send_signal(end)
-            until_draining(client)
-            refused = client.post(PATH, content=JPEG)
-            assert (refused.status_code, refused.json()["code"]) == (503, "shutting_down")
-            assert client.get("/healthz").status_code == 200
-        for future in running:
-            answer = future.result()
-            assert answer.status_code == 200
-            assert len(answer.json()["results"]) == 64
-        assert server.wait() == 0, server.describe()
+def long_request(server: ServerProcess, images: int) -> httpx.Response:
+    with server.client(headers={"X-Model-Variant": "baseline"}) as client:
+        return client.post(PATH, files=[("file", JPEG)] * images)
 
 
-def until_draining(client: httpx.Client) -> None:
-    for _ in range(200):
+def wait_for_depth(client: httpx.Client, more_than: int) -> None:
+    for _ in range(600):
+        (depth,) = re.findall(r"^tessera_queue_depth_images (\S+)$", client.get("/metrics").text, re.MULTILINE)
+        if float(depth) > more_than:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"the queue never held more than {more_than} images")
+
+
+def wait_for_drain(client: httpx.Client) -> None:
+    for _ in range(600):
         answer = client.get("/readyz")
         if answer.status_code == 503:
             assert answer.json()["code"] == "shutting_down"
@@ -73,27 +63,52 @@ def until_draining(client: httpx.Client) -> None:
     raise AssertionError("readiness stayed on after the signal")
 
 
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_requests_in_flight_are_finished_before_the_end(end: signal.Signals) -> None:
+    with ServerProcess(threads=1) as server, ThreadPoolExecutor(2) as clients:
+        with server.client() as client:
+            running = [clients.submit(long_request, server, 40) for _ in range(2)]
+            wait_for_depth(client, more_than=40)  # so both have been admitted
+            server.process.send_signal(end)
+            wait_for_drain(client)
+            refused = client.post(PATH, content=JPEG)
+            assert (refused.status_code, refused.json()["code"]) == (503, "shutting_down")
+            assert client.get("/healthz").status_code == 200
+        for future in running:
+            answer = future.result()
+            assert answer.status_code == 200
+            assert len(answer.json()["results"]) == 40
+        assert server.wait() == 0, server.describe()
+
+
 def test_the_drain_is_bounded() -> None:
     with ServerProcess(threads=1, drain_seconds=0) as server, ThreadPoolExecutor(1) as clients:
-
-        def long_request() -> int:
-            with server.client(headers={"X-Model-Variant": "baseline"}) as client:
-                return client.post(PATH, files=[("file", JPEG)] * 64).status_code
-
         with server.client() as client:
-            running = clients.submit(long_request)
-            while "tessera_queue_depth_images 0" in client.get("/metrics").text:
-                time.sleep(0.02)
+            running = clients.submit(long_request, server, 64)
+            wait_for_depth(client, more_than=0)
         assert server.stop() == 1
-        assert isinstance(running.exception(), httpx.HTTPError) or running.result() >= 500
-        assert "1 requests were cut off after 0 s" in server.describe()
+        assert isinstance(running.exception(), httpx.HTTPError) or running.result().status_code >= 500
+        assert "requests in flight that were cut off: 1" in server.describe()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.4, 0.9])
+def test_a_signal_while_loading_ends_in_order(delay: float) -> None:
+    with ServerProcess(wait=False) as server:
+        time.sleep(delay)
+        assert server.stop() == 0, server.describe()
 
 
 def test_a_second_signal_ends_at_once() -> None:
-    with ServerProcess(wait=False) as server:
+    with ServerProcess(threads=1) as server, ThreadPoolExecutor(1) as clients:
+        with server.client() as client:
+            running = clients.submit(long_request, server, 64)
+            wait_for_depth(client, more_than=0)
+            server.process.send_signal(signal.SIGTERM)
+            wait_for_drain(client)
         server.process.send_signal(signal.SIGTERM)
-        server.process.send_signal(signal.SIGTERM)
-        server.wait()
+        assert server.wait() == 1, server.describe()
+        assert isinstance(running.exception(), httpx.HTTPError) or running.result().status_code >= 500
+        assert "requests in flight that were cut off: 1" in server.describe()
 
 
 def test_a_taken_port_is_told_in_plain_words() -> None:
@@ -185,14 +200,18 @@ def test_another_model_is_served_by_pointing_at_its_folder(tmp_path: Path) -> No
     models = tmp_path / "models"
     models.mkdir()
     (models / "big").symlink_to(folder)
-    for settings in ({"model_path": folder}, {"models": folder}, {"models": models, "model_path": "big"}):
-        with ServerProcess(**settings) as server:
-            with server.client() as client:
-                for variant in ("baseline", "optimised"):
-                    answer = client.post(PATH, content=photo, headers={"X-Model-Variant": variant}).json()
-                    assert answer["results"][0]["predictions"][0]["index"] == 0
-                assert client.get("/v1/models").json()["models"][0]["classes"] == 1000
-            assert server.stop() == 0
+    with ServerProcess(model_path=folder) as server:
+        with server.client() as client:
+            for variant in ("baseline", "optimised"):
+                answer = client.post(PATH, content=photo, headers={"X-Model-Variant": variant}).json()
+                assert answer["results"][0]["predictions"][0]["index"] == 0
+            assert client.get("/v1/models").json()["models"][0]["classes"] == 1000
+        assert server.stop() == 0
+    file = tmp_path / "photo.jpg"
+    file.write_bytes(photo)
+    for flags in (("--models", str(folder)), ("--models", str(models), "--model-path", "big")):
+        labelled = tessera("classify", str(file), "--json", "--top-k", "1", *flags)
+        assert json.loads(labelled.stdout)["results"][0]["predictions"][0]["index"] == 0, labelled.stderr
 
 
 @requires_shared_data

@@ -124,12 +124,12 @@ class ConvStep(Step):
 
 @dataclass
 class PoolStep(Step):
-    """Maximum or average pooling."""
+    """Maximum or average pooling. `pads` (top, left, bottom, right) are those that an average may count."""
 
     kernel: Pair = (1, 1)
     strides: Pair = (1, 1)
     dilations: Pair = (1, 1)
-    pads: Pair = (0, 0)
+    pads: Frame = (0, 0, 0, 0)
     average: bool = False
     count_padding: bool = False
     scale: float = 1.0

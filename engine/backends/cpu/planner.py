@@ -229,6 +229,8 @@ class _Planner:
 
     def _pool(self, node: Node) -> None:
         source, target = self._value(node.inputs[0], node), self._new_value(node.output)
+        top, left, bottom, right = node.attrs["pads"]
+        overhang_bottom, overhang_right = node.attrs["overhang"]
         self._steps.append(
             PoolStep(
                 node.name,
@@ -238,7 +240,7 @@ class _Planner:
                 kernel=node.attrs["kernel"],
                 strides=node.attrs["strides"],
                 dilations=node.attrs["dilations"],
-                pads=node.attrs["pads"][:2],
+                pads=(top, left, bottom - overhang_bottom, right - overhang_right),
                 average=node.op == "AveragePool",
                 count_padding=bool(node.attrs.get("count_include_pad", False)),
                 scale=self._units(source, target),

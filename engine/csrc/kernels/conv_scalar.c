@@ -51,7 +51,7 @@ static void store(const ts_tile *tile, int pixel, int block, int lane, float val
         *target = (uint8_t)clamp_int((int32_t)rounded + epilogue->out_zero, epilogue->low, epilogue->high);
         return;
     }
-    value = fminf(fmaxf(value, epilogue->float_low), epilogue->float_high);
+    value = value < epilogue->float_low ? epilogue->float_low : value > epilogue->float_high ? epilogue->float_high : value;
     if (epilogue->out_dtype == TS_BF16)
         ts_bf16_store(target, value);
     else

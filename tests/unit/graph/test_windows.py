@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ModelError, UnsupportedOperatorError
+from engine.graph.passes import lower
 from engine.graph.reader import convert_model
 from engine.graph.reference import run_reference
 from tests.unit.graph.onnx_models import agree, build, node, normal
@@ -171,8 +172,6 @@ def test_contradictory_convolutions_are_named(constants: Any, attributes: dict[s
 
 
 def test_convolution_with_computed_weights_is_refused() -> None:
-    from engine.graph.passes import lower
-
     model = build([node("Conv", ["x", "v"], "y")], ["N", 3, 8, 8], inputs={"v": ["N", 3, 2, 2]})
     with pytest.raises(ModelError):
         lower(convert_model(model))

@@ -1,0 +1,99 @@
+"""Single operators on the CPU engine against ONNX Runtime, in the forms that networks rarely combine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import engine
+from tests.unit.graph.onnx_models import build, node, normal, run_onnxruntime
+
+
+def run(model: onnx.ModelProto, x: np.ndarray, folder: Path) -> np.ndarray:
+    onnx.save(model, folder / "operator.onnx")
+    with engine.load(folder / "operator.onnx", backend="cpu", threads=2, precision="fp32") as session:
+        return session.run(x)
+
+
+def check(model: onnx.ModelProto, x: np.ndarray, folder: Path) -> None:
+    expected = run_onnxruntime(model, {"x": x})["y"]
+    np.testing.assert_allclose(run(model, x, folder), expected, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_pools(data: st.DataObject, tmp_path: Path) -> None:
+    draw = data.draw
+    kernel = [draw(st.integers(1, 4)), draw(st.integers(1, 4))]
+    pads = [draw(st.integers(0, kernel[i % 2] - 1)) for i in range(4)]
+    attributes: dict[str, object] = {
+        "kernel_shape": kernel,
+        "pads": pads,
+        "strides": [draw(st.integers(1, 3)), draw(st.integers(1, 3))],
+        "ceil_mode": draw(st.integers(0, 1)),
+    }
+    op = draw(st.sampled_from(["MaxPool", "AveragePool"]))
+    if op == "AveragePool":
+        attributes["count_include_pad"] = draw(st.integers(0, 1))
+    shape = (draw(st.sampled_from([1, 3, 16, 20])), draw(st.integers(5, 12)), draw(st.integers(5, 12)))
+    model = build([node(op, ["x"], "y", **attributes)], ["N", *shape])
+    check(model, normal(2, *shape), tmp_path)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_convolutions(data: st.DataObject, tmp_path: Path) -> None:
+    draw = data.draw
+    groups = draw(st.sampled_from([1, 1, 2, 3, 8]))
+    channels = groups * draw(st.sampled_from([1, 2, 4, 16]))
+    outputs = groups * draw(st.sampled_from([1, 2, 5, 16, 33]))
+    kernel = [draw(st.integers(1, 5)), draw(st.integers(1, 5))]
+    dilations = [draw(st.integers(1, 2)), draw(st.integers(1, 2))]
+    pads = [draw(st.integers(0, 3)) for _ in range(4)]
+    shape = (channels, draw(st.integers(4, 16)), draw(st.integers(4, 30)))
+    assume(all((k - 1) * d < n for k, d, n in zip(kernel, dilations, shape[1:], strict=True)))
+    strides = [draw(st.integers(1, 4)), draw(st.integers(1, 4))]
+    weights = normal(outputs, channels // groups, *kernel, seed=1)
+    attributes = {"group": groups, "pads": pads, "strides": strides, "dilations": dilations}
+    model = build([node("Conv", ["x", "w"], "y", **attributes)], ["N", *shape], {"w": weights})
+    check(model, normal(draw(st.integers(1, 3)), *shape), tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 1), (5, 3, 2), (33, 7, 7)])
+def test_flatten_softmax_and_matrix_products(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    features = int(np.prod(shape))
+    nodes = [
+        node("Flatten", ["x"], "f"),
+        node("Gemm", ["f", "w", "b"], "g", alpha=0.5),
+        node("Relu", ["g"], "r"),
+        node("MatMul", ["r", "m"], "p"),
+        node("Softmax", ["p"], "y", axis=-1),
+    ]
+    constants = {"w": normal(features, 40) * 0.1, "b": normal(40), "m": normal(40, 9)}
+    check(build(nodes, ["N", *shape], constants, rank=2), normal(3, *shape), tmp_path)
+
+
+def test_reshape_that_flattens(tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], "r"), node("Reshape", ["r", "s"], "y")]
+    check(build(nodes, ["N", 4, 3, 5], {"s": np.array([0, -1])}, rank=2), normal(2, 4, 3, 5), tmp_path)
+
+
+def test_softmax_of_large_values_does_not_overflow(tmp_path: Path) -> None:
+    model = build([node("Softmax", ["x"], "y", axis=1)], ["N", 3], rank=2)
+    x = np.array([[1e4, 0.0, -1e4], [-1e30, -1e30, -1e30]], np.float32)
+    check(model, x, tmp_path)
+
+
+def test_not_a_number_is_not_hidden(tmp_path: Path) -> None:
+    """One bad pixel spoils its own image and no other."""
+    model = build([node("Conv", ["x", "w"], "y")], ["N", 3, 6, 6], {"w": normal(4, 3, 1, 1)})
+    x = normal(2, 3, 6, 6)
+    x[0, 1, 2, 3] = np.nan
+    result = run(model, x, tmp_path)
+    assert np.isnan(result[0, :, 2, 3]).all()
+    assert np.isfinite(result[1]).all()
