@@ -22,6 +22,10 @@ typedef struct {
     void *bias;
     int rows_first; /* input rows outermost: weights are small and stay in cache */
     int split;      /* tiles join two rows of this many pixels; 0: they do not */
+    int kernel_h, dilation_h, pad_top;
+    int row_entries;        /* reduction entries of one kernel row */
+    size_t row_weight_bytes; /* packed bytes of one kernel row in a panel */
+    int skip_padding;       /* kernel rows that meet only padding add nothing: leave them out */
     ts_epilogue epilogue;
 } conv_data;
 
@@ -256,6 +260,10 @@ int ts_program_conv(ts_program *program, const ts_conv_desc *desc)
     data->kernel = ts_find_kernel(source->desc.dtype, program->features);
     data->stride_h = desc->stride_h;
     data->stride_w = desc->stride_w;
+    data->kernel_h = desc->kernel_h;
+    data->dilation_h = desc->dilation_h;
+    data->pad_top = desc->pad_top;
+    data->skip_padding = source->desc.zero == 0;
     data->groups = desc->groups;
     data->panels = ceil_div(outputs, data->kernel->blocks * TS_LANES);
     data->origin = -((ptrdiff_t)desc->pad_top * (ptrdiff_t)source->row_bytes +
@@ -274,6 +282,8 @@ int ts_program_conv(ts_program *program, const ts_conv_desc *desc)
     const ptrdiff_t pixel_step = (ptrdiff_t)source->pixel_bytes * desc->stride_w;
     if (target->desc.width == 7 && data->kernel->select(14, pixel_step, 7, &capacity))
         data->split = 7;
+    data->row_entries = data->entries / desc->kernel_h;
+    data->row_weight_bytes = data->panel_bytes / (size_t)desc->kernel_h;
     data->rows_first = (size_t)data->panels * data->panel_bytes <= 24 * 1024;
     program->weight_bytes += (size_t)data->groups * (size_t)data->panels * data->panel_bytes;
     return ts_append(program, (ts_step){.run = conv_run, .free = conv_free, .data = data, .kind = "conv",
@@ -283,12 +293,56 @@ int ts_program_conv(ts_program *program, const ts_conv_desc *desc)
 
 /* ---- running ---- */
 
-/* The addresses of row `row` of image `image`, counted over the images of the call, as run `index` of the tile. */
-static void place_row(const ts_step *step, const ts_scope *scope, const conv_data *data, ts_tile *tile, int index,
-                      int row, int block, size_t group_offset)
+/* The output rows that one tile covers: one, or two short ones joined. */
+typedef struct {
+    int rows;
+    int image[2], y[2];
+} row_unit;
+
+/*
+ * Joined rows are the same row of two images, so that both meet the same padding; an image without a partner joins its
+ * own neighbouring rows.
+ */
+static int count_units(const conv_data *data, int images, int height)
 {
-    const int height = step->target->desc.height;
-    const int image = scope->image + row / height, y = row % height;
+    if (!data->split)
+        return images * height;
+    return images / 2 * height + images % 2 * ceil_div(height, 2);
+}
+
+static row_unit unit_at(const conv_data *data, int index, int images, int height)
+{
+    if (!data->split)
+        return (row_unit){.rows = 1, .image = {index / height}, .y = {index % height}};
+    const int paired = images / 2 * height;
+    if (index < paired) {
+        const int image = index / height * 2, y = index % height;
+        return (row_unit){.rows = 2, .image = {image, image + 1}, .y = {y, y}};
+    }
+    const int y = (index - paired) * 2, last = y + 1 == height;
+    return (row_unit){.rows = last ? 1 : 2, .image = {images - 1, images - 1}, .y = {y, last ? y : y + 1}};
+}
+
+/* Kernel rows [from, to) that meet more than padding in any row of the unit. */
+static void useful_kernel_rows(const conv_data *data, const row_unit *unit, int height, int *from, int *to)
+{
+    *from = 0;
+    *to = data->kernel_h;
+    if (!data->skip_padding)
+        return;
+    const int low = unit->y[0] * data->stride_h - data->pad_top;
+    const int high = unit->y[unit->rows - 1] * data->stride_h - data->pad_top;
+    while (*from < *to && high + *from * data->dilation_h < 0)
+        ++*from;
+    while (*to > *from && low + (*to - 1) * data->dilation_h >= height)
+        --*to;
+}
+
+/* The addresses of one row of the unit. */
+static void place_row(const ts_step *step, const ts_scope *scope, const conv_data *data, ts_tile *tile, int index,
+                      const row_unit *unit, int block, size_t group_offset)
+{
+    const int image = scope->image + unit->image[index], y = unit->y[index];
     tile->input[index] = ts_pixels(step->source, scope, image) + data->origin + group_offset +
                          (size_t)(y * data->stride_h) * step->source->row_bytes;
     tile->output[index] = ts_pixels(step->target, scope, image) + (size_t)block * step->target->plane_bytes +
@@ -320,7 +374,7 @@ static void run_row(const ts_step *step, const conv_data *data, ts_tile *tile)
     }
 }
 
-static void run_row_pair(const conv_data *data, ts_tile *tile, int rows)
+static void run_joined_rows(const conv_data *data, ts_tile *tile, int rows)
 {
     int capacity;
     tile->split = data->split;
@@ -328,27 +382,27 @@ static void run_row_pair(const conv_data *data, ts_tile *tile, int rows)
     data->kernel->select(2 * data->split, tile->pixel_step, data->split, &capacity)(tile);
 }
 
-/* One unit of work: one row (or pair of short rows) of one panel. */
-static void run_unit(const ts_step *step, const ts_scope *scope, const conv_data *data, ts_tile *tile, int unit_row,
-                     int panel)
+/* One unit of rows of one panel. */
+static void run_unit(const ts_step *step, const ts_scope *scope, const conv_data *data, ts_tile *tile,
+                     const row_unit *unit, int panel)
 {
     const int group = panel / data->panels, inner = panel % data->panels;
-    const int outputs = step->target->desc.channels / data->groups;
-    const int group_blocks = ceil_div(outputs, TS_LANES);
+    const int group_blocks = ceil_div(step->target->desc.channels / data->groups, TS_LANES);
     const int first_block = inner * data->kernel->blocks;
     const int block = group * group_blocks + first_block;
     const size_t group_offset = (size_t)group * data->group_bytes;
-    const int rows = scope->count * step->target->desc.height;
-    tile->weights = data->weights + (size_t)panel * data->panel_bytes;
+    int from, to;
+    useful_kernel_rows(data, unit, step->source->desc.height, &from, &to);
+    tile->offsets = data->offsets + from * data->row_entries;
+    tile->entries = (to - from) * data->row_entries;
+    tile->weights = data->weights + (size_t)panel * data->panel_bytes + (size_t)from * data->row_weight_bytes;
     tile->channel = (size_t)(panel * data->kernel->blocks) * TS_LANES;
     tile->blocks = group_blocks - first_block < data->kernel->blocks ? group_blocks - first_block : data->kernel->blocks;
+    place_row(step, scope, data, tile, 0, unit, block, group_offset);
     if (data->split) {
-        const int row = 2 * unit_row, pair = row + 1 < rows;
-        place_row(step, scope, data, tile, 0, row, block, group_offset);
-        place_row(step, scope, data, tile, 1, pair ? row + 1 : row, block, group_offset);
-        run_row_pair(data, tile, pair ? 2 : 1);
+        place_row(step, scope, data, tile, 1, unit, block, group_offset);
+        run_joined_rows(data, tile, unit->rows);
     } else {
-        place_row(step, scope, data, tile, 0, unit_row, block, group_offset);
         run_row(step, data, tile);
     }
 }
@@ -356,22 +410,19 @@ static void run_unit(const ts_step *step, const ts_scope *scope, const conv_data
 static void conv_run(const ts_step *step, const ts_scope *scope)
 {
     const conv_data *data = step->data;
-    const int rows = scope->count * step->target->desc.height;
-    const int unit_rows = data->split ? ceil_div(rows, 2) : rows;
+    const int height = step->target->desc.height;
+    const int units = count_units(data, scope->count, height);
     const int panels = data->groups * data->panels;
     ts_tile tile = {
         .pixel_step = (ptrdiff_t)step->source->pixel_bytes * data->stride_w,
         .residual_block = step->other ? (ptrdiff_t)step->other->plane_bytes : 0,
         .output_block = (ptrdiff_t)step->target->plane_bytes,
-        .offsets = data->offsets,
-        .entries = data->entries,
         .epilogue = &data->epilogue,
     };
     int from, to;
-    ts_share(scope, unit_rows * panels, &from, &to);
-    for (int unit = from; unit < to; unit++) {
-        const int row = data->rows_first ? unit / panels : unit % unit_rows;
-        const int panel = data->rows_first ? unit % panels : unit / unit_rows;
-        run_unit(step, scope, data, &tile, row, panel);
+    ts_share(scope, units * panels, &from, &to);
+    for (int index = from; index < to; index++) {
+        const row_unit unit = unit_at(data, data->rows_first ? index / panels : index % units, scope->count, height);
+        run_unit(step, scope, data, &tile, &unit, data->rows_first ? index % panels : index / units);
     }
 }

@@ -46,11 +46,32 @@ static void read_f32_row(const ts_tensor *target, const float *image, uint8_t *o
     }
 }
 
+/* Packed rows of bytes keep the caller's order: one pass, all channels of a pixel side by side. */
+static void read_packed_row(const ts_tensor_desc *d, const uint8_t *pixel, uint8_t *at, const uint8_t *table)
+{
+    const int channels = d->channels;
+    if (channels == 3)
+        for (int x = 0; x < d->width; x++, at += 3, pixel += 3) {
+            at[0] = table[pixel[0]];
+            at[1] = table[256 + pixel[1]];
+            at[2] = table[512 + pixel[2]];
+        }
+    else
+        for (int x = 0; x < d->width; x++, at += channels, pixel += channels)
+            for (int c = 0; c < channels; c++)
+                at[c] = table[256 * c + pixel[c]];
+}
+
 /* The table holds what normalisation and quantisation make of each of the 256 pixel values, exactly. */
 static void read_u8_row(const ts_tensor *target, const uint8_t *image, uint8_t *out, int y, const uint8_t *table)
 {
     const ts_tensor_desc *d = &target->desc;
     const size_t element = target->element_bytes;
+    if (d->packed && element == 1) {
+        const size_t row = (size_t)y * (size_t)d->width * (size_t)d->channels;
+        read_packed_row(d, image + row, out + (size_t)y * target->row_bytes, table);
+        return;
+    }
     for (int c = 0; c < d->channels; c++) {
         size_t step;
         uint8_t *at = channel_row(target, out, c, y, &step);
