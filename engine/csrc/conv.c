@@ -213,6 +213,8 @@ static void build_epilogue(ts_epilogue *epilogue, const ts_conv_desc *desc, cons
         epilogue->residual_dtype = residual->desc.dtype;
         epilogue->residual_zero = residual->desc.zero;
     }
+    epilogue->plain = epilogue->out_dtype == TS_U8 && epilogue->out_zero == 0 && epilogue->low == 0 &&
+                      epilogue->high == 255 && epilogue->residual_dtype == TS_U8 && epilogue->residual_zero == 0;
 }
 
 static int check_geometry(ts_program *program, const ts_conv_desc *d, const ts_tensor *source, const ts_tensor *target,

@@ -36,6 +36,7 @@ typedef struct {
     ts_dtype residual_dtype;
     int32_t residual_zero;     /* zero point of a u8 residual */
     float residual_scale;      /* residual scale over output scale (1 for floating-point outputs' own units) */
+    int plain;                 /* u8 output and residual with zero points 0 and no clamp beyond u8: the common case */
 } ts_epilogue;
 
 typedef struct {
