@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from engine.errors import BackendUnavailableError, InputError, ModelError
 from engine.normalisation import Normalisation
+from engine.profile import LayerCost
 
 Backend = Literal["auto", "cpu", "onnxruntime", "ascend"]
 Precision = Literal["auto", "int8", "bf16", "fp32"]
@@ -65,7 +66,11 @@ class LayerTiming:
         kernel: what ran it, "" where there is only one way.
         milliseconds: wall time of the layer for the whole batch.
         macs: multiply-accumulates for the whole batch.
-        peak_share: achieved MAC/s over the measured register peak of the same precision and threads, 0 to 1.
+        peak_share: achieved MAC/s over the measured register peak of the same precision and threads. Above 1 where a
+            kernel leaves out multiplications by padding, which `macs` counts like everybody does.
+        layer_class: kernel and output size, such as "3x3 @28".
+        bytes_moved: least bytes that cross into the core for the whole batch: activations once, weights once.
+        working_set: bytes of one image's activations and all weights: what would have to fit a cache.
     """
 
     name: str
@@ -74,6 +79,26 @@ class LayerTiming:
     milliseconds: float
     macs: int
     peak_share: float
+    layer_class: str = ""
+    bytes_moved: int = 0
+    working_set: int = 0
+
+    @classmethod
+    def measured(
+        cls, name: str, op: str, kernel: str, seconds: float, batch: int, cost: LayerCost, peak: float
+    ) -> LayerTiming:
+        """From a measured time, what the layer costs on paper, and the peak in MAC/s."""
+        return cls(
+            name=name,
+            op=op,
+            kernel=kernel,
+            milliseconds=seconds * 1e3,
+            macs=cost.macs * batch,
+            peak_share=cost.macs * batch / seconds / peak if seconds > 0 else 0.0,
+            layer_class=cost.layer_class,
+            bytes_moved=cost.bytes_moved(batch),
+            working_set=cost.bytes_moved(1),
+        )
 
 
 class Session(ABC):

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ProgressDisplay() as display:
         model = open_configured_model(settings, display)
         sessions = {name: open_session(variant, settings) for name, variant in model.variants.items()}
-        pool = _images(arguments.images, max(_BATCHES) * _ROTATION)
+        pool = load_images(arguments.images, max(_BATCHES) * _ROTATION)
         rows = []
         for batch in _BATCHES:
             rows += _measure(sessions, pool, batch, arguments.rounds, display)
@@ -70,7 +70,7 @@ def _at_least_one(text: str) -> int:
     return value
 
 
-def _images(folder: Path | None, count: int) -> npt.NDArray[np.uint8]:
+def load_images(folder: Path | None, count: int) -> npt.NDArray[np.uint8]:
     """`count` different images, uint8 [count, 224, 224, 3]."""
     if folder is None:
         # Smooth noise: random, but with neighbouring pixels alike, as in photos.

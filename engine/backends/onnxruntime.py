@@ -14,10 +14,10 @@ import onnxruntime
 
 from engine.errors import InputError, ModelError
 from engine.graph.ir import Graph
-from engine.graph.macs import count_macs
 from engine.graph.reader import read_model
 from engine.normalisation import Normalisation
 from engine.peak import measure_peak
+from engine.profile import LayerCost, layer_costs
 from engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
 
 
@@ -72,15 +72,13 @@ class OnnxRuntimeSession(Session):
             raise InputError(f"profile needs at least one run, not {runs}.")
         batch = self._prepare(x)
         graph = read_model(self._path)
-        macs = count_macs(graph)
+        costs = layer_costs(graph)
         peak = measure_peak("int8" if self._quantised else "fp32", self._threads)
         rows = []
         for fused_name, op, times in _profile_nodes(self._path, self._threads, batch, self._input.name, runs):
-            seconds = median(times) / 1e6
             name = _origin(graph, fused_name)
-            count = macs.get(name, 0) * x.shape[0]
-            share = count / seconds / peak if seconds > 0 else 0.0
-            rows.append(LayerTiming(name, op, "onnxruntime", seconds * 1e3, count, share))
+            cost = costs.get(name, LayerCost(op, 0, 0, 0))
+            rows.append(LayerTiming.measured(name, op, "onnxruntime", median(times) / 1e6, x.shape[0], cost, peak))
         return rows
 
     def close(self) -> None:
@@ -121,7 +119,7 @@ def _inspect(path: Path) -> tuple[int, bool]:
     except ModelError:
         return 0, False
     quantised = any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes)
-    return sum(count_macs(graph).values()), quantised
+    return sum(cost.macs for cost in layer_costs(graph).values()), quantised
 
 
 def _origin(graph: Graph, fused_name: str) -> str:

@@ -210,7 +210,7 @@ class _Planner:
     def _channel_affine(
         self, node: Node, value: str, factor: npt.NDArray[np.float64], shift: npt.NDArray[np.float64]
     ) -> None:
-        """value * factor + shift per channel: a 1x1 convolution of every channel with itself."""
+        """Scales and shifts each channel: a 1x1 convolution of every channel with itself."""
         weights = self._graph.add_constant(f"{node.name}.scale", factor.astype(np.float32).reshape(-1, 1, 1, 1))
         bias = self._graph.add_constant(f"{node.name}.shift", shift.astype(np.float32))
         attrs = {

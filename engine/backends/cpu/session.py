@@ -22,6 +22,7 @@ from engine.graph.passes import lower
 from engine.graph.reader import read_model
 from engine.normalisation import Normalisation
 from engine.peak import measure_peak
+from engine.profile import LayerCost, layer_costs
 from engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
 
 # Images that one pass holds per thread: the service's largest batch.
@@ -46,6 +47,7 @@ class CpuSession(Session):
         self._precision = "int8" if quantised else "bf16" if precision == "bf16" else "fp32"
         self._normalisation = Normalisation.from_metadata(graph.metadata)
         self._input, self._output = _specs(graph)
+        self._costs = layer_costs(graph)
         self._plan = _placed_plan(graph, "bf16" if precision == "bf16" else "fp32", self._normalisation)
         self._program: _native.Program | None = build_program(self._plan, threads)
         _drop_weights(self._plan)
@@ -94,9 +96,8 @@ class CpuSession(Session):
         rows = []
         for index, (step, (_, kernel)) in enumerate(zip(self._plan.steps, self._program.steps(), strict=True)):
             seconds = median(times[index] for times in samples) / 1e9
-            macs = step.macs * x.shape[0]
-            share = macs / seconds / peak if seconds > 0 else 0.0
-            rows.append(LayerTiming(step.name, step.op, kernel, seconds * 1e3, macs, share))
+            cost = self._costs.get(step.name, LayerCost(step.op, 0, 0, 0))
+            rows.append(LayerTiming.measured(step.name, step.op, kernel, seconds, x.shape[0], cost, peak))
         return rows
 
     def close(self) -> None:

@@ -1,0 +1,145 @@
+"""Time every layer of each variant, against what the machine could do."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import engine
+from app.commands.bench import cpu_name, load_images
+from app.commands.flags import MODEL_SETTINGS, add_settings_flags, settings_from
+from app.commands.progress import ProgressDisplay
+from app.loading import open_configured_model, open_session
+
+_WIDTH = 140
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of one variant that the reference article quotes."""
+
+    milliseconds: float
+    milliseconds_3x3: float
+    macs: int
+    bytes_moved: int
+    utilisation: float
+    utilisation_3x3: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's arguments."""
+    parser.add_argument("--batch", type=int, choices=range(1, 17), default=16, metavar="N", help="images (default 16)")
+    parser.add_argument("--runs", type=int, choices=range(1, 1001), default=15, metavar="N", help="runs (default 15)")
+    parser.add_argument("--images", type=Path, help="folder of photos to run (default: generated images)")
+    parser.add_argument("--variant", help="only this variant (default: all, side by side)")
+    add_settings_flags(parser, (*MODEL_SETTINGS, "threads"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a table per variant and the summary."""
+    settings = settings_from(arguments)
+    console = Console(width=_WIDTH)
+    summaries: dict[str, Summary] = {}
+    with ProgressDisplay() as display:
+        model = open_configured_model(settings, display)
+        images = load_images(arguments.images, arguments.batch)
+        for name, variant in model.variants.items():
+            if arguments.variant not in (None, name):
+                continue
+            display(f"profiling {name}", 0.0)
+            with open_session(variant, settings) as session:
+                info = session.describe()
+                rows = session.profile(images, runs=arguments.runs)
+                summaries[name] = _summarise(rows)
+            console.print(f"\n{name}: {info.backend}, {info.precision}, {info.isa}", highlight=False)
+            console.print(_layers(rows))
+    threads = info.threads
+    console.print(f"\n{model.name} on {cpu_name()}, {threads} threads, batch {arguments.batch}", highlight=False)
+    console.print(_comparison(summaries, arguments.batch))
+    return 0
+
+
+def _summarise(rows: list[engine.LayerTiming]) -> Summary:
+    small = [row for row in rows if row.layer_class.startswith("3x3")]
+    return Summary(
+        milliseconds=sum(row.milliseconds for row in rows),
+        milliseconds_3x3=sum(row.milliseconds for row in small),
+        macs=sum(row.macs for row in rows),
+        bytes_moved=sum(row.bytes_moved for row in rows),
+        utilisation=_share_of_peak(rows),
+        utilisation_3x3=_share_of_peak(small),
+    )
+
+
+def _share_of_peak(rows: list[engine.LayerTiming]) -> float:
+    """MAC/s of all rows together over the peak: the mean of their shares, weighted by time."""
+    total = sum(row.milliseconds for row in rows)
+    return sum(row.peak_share * row.milliseconds for row in rows) / total if total else 0.0
+
+
+def _layers(rows: list[engine.LayerTiming]) -> Table:
+    caches = cache_sizes()
+    table = Table(box=box.MARKDOWN)
+    for heading in ("layer", "class", "kernel"):
+        table.add_column(heading)
+    for heading in ("ms", "MMAC", "of peak", "kB moved", "working set"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row.name,
+            row.layer_class,
+            row.kernel,
+            f"{row.milliseconds:.3f}",
+            f"{row.macs / 1e6:.0f}" if row.macs else "",
+            f"{row.peak_share:.0%}" if row.macs else "",
+            f"{row.bytes_moved / 1e3:.0f}" if row.bytes_moved else "",
+            f"{row.working_set / 1e3:.0f} kB, {_fits(row.working_set, caches)}" if row.working_set else "",
+        )
+    return table
+
+
+def _comparison(summaries: dict[str, Summary], batch: int) -> Table:
+    every = list(summaries.values())
+    both = len(every) == 2
+    table = Table(box=box.MARKDOWN)
+    table.add_column("")
+    for name in (*summaries, *(["ratio"] if both else [])):
+        table.add_column(name, justify="right")
+
+    def add(title: str, cells: list[str], ratio: float | None = None) -> None:
+        table.add_row(title, *cells, *([f"{ratio:.2f}x" if ratio else ""] if both else []))
+
+    def ratio(values: list[float]) -> float | None:
+        return values[0] / values[1] if both and values[1] else None
+
+    times, times_3x3 = [s.milliseconds for s in every], [s.milliseconds_3x3 for s in every]
+    add("latency of the batch, ms", [f"{time:.2f}" for time in times], ratio(times))
+    add("all 3x3 convolutions, ms", [f"{time:.2f}" for time in times_3x3], ratio(times_3x3))
+    add("images/s", [f"{batch / time * 1e3:.1f}" for time in times])
+    add("compute utilisation", [f"{s.utilisation:.1%}" for s in every])
+    add("utilisation of the 3x3 convolutions", [f"{s.utilisation_3x3:.1%}" for s in every])
+    add("on-chip reuse, MAC per byte moved", [f"{s.macs / max(1, s.bytes_moved):.0f}" for s in every])
+    return table
+
+
+def cache_sizes(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> dict[str, int]:
+    """Bytes of the data caches by name ("L1", "L2", "L3"), from sysfs; empty where the kernel does not say."""
+    sizes = {}
+    for entry in sorted(root.glob("index*")):
+        try:
+            kind, level = (entry / "type").read_text().strip(), (entry / "level").read_text().strip()
+            size = (entry / "size").read_text().strip()
+            if kind in ("Data", "Unified"):
+                sizes[f"L{level}"] = int(size.rstrip("KM")) * (1 << 20 if size.endswith("M") else 1 << 10)
+        except (OSError, ValueError):
+            continue
+    return sizes
+
+
+def _fits(size: int, caches: dict[str, int]) -> str:
+    return next((name for name, capacity in sorted(caches.items()) if size <= capacity), "memory")
