@@ -1,11 +1,15 @@
 /* Maximum, average and global average pooling on blocked tensors. */
 #include "lanes.h"
+#include "pool_kernels.h"
 
 #include <stdlib.h>
 
 typedef struct {
     ts_pool_desc desc;
+    const ts_max_kernel *maximum; /* null: averages, and maxima that change scale or type */
 } pool_data;
+
+enum { MAX_TAPS = 256 };
 
 /* The taps of one output coordinate that lie inside the input. */
 typedef struct {
@@ -21,22 +25,6 @@ static window clip_window(int output, int stride, int pad, int kernel, int dilat
     while (w.to > w.from && w.start + (w.to - 1) * dilation >= size)
         w.to--;
     return w;
-}
-
-/* Bytes compare like the values they stand for, whatever scale and zero point, so no conversion is needed. */
-static void max_u8(const uint8_t *image, const ts_tensor *source, const ts_pool_desc *d, window rows, window columns,
-                   uint8_t *target)
-{
-    uint8_t best[TS_LANES] = {0};
-    for (int i = rows.from; i < rows.to; i++) {
-        const uint8_t *row = image + (ptrdiff_t)(rows.start + i * d->dilation_h) * (ptrdiff_t)source->row_bytes;
-        for (int j = columns.from; j < columns.to; j++) {
-            const uint8_t *x = row + (ptrdiff_t)(columns.start + j * d->dilation_w) * TS_LANES;
-            for (int lane = 0; lane < TS_LANES; lane++)
-                best[lane] = x[lane] > best[lane] ? x[lane] : best[lane];
-        }
-    }
-    memcpy(target, best, sizeof best);
 }
 
 static void reduce_lanes(const uint8_t *image, const ts_step *step, window rows, window columns, int divisor,
@@ -74,12 +62,56 @@ static int divisor_of(const ts_pool_desc *d, const ts_tensor *source, window row
     return height * width;
 }
 
-static void pool_run(const ts_step *step, const ts_scope *scope)
+/* Offsets of the taps of a window from its first pixel, and how many there are. */
+static int list_taps(const ts_pool_desc *d, const ts_tensor *source, window rows, window columns, int32_t *taps)
+{
+    int count = 0;
+    for (int i = rows.from; i < rows.to; i++)
+        for (int j = columns.from; j < columns.to; j++)
+            taps[count++] = (int32_t)(i * d->dilation_h * (ptrdiff_t)source->row_bytes +
+                                      j * d->dilation_w * (ptrdiff_t)source->pixel_bytes);
+    return count;
+}
+
+/* One output row. Neighbouring pixels whose windows have the same taps go to the kernel together. */
+static void max_row(const uint8_t *plane, const ts_step *step, window rows, uint8_t *out)
+{
+    const pool_data *data = step->data;
+    const ts_pool_desc *d = &data->desc;
+    const ts_tensor *source = step->source, *target = step->target;
+    int32_t taps[MAX_TAPS];
+    for (int x = 0; x < target->desc.width;) {
+        const window columns = clip_window(x, d->stride_w, d->pad_left, d->kernel_w, d->dilation_w, source->desc.width);
+        int end = x + 1;
+        for (; end < target->desc.width; end++) {
+            const window next = clip_window(end, d->stride_w, d->pad_left, d->kernel_w, d->dilation_w, source->desc.width);
+            if (next.from != columns.from || next.to != columns.to)
+                break;
+        }
+        const int count = list_taps(d, source, rows, columns, taps);
+        const uint8_t *first = plane + rows.start * (ptrdiff_t)source->row_bytes + columns.start * (ptrdiff_t)source->pixel_bytes;
+        data->maximum->run(first, d->stride_w * (ptrdiff_t)source->pixel_bytes, taps, count,
+                           out + (size_t)x * target->pixel_bytes, end - x);
+        x = end;
+    }
+}
+
+static void reduce_row(const uint8_t *plane, const ts_step *step, window rows, uint8_t *out)
 {
     const ts_pool_desc *d = &((const pool_data *)step->data)->desc;
+    for (int x = 0; x < step->target->desc.width; x++, out += step->target->pixel_bytes) {
+        const window columns =
+            clip_window(x, d->stride_w, d->pad_left, d->kernel_w, d->dilation_w, step->source->desc.width);
+        reduce_lanes(plane, step, rows, columns, divisor_of(d, step->source, rows, columns), out);
+    }
+}
+
+static void pool_run(const ts_step *step, const ts_scope *scope)
+{
+    const pool_data *data = step->data;
+    const ts_pool_desc *d = &data->desc;
     const ts_tensor *source = step->source, *target = step->target;
     const int height = target->desc.height, planes = target->blocks;
-    const int plain_max = !d->average && source->desc.dtype == TS_U8 && target->desc.dtype == TS_U8;
     int from, to;
     ts_share(scope, scope->count * planes * height, &from, &to);
     for (int unit = from; unit < to; unit++) {
@@ -87,14 +119,24 @@ static void pool_run(const ts_step *step, const ts_scope *scope)
         const uint8_t *in = ts_pixels(source, scope, image) + (size_t)plane * source->plane_bytes;
         uint8_t *out = ts_pixels(target, scope, image) + (size_t)plane * target->plane_bytes + (size_t)y * target->row_bytes;
         const window rows = clip_window(y, d->stride_h, d->pad_top, d->kernel_h, d->dilation_h, source->desc.height);
-        for (int x = 0; x < target->desc.width; x++, out += target->pixel_bytes) {
-            const window columns = clip_window(x, d->stride_w, d->pad_left, d->kernel_w, d->dilation_w, source->desc.width);
-            if (plain_max)
-                max_u8(in, source, d, rows, columns, out);
-            else
-                reduce_lanes(in, step, rows, columns, divisor_of(d, source, rows, columns), out);
-        }
+        (data->maximum ? max_row : reduce_row)(in, step, rows, out);
     }
+}
+
+/* Every window must hold at least one pixel of the input: the maximum of nothing has no value. */
+static int windows_hold_pixels(const ts_pool_desc *d, const ts_tensor *source, const ts_tensor *target)
+{
+    for (int y = 0; y < target->desc.height; y++) {
+        const window rows = clip_window(y, d->stride_h, d->pad_top, d->kernel_h, d->dilation_h, source->desc.height);
+        if (rows.from >= rows.to)
+            return 0;
+    }
+    for (int x = 0; x < target->desc.width; x++) {
+        const window columns = clip_window(x, d->stride_w, d->pad_left, d->kernel_w, d->dilation_w, source->desc.width);
+        if (columns.from >= columns.to)
+            return 0;
+    }
+    return 1;
 }
 
 int ts_program_pool(ts_program *program, const ts_pool_desc *desc)
@@ -110,12 +152,17 @@ int ts_program_pool(ts_program *program, const ts_pool_desc *desc)
     if (!desc->average && source->desc.dtype == TS_U8 && target->desc.dtype == TS_U8 &&
         (desc->scale != 1.0f || source->desc.zero != target->desc.zero))
         return ts_fail(program, "maximum pooling of u8 keeps its scale and zero point");
-    pool_data *data = malloc(sizeof *data);
+    if (!windows_hold_pixels(desc, source, target))
+        return ts_fail(program, "a pooling window lies wholly in padding");
+    pool_data *data = calloc(1, sizeof *data);
     if (!data)
         return ts_fail(program, "out of memory for a pooling step");
     data->desc = *desc;
+    if (!desc->average && source->desc.dtype == target->desc.dtype && desc->kernel_h * desc->kernel_w <= MAX_TAPS)
+        data->maximum = ts_find_max_kernel(source->desc.dtype, program->features);
     return ts_append(program, (ts_step){.run = pool_run, .free = free, .data = data, .source = source, .target = target,
-                                        .kind = desc->average ? "average_pool" : "max_pool", .kernel = ""});
+                                        .kind = desc->average ? "average_pool" : "max_pool",
+                                        .kernel = data->maximum ? data->maximum->name : ""});
 }
 
 /* u8 planes are summed exactly, as integers. */

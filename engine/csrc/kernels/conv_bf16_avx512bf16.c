@@ -27,7 +27,11 @@ TS_INLINE __m512 to_float(acc_t acc, __m512 scale)
     return acc;
 }
 
-#include "to_bf16_avx512.inc"
+TS_INLINE __m256i to_bf16(__m512 value)
+{
+    return (__m256i)_mm512_cvtneps_pbh(value);
+}
+
 #include "tile_avx512.inc"
 
 #define CHANNEL_BYTES 2
