@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": "serve a model over HTTP",
     "classify": "label image files on this machine, without a server",
     "bench": "compare the variants' speed, paired",
+    "profile": "time every layer of each variant",
     "models": "list models, or build one ahead of the first start",
 }
 

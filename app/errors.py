@@ -10,6 +10,7 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
         ├── MalformedMultipartError         400 malformed_multipart
         ├── NoFilesError                    400 no_files
         ├── UnknownVariantError             400 unknown_variant
+        ├── InvalidHttpError                400 invalid_http
         ├── ClientDisconnectedError         400 client_disconnected
         ├── NotFoundError                   404 not_found
         ├── MethodNotAllowedError           405 method_not_allowed
@@ -108,6 +109,13 @@ class UnknownVariantError(RequestError):
 
     status = 400
     code = "unknown_variant"
+
+
+class InvalidHttpError(RequestError):
+    """What arrived is not HTTP, or its headers are beyond measure."""
+
+    status = 400
+    code = "invalid_http"
 
 
 class ClientDisconnectedError(RequestError):

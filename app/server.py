@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from app.api.context import InFlight
 from app.errors import StartupError
+from app.http_protocol import HttpProtocol
 from app.scheduling.scheduler import ENGINE_THREAD
 from app.service import LOADING_THREAD, Phase, Service
 
@@ -69,7 +70,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",  # bounds the size of headers, whatever else is installed
+                http=HttpProtocol,  # bounds the size of headers, whatever else is installed
                 lifespan="on",
                 log_config=None,
                 access_log=False,
