@@ -92,6 +92,8 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # Its threads spin for the next piece of work; without this also after a run, on cores that the other variant needs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 

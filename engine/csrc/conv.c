@@ -1,7 +1,6 @@
 /* Convolution steps: packing at build time, the loops around the micro-kernels at run time. */
 #include "half.h"
 #include "kernels.h"
-#include "memory.h"
 #include "step.h"
 
 #include <math.h>
@@ -16,7 +15,7 @@ typedef struct {
     size_t group_bytes; /* bytes between the input channels of neighbouring groups */
     int32_t *offsets;
     int entries;
-    uint8_t *weights;
+    uint8_t *weights; /* in the program's region */
     size_t panel_bytes;
     float *scale;
     void *bias;
@@ -35,7 +34,6 @@ static void conv_free(void *pointer)
     if (!data)
         return;
     free(data->offsets);
-    ts_pages_free(data->weights, (size_t)data->groups * (size_t)data->panels * data->panel_bytes);
     free(data->scale);
     free(data->bias);
     free(data);
@@ -116,13 +114,15 @@ static size_t packed_bytes(const ts_kernel *kernel)
     return kernel->dtype == TS_F32 ? 4 : kernel->dtype == TS_BF16 || kernel->packing == TS_PACK_S16 ? 2 : 1;
 }
 
-static int pack_weights(conv_data *data, const reduction *order, const ts_conv_desc *desc, int outputs, int filter)
+static int pack_weights(ts_program *program, conv_data *data, const reduction *order, const ts_conv_desc *desc, int outputs, int filter)
 {
     const int blocks = data->kernel->blocks;
     const int dword = 4 / (data->kernel->dtype == TS_F32 ? 4 : data->kernel->dtype == TS_BF16 ? 2 : 1);
     const int width = blocks * TS_LANES; /* output channels of a panel */
     data->panel_bytes = (size_t)order->count * (size_t)width * packed_bytes(data->kernel);
-    data->weights = ts_pages_new((size_t)data->groups * (size_t)data->panels * data->panel_bytes);
+    const size_t bytes = (size_t)data->groups * (size_t)data->panels * data->panel_bytes;
+    program->weight_bytes += bytes;
+    data->weights = ts_region_take(&program->weights, bytes);
     if (!data->weights)
         return -1;
     for (int group = 0; group < data->groups; group++)
@@ -273,7 +273,7 @@ int ts_program_conv(ts_program *program, const ts_conv_desc *desc)
     data->group_bytes = source->desc.packed ? 0 : source->plane_bytes * (size_t)(source->blocks / desc->groups);
     build_epilogue(&data->epilogue, desc, target, residual);
     int failed = build_parameters(program, data, desc, source, target->desc.channels, outputs, filter);
-    if (!failed && (build_reduction(data, &order, desc, source) || pack_weights(data, &order, desc, outputs, filter)))
+    if (!failed && (build_reduction(data, &order, desc, source) || pack_weights(program, data, &order, desc, outputs, filter)))
         failed = ts_fail(program, "out of memory for the weights of a convolution");
     free(order.source);
     if (failed) {
@@ -287,7 +287,6 @@ int ts_program_conv(ts_program *program, const ts_conv_desc *desc)
     data->row_entries = data->entries / desc->kernel_h;
     data->row_weight_bytes = data->panel_bytes / (size_t)desc->kernel_h;
     data->rows_first = (size_t)data->panels * data->panel_bytes <= 24 * 1024;
-    program->weight_bytes += (size_t)data->groups * (size_t)data->panels * data->panel_bytes;
     return ts_append(program, (ts_step){.run = conv_run, .free = conv_free, .data = data, .kind = "conv",
                                         .kernel = data->kernel->name, .source = source, .other = residual,
                                         .target = target});

@@ -118,6 +118,7 @@ void ts_program_free(ts_program *program)
     for (int i = 0; i < program->tensor_count; i++)
         free(program->tensors[i]);
     ts_pages_free(program->arenas, program->arenas_bytes);
+    ts_region_free(program->weights);
     pthread_mutex_destroy(program->lock);
     free(program->lock);
     free(program->steps);

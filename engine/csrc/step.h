@@ -2,6 +2,7 @@
 #ifndef TS_STEP_H
 #define TS_STEP_H
 
+#include "memory.h"
 #include "pool.h"
 #include "program.h"
 
@@ -51,6 +52,7 @@ struct ts_program {
     int segment_count;
     uint8_t *arenas; /* one for each thread */
     size_t arena_bytes, arenas_bytes, weight_bytes;
+    ts_region *weights; /* packed weights of all steps, in running order */
     void *lock;
 };
 

@@ -18,7 +18,9 @@ TS_INLINE acc_t init(const void *bias, size_t channel)
 TS_INLINE x_t load_column(const ts_tile *t, const uint8_t *entry, const int m, const int M)
 {
     (void)M;
-    return vld1_f32((const float *)(const void *)(entry + m * t->pixel_step));
+    x_t x = vld1_f32((const float *)(const void *)(entry + m * t->pixel_step));
+    __asm__("" : "+w"(x)); /* one load of two floats: the compiler would rather make two and then spill sums */
+    return x;
 }
 
 TS_INLINE acc_t dot(acc_t acc, const char *weights, x_t x, const int dword)
