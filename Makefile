@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find engine/csrc -type f)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve test bench lint types native-test native-sanitize python-test format clean
+.PHONY: serve test bench bench-kernels peers lint types native-test native-sanitize python-test format clean
 
 serve: $(VENV)/installed
 	$(BIN)/tessera serve
@@ -16,6 +16,16 @@ test: lint types native-test python-test
 
 bench: $(VENV)/installed
 	$(BIN)/tessera bench
+
+# Every micro-kernel of the table on ResNet-50's layer classes.
+bench-kernels: $(VENV)/test-installed
+	$(call native,plain,)
+	build/native-plain/benchmarks/bench_kernels
+
+# Against ONNX Runtime and OpenVINO; installs them and quantises their models on first use.
+peers: $(VENV)/installed
+	$(PIP) --editable '.[peers]'
+	$(BIN)/python -m benchmarks.peers $(PEERS)
 
 lint: $(VENV)/test-installed
 	$(BIN)/ruff check .

@@ -10,14 +10,17 @@ enum { CHAINS = 12 };
 static float run(int64_t iterations)
 {
     __m256i acc[CHAINS];
+    __m256i x = _mm256_set1_epi16(1);
     const __m256i w = _mm256_set1_epi16((short)(iterations & 1));
     UNROLL_CHAINS
     for (int c = 0; c < CHAINS; c++)
         acc[c] = _mm256_set1_epi32(c);
     for (int64_t i = 0; i < iterations; i++) {
         UNROLL_CHAINS
-        for (int c = 0; c < CHAINS; c++)
-            acc[c] = _mm256_add_epi32(acc[c], _mm256_madd_epi16(acc[c], w));
+        for (int c = 0; c < CHAINS; c++) {
+            __asm__ volatile("" : "+x"(x)); /* or the same product would be computed once for all chains */
+            acc[c] = _mm256_add_epi32(acc[c], _mm256_madd_epi16(x, w));
+        }
     }
     __m256i total = acc[0];
     UNROLL_CHAINS

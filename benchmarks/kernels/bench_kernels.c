@@ -1,0 +1,187 @@
+/*
+ * Every row of the kernel table that this CPU can run, on the layer classes of ResNet-50: GMAC/s, MAC per cycle, and
+ * share of the register peak measured in the same run. Operands lie in L1 or L2, so this shows the micro-kernel alone;
+ * `tessera profile` shows whole layers.
+ *
+ *     make bench-kernels
+ */
+#define _POSIX_C_SOURCE 200809L
+#include "kernels.h"
+#include "peak.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+typedef struct {
+    const char *name;
+    int width;     /* output pixels of a row */
+    int reduction; /* input channels times taps */
+    int stride;
+    int joined;    /* two rows of 7 in one tile */
+} layer_class;
+
+static const layer_class classes[] = {
+    {"1x1 @56, K 64", 56, 64, 1, 0},     {"1x1 @56, K 256", 56, 256, 1, 0},   {"3x3 @56, K 576", 56, 576, 1, 0},
+    {"1x1 @28, K 512", 28, 512, 1, 0},   {"3x3 @28, K 1152", 28, 1152, 1, 0}, {"3x3 /2 @28, K 1152", 28, 1152, 2, 0},
+    {"1x1 @14, K 1024", 14, 1024, 1, 0}, {"3x3 @14, K 2304", 14, 2304, 1, 0}, {"1x1 @7, K 2048", 7, 2048, 1, 1},
+    {"3x3 @7, K 4608", 7, 4608, 1, 1},   {"fc, K 2048", 1, 2048, 1, 0},
+};
+
+enum { ROUNDS = 15, ROUND_NS = 4000000 };
+
+static double now_ns(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return 1e9 * (double)time.tv_sec + (double)time.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Cycles a nanosecond, from a chain of additions that takes one cycle each. */
+static double clock_rate(void)
+{
+    enum { ADDS = 20000000 };
+    double best = 0;
+    for (int round = 0; round < 5; round++) {
+        uint64_t x = (uint64_t)round;
+        const double start = now_ns();
+        for (int i = 0; i < ADDS; i++) {
+            x += 3;
+            __asm__ volatile("" : "+r"(x));
+        }
+        const double rate = ADDS / (now_ns() - start);
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
+typedef struct {
+    uint8_t *input, *output, *weights;
+    float *parameters;
+    int32_t *offsets;
+    ts_epilogue epilogue;
+    ts_tile tile;
+} setup;
+
+static void *zeroed(size_t bytes)
+{
+    const size_t size = (bytes + 4095) / 4096 * 4096 + 4096;
+    void *memory = aligned_alloc(64, size);
+    if (!memory)
+        exit(1);
+    return memset(memory, 0, size);
+}
+
+/* All pixels of a row side by side in one plane for each 16 bytes of reduction, as in NC1HWC0. */
+static setup prepare(const ts_kernel *kernel, const layer_class *class)
+{
+    const int element = kernel->dtype == TS_U8 ? 1 : kernel->dtype == TS_BF16 ? 2 : 4;
+    const int pixel = TS_LANES * element, per_entry = TS_STEP_BYTES / element;
+    const int runs = (class->reduction + TS_LANES - 1) / TS_LANES, entries = runs * (TS_LANES / per_entry);
+    const size_t plane = (size_t)(2 * class->width + 32) * (size_t)pixel * (size_t)class->stride;
+    setup s = {0};
+    s.input = zeroed(plane * (size_t)runs);
+    s.output = zeroed((size_t)(64 * 2 * TS_LANES * 4) * TS_MAX_BLOCKS);
+    s.weights = zeroed((size_t)entries * 2 * (size_t)kernel->blocks * 64 * 2 + 4096);
+    s.parameters = zeroed(2 * TS_MAX_BLOCKS * TS_LANES * sizeof(float));
+    s.offsets = zeroed((size_t)entries * sizeof(int32_t));
+    for (int e = 0; e < entries; e++)
+        s.offsets[e] = (int32_t)((size_t)(e / (TS_LANES / per_entry)) * plane) + e % (TS_LANES / per_entry) * TS_STEP_BYTES;
+    s.epilogue = (ts_epilogue){.scale = kernel->dtype == TS_U8 ? s.parameters : NULL, .bias = s.parameters + 64,
+                               .out_dtype = kernel->dtype, .high = 255, .float_low = -INFINITY,
+                               .float_high = INFINITY, .plain = kernel->dtype == TS_U8};
+    const size_t row = (size_t)class->width * (size_t)pixel;
+    s.tile = (ts_tile){.input = {s.input, s.input + row * (size_t)class->stride}, .output = {s.output, s.output + row},
+                       .blocks = kernel->blocks, .pixel_step = (ptrdiff_t)pixel * class->stride,
+                       .output_block = 64 * 2 * TS_LANES * element, .offsets = s.offsets, .entries = entries,
+                       .weights = s.weights};
+    return s;
+}
+
+static void release(setup *s)
+{
+    free(s->input);
+    free(s->output);
+    free(s->weights);
+    free(s->parameters);
+    free(s->offsets);
+}
+
+/* One row of output pixels, as the driver in conv.c cuts it. Returns the pixels done. */
+static int run_row(const ts_kernel *kernel, const layer_class *class, const setup *s)
+{
+    int capacity;
+    ts_tile tile = s->tile;
+    tile.epilogue = &s->epilogue;
+    if (class->joined) {
+        const ts_tile_fn function = kernel->select(14, tile.pixel_step, 7, &capacity);
+        if (function) {
+            tile.pixels = 14;
+            tile.split = 7;
+            function(&tile);
+            return 14;
+        }
+    }
+    for (int left = class->width; left > 0; left -= tile.pixels) {
+        const ts_tile_fn function = kernel->select(left, tile.pixel_step, 0, &capacity);
+        tile.pixels = tile.split = left < capacity ? left : capacity;
+        function(&tile);
+        tile.input[0] += tile.pixels * tile.pixel_step;
+    }
+    return class->width;
+}
+
+static double median_rate(const ts_kernel *kernel, const layer_class *class)
+{
+    setup s = prepare(kernel, class);
+    const double macs = (double)run_row(kernel, class, &s) * class->reduction * kernel->blocks * TS_LANES;
+    double rates[ROUNDS];
+    for (int round = 0; round < ROUNDS; round++) {
+        int repeats = 0;
+        const double start = now_ns();
+        double end = start;
+        for (; end - start < ROUND_NS; end = now_ns())
+            for (int i = 0; i < 8; i++, repeats++)
+                run_row(kernel, class, &s);
+        rates[round] = macs * repeats / (end - start);
+    }
+    release(&s);
+    qsort(rates, ROUNDS, sizeof *rates, by_value);
+    return rates[ROUNDS / 2];
+}
+
+/* The lowest level that has all of these features. */
+static const char *least_level(uint32_t features)
+{
+    const ts_isa_level *row = ts_isa_levels;
+    while (row[1].name && (features & ~row->features))
+        row++;
+    return row->name;
+}
+
+int main(void)
+{
+    const uint32_t features = ts_cpu_detect();
+    const double clock = clock_rate();
+    printf("clock %.2f GHz, level %s, median of %d rounds, one thread\n\n", clock, ts_cpu_level_name(features), ROUNDS);
+    printf("| kernel | layer class | GMAC/s | MAC/cycle | of peak |\n|---|---|---:|---:|---:|\n");
+    for (const ts_kernel *const *row = ts_kernels; *row; row++) {
+        if (((*row)->features & ~features) != 0)
+            continue;
+        const char *level = least_level((*row)->features);
+        const double peak = ts_measure_peak((*row)->dtype, 1, level) / 1e9;
+        for (size_t c = 0; c < sizeof classes / sizeof *classes; c++) {
+            const double rate = median_rate(*row, &classes[c]);
+            printf("| %s | %s | %.1f | %.1f | %.0f %% |\n", (*row)->name, classes[c].name, rate, rate / clock, 100 * rate / peak);
+        }
+    }
+    return 0;
+}
