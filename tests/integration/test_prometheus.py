@@ -1,0 +1,198 @@
+"""A real Prometheus scrapes a real server with the configuration of docker/."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests import imagefiles
+from tests.servers import REPOSITORY, ServerProcess
+
+DOCKER = REPOSITORY / "docker"
+DOCUMENT = REPOSITORY / "docs" / "metrics.md"
+LISTENING = re.compile(r'msg="Listening on".* address=(\S+)')
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("prometheus") is None or shutil.which("promtool") is None,
+    reason="the programs prometheus and promtool are not installed (Debian package: prometheus)",
+)
+
+
+class Prometheus:
+    """A running Prometheus on a free port of the loopback interface; stopped by `stop`."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        configuration = yaml.safe_load((DOCKER / "prometheus.yml").read_text())
+        (scrape,) = configuration["scrape_configs"]
+        (static,) = scrape["static_configs"]
+        static["targets"] = [target]
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+        for name in configuration["rule_files"]:
+            shutil.copy(DOCKER / name, folder / name)
+        self.process = subprocess.Popen(
+            [
+                "prometheus",
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                "--web.listen-address=127.0.0.1:0",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log: list[str] = []
+        self._listening = threading.Event()
+        self._url = ""
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """The `data` of an API answer."""
+        assert self._listening.wait(60), self.log[-20:]
+        answer = httpx.get(f"{self._url}/api/v1/{path}", params=parameters, timeout=30)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"]
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """Labels and value of every series of an instant query."""
+        return [(entry["metric"], float(entry["value"][1])) for entry in self.get("query", query=expression)["result"]]
+
+    def wait_for(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """The result of a query once it has one."""
+        give_up = time.monotonic() + 90
+        while time.monotonic() < give_up:
+            if found := self.query(expression):
+                return found
+            time.sleep(0.25)
+        raise AssertionError(f"{expression} stayed empty: {self.get('targets')}")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(10)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+    def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
+            if (found := LISTENING.search(line)) is not None:
+                self._url = f"http://{found[1]}"
+                self._listening.set()
+
+
+def post(server: ServerProcess, count: int) -> None:
+    picture = imagefiles.jpeg()
+    with server.client() as client:
+        for number in range(count):
+            headers = {"X-Model-Variant": ("baseline", "optimised")[number % 2]}
+            assert client.post("/v1/classify", content=picture, headers=headers).status_code == 200
+        assert client.post("/v1/classify", content=b"not an image").status_code == 415
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Prometheus after one scrape with some requests and another with more, so that rates exist."""
+    with ServerProcess() as server:
+        running = Prometheus(tmp_path_factory.mktemp("prometheus"), server.url.removeprefix("http://"))
+        try:
+            post(server, 4)
+            running.wait_for("sum(tessera_images_total) == 4")
+            post(server, 6)
+            running.wait_for("sum(tessera_images_total) == 10")
+            yield running
+        finally:
+            running.stop()
+        assert server.stop() == 0, server.describe()
+
+
+def documented_queries() -> list[str]:
+    """Every query of docs/metrics.md."""
+    section = DOCUMENT.read_text().partition("## Questions and queries")[2]
+    return [code for code in re.findall(r"`([^`]+)`", section) if "tessera_" in code]
+
+
+def test_the_server_is_a_target_that_is_up(prometheus: Prometheus) -> None:
+    assert [value for _, value in prometheus.query('up{job="tessera"}')] == [1.0]
+    (target,) = prometheus.get("targets")["activeTargets"]
+    assert target["lastError"] == ""
+    assert target["health"] == "up"
+
+
+def test_counters_and_histograms_arrive_by_variant(prometheus: Prometheus) -> None:
+    counted = prometheus.query('sum by (variant) (tessera_request_duration_seconds_count{outcome="ok"})')
+    assert {labels["variant"]: value for labels, value in counted} == {"baseline": 5.0, "optimised": 5.0}
+    images = prometheus.query("tessera_images_total")
+    assert {labels["variant"]: value for labels, value in images} == {"baseline": 5.0, "optimised": 5.0}
+    assert prometheus.query('sum(tessera_rejections_total{reason="unsupported_image"})')[0][1] == 2.0
+
+
+def test_the_latency_quantile_is_a_number_for_each_variant(prometheus: Prometheus) -> None:
+    quantiles = prometheus.query(
+        "histogram_quantile(0.99, sum by (le, variant)"
+        ' (rate(tessera_request_duration_seconds_bucket{outcome="ok"}[5m])))'
+    )
+    assert {labels["variant"] for labels, _ in quantiles} == {"baseline", "optimised"}
+    assert all(0 < value < 30 and math.isfinite(value) for _, value in quantiles), quantiles
+
+
+def test_there_are_queries_in_the_document() -> None:
+    assert len(documented_queries()) >= 5
+
+
+@pytest.mark.parametrize("query", documented_queries())
+def test_each_query_of_the_document_is_answered(prometheus: Prometheus, query: str) -> None:
+    found = prometheus.query(query)
+    if " > " not in query:  # a comparison is empty while all is well
+        assert found
+        assert all(math.isfinite(value) for _, value in found), found
+
+
+def test_the_alerts_are_loaded_healthy_and_silent(prometheus: Prometheus) -> None:
+    def evaluated() -> list[dict[str, Any]]:
+        return [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+
+    give_up = time.monotonic() + 60
+    while any(rule["health"] == "unknown" for rule in evaluated()) and time.monotonic() < give_up:
+        time.sleep(0.25)
+    assert {rule["name"]: (rule["health"], rule["state"]) for rule in evaluated()} == {
+        "TesseraDown": ("ok", "inactive"),
+        "TesseraRefusesRequests": ("ok", "inactive"),
+        "TesseraFails": ("ok", "inactive"),
+    }
+
+
+def test_promtool_finds_no_fault_in_the_committed_files() -> None:
+    check = subprocess.run(
+        ["promtool", "check", "config", str(DOCKER / "prometheus.yml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert check.returncode == 0, check.stdout + check.stderr
+
+
+def test_promtool_finds_no_fault_in_the_metrics(server: ServerProcess) -> None:
+    with server.client() as client:
+        text = client.get("/metrics").text
+    check = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert check.returncode == 0, check.stdout + check.stderr
