@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find engine/csrc -type f)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve test bench bench-kernels peers lint types native-test native-sanitize python-test format clean
+.PHONY: serve test bench bench-kernels tune peers lint types native-test native-sanitize python-test format clean
 
 serve: $(VENV)/installed
 	$(BIN)/tessera serve
@@ -21,6 +21,10 @@ bench: $(VENV)/installed
 bench-kernels: $(VENV)/test-installed
 	$(call native,plain,)
 	build/native-plain/benchmarks/bench_kernels
+
+tune: $(VENV)/test-installed
+	$(call native,plain,)
+	build/native-plain/benchmarks/bench_kernels --tune
 
 # Against ONNX Runtime and OpenVINO; installs them and quantises their models on first use.
 peers: $(VENV)/installed

@@ -4,6 +4,7 @@
  * `tessera profile` shows whole layers.
  *
  *     make bench-kernels
+ *     make tune            # the fastest tile of each family for each width, as lines of engine/csrc/tuning.def
  */
 #define _POSIX_C_SOURCE 200809L
 #include "kernels.h"
@@ -167,9 +168,48 @@ static const char *least_level(uint32_t features)
     return row->name;
 }
 
-int main(void)
+static int same_family(const ts_kernel *a, const ts_kernel *b)
+{
+    return a->dtype == b->dtype && a->features == b->features;
+}
+
+/* Prints a line for each width at which another tile beats the family's first by more than the noise. */
+static void tune_family(const ts_kernel *const *first)
+{
+    const double noise = 1.03;
+    for (size_t c = 0; c < sizeof classes / sizeof *classes; c++) {
+        const ts_kernel *best = *first;
+        double best_rate = noise * median_rate(*first, &classes[c]);
+        for (const ts_kernel *const *row = first + 1; *row; row++) {
+            const double rate = same_family(*first, *row) ? median_rate(*row, &classes[c]) : 0;
+            if (rate > best_rate) {
+                best = *row;
+                best_rate = rate;
+            }
+        }
+        if (best != *first)
+            printf("TS_TUNED(%d, %d, %s) /* %s */\n", classes[c].width, classes[c].width, best->name, classes[c].name);
+    }
+}
+
+static void tune(uint32_t features)
+{
+    for (const ts_kernel *const *row = ts_kernels; *row; row++) {
+        int first = ((*row)->features & ~features) == 0;
+        for (const ts_kernel *const *earlier = ts_kernels; earlier < row; earlier++)
+            first = first && !same_family(*earlier, *row);
+        if (first)
+            tune_family(row);
+    }
+}
+
+int main(int argc, char **argv)
 {
     const uint32_t features = ts_cpu_detect();
+    if (argc > 1 && strcmp(argv[1], "--tune") == 0) {
+        tune(features);
+        return 0;
+    }
     const double clock = clock_rate();
     printf("clock %.2f GHz, level %s, median of %d rounds, one thread\n\n", clock, ts_cpu_level_name(features), ROUNDS);
     printf("| kernel | layer class | GMAC/s | MAC/cycle | of peak |\n|---|---|---:|---:|---:|\n");

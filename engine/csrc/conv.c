@@ -259,7 +259,7 @@ int ts_program_conv(ts_program *program, const ts_conv_desc *desc)
     const int outputs = target->desc.channels / desc->groups;
     const int filter = source->desc.channels / desc->groups * desc->kernel_h * desc->kernel_w;
     reduction order = {0};
-    data->kernel = ts_find_kernel(source->desc.dtype, program->features);
+    data->kernel = ts_choose_kernel(source->desc.dtype, program->features, target->desc.width);
     data->stride_h = desc->stride_h;
     data->stride_w = desc->stride_w;
     data->kernel_h = desc->kernel_h;

@@ -16,6 +16,28 @@ const ts_kernel *ts_find_kernel(ts_dtype dtype, uint32_t features)
     return *row;
 }
 
+static const struct {
+    int first_width, last_width;
+    const ts_kernel *kernel;
+} tuned[] = {
+#define TS_TUNED(first, last, row) {first, last, &row},
+#include "tuning.def"
+#undef TS_TUNED
+    {0, 0, NULL},
+};
+
+const ts_kernel *ts_choose_kernel(ts_dtype dtype, uint32_t features, int width)
+{
+    const ts_kernel *first = ts_find_kernel(dtype, features);
+    for (int i = 0; tuned[i].kernel; i++) {
+        const ts_kernel *kernel = tuned[i].kernel;
+        const int family = kernel->dtype == dtype && kernel->features == first->features;
+        if (family && width >= tuned[i].first_width && width <= tuned[i].last_width)
+            return kernel;
+    }
+    return first;
+}
+
 #define TS_MAX_KERNEL(row) extern const ts_max_kernel row;
 #include "pools.def"
 #undef TS_MAX_KERNEL

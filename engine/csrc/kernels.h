@@ -15,4 +15,7 @@ extern const ts_kernel *const ts_kernels[];
 /* The preferred kernel of a dtype for these CPU features; never null (scalar rows need none). */
 const ts_kernel *ts_find_kernel(ts_dtype dtype, uint32_t features);
 
+/* The same family's row that tuning.def names for rows of `width` output pixels. */
+const ts_kernel *ts_choose_kernel(ts_dtype dtype, uint32_t features, int width);
+
 #endif
