@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from engine.errors import InputError, ModelError
 from engine.graph.ir import Graph
 from engine.graph.reader import read_model
 from engine.normalisation import Normalisation
+from engine.onnx_runtime import onnxruntime
 from engine.peak import measure_peak
 from engine.profile import LayerCost, layer_costs
 from engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from engine.errors import InputError, ModelError
+from engine.onnx_runtime import onnxruntime
 
 # Intermediate values of a large network are tens of megabytes per image; a few images at a time keep memory flat.
 _CHUNK = 4

@@ -15,7 +15,7 @@
 
 #include <immintrin.h>
 
-/* tests/native/test_emulated.c runs this file on any AVX-512 machine, with the tile instructions in plain C. */
+/* tests/native/test_tiles.c runs this file on any AVX-512 machine, with the tile instructions in plain C. */
 #ifdef TS_EMULATED
 #include "amx_emulated.h"
 #endif

@@ -8,7 +8,7 @@
 
 #include <immintrin.h>
 
-/* tests/native/test_emulated.c compiles this file for AVX-512VL, whose EVEX form has the same arithmetic. */
+/* tests/native/test_tiles.c compiles this file for AVX-512VL, whose EVEX form has the same arithmetic. */
 #ifdef TS_EMULATED
 #define DOT _mm256_dpbusd_epi32
 #else
