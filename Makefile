@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find engine/csrc -type f)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve test bench bench-kernels tune peers lint types native-test native-sanitize python-test format clean
+.PHONY: serve test bench bench-kernels tune peers lint types native-test native-aarch64 native-sanitize python-test format clean
 
 serve: $(VENV)/installed
 	$(BIN)/tessera serve
@@ -49,6 +49,11 @@ native-test: $(VENV)/test-installed
 	cd build/native-asan && $(CURDIR)/$(BIN)/ctest --output-on-failure
 	$(call native,tsan,thread)
 	cd build/native-tsan && tests/test_pool && tests/test_conv 30
+	$(MAKE) native-aarch64
+
+# The same tests for 64-bit Arm under qemu, where its cross compiler and qemu-user are installed; says so where not.
+native-aarch64: $(VENV)/test-installed
+	tests/native/run_aarch64.sh $(CURDIR)/$(BIN)
 
 define native
 	$(BIN)/cmake -S . -B build/native-$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DTESSERA_PYTHON=OFF \

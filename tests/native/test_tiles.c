@@ -1,0 +1,216 @@
+/*
+ * Single tiles of every u8 kernel against the scalar one, to the bit: random reductions, addresses, shapes and epilogues,
+ * further than convolutions would go. Kernels of instructions that this CPU lacks come in an emulated build.
+ */
+#include "check.h"
+#include "half.h"
+#include "kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+enum {
+    ENTRIES = 40,
+    REACH = 512,           /* of the reduction's offsets */
+    CHANNELS = 32,         /* the tile starts at a random multiple of 16 up to here */
+    GUARD = 64,            /* bytes around each run of the output that must stay as they are */
+    RUN_BYTES = TS_MAX_PIXELS * TS_LANES * 4 + GUARD,
+};
+
+#if defined(__x86_64__)
+extern const ts_kernel emulated_avxvnni, emulated_amx;
+#endif
+
+typedef struct {
+    ts_tile tile;
+    ts_epilogue epilogue;
+    int32_t offsets[ENTRIES], bias[CHANNELS + TS_MAX_BLOCKS * TS_LANES];
+    float scale[CHANNELS + TS_MAX_BLOCKS * TS_LANES];
+    uint8_t *input, *weights; /* exactly as large as the tile may read */
+    uint8_t residual[2][TS_MAX_BLOCKS][RUN_BYTES], output[2][TS_MAX_BLOCKS][RUN_BYTES];
+} tile_case;
+
+static float random_real(random_source *random)
+{
+    return (float)random_between(random, -100000, 100000) / 256.0f;
+}
+
+static void fill_residual(tile_case *c, random_source *random)
+{
+    const int reals = c->epilogue.residual_dtype != TS_U8 && c->epilogue.out_dtype == TS_U8;
+    uint8_t *bytes = &c->residual[0][0][0];
+    for (size_t i = 0; i + 4 <= sizeof c->residual; i += 4) {
+        const uint32_t any = next_random(random);
+        const float value = reals && any % 50 == 0 ? NAN : random_real(random);
+        if (c->epilogue.residual_dtype == TS_U8) {
+            memcpy(bytes + i, &any, 4);
+        } else if (c->epilogue.residual_dtype == TS_F32) {
+            memcpy(bytes + i, &value, 4);
+        } else {
+            ts_bf16_store(bytes + i, value);
+            ts_bf16_store(bytes + i + 2, value + 1);
+        }
+    }
+}
+
+static void fill_epilogue(tile_case *c, random_source *random)
+{
+    ts_epilogue *e = &c->epilogue;
+    e->scale = c->scale;
+    e->bias = c->bias;
+    e->out_dtype = (ts_dtype)(random_between(random, 0, 2) ? TS_U8 : random_between(random, 0, 2));
+    e->residual_dtype = (ts_dtype)(random_between(random, 0, 1) ? TS_U8 : random_between(random, 0, 2));
+    e->residual_scale = random_real(random) / 256;
+    e->low = 0;
+    e->high = 255;
+    e->float_low = -INFINITY;
+    e->float_high = INFINITY;
+    e->plain = e->out_dtype == TS_U8 && e->residual_dtype == TS_U8 && random_between(random, 0, 1);
+    if (!e->plain) {
+        e->out_zero = random_between(random, 0, 255);
+        e->residual_zero = random_between(random, 0, 255);
+        e->low = random_between(random, 0, 128);
+        e->high = random_between(random, e->low, 255);
+        e->float_low = random_between(random, 0, 1) ? 0.0f : -INFINITY;
+        e->float_high = random_between(random, 0, 1) ? 6.0f : INFINITY;
+    }
+    const float largest = random_between(random, 0, 1) ? 1e-4f : 1.0f;
+    for (size_t i = 0; i < sizeof c->scale / sizeof *c->scale; i++) {
+        c->bias[i] = random_between(random, -100000, 100000);
+        c->scale[i] = largest * (float)random_between(random, 0, 1000) / 1000.0f;
+    }
+}
+
+/* Both operands random, or at the ends of their ranges, where inexact instructions would saturate. */
+static void fill_operands(tile_case *c, random_source *random, size_t input_bytes, size_t weight_bytes)
+{
+    const int extreme = random_between(random, 0, 2) == 0;
+    c->input = malloc(input_bytes);
+    c->weights = aligned_alloc(TS_ALIGN, weight_bytes);
+    CHECK(c->input && c->weights, "out of memory");
+    for (size_t i = 0; i < input_bytes; i++)
+        c->input[i] = (uint8_t)(extreme ? 255 * random_between(random, 0, 1) : random_between(random, 0, 255));
+    for (size_t i = 0; i < weight_bytes; i++)
+        c->weights[i] = (uint8_t)(extreme ? 127 + random_between(random, 0, 1) : random_between(random, 0, 255));
+}
+
+static int tile_width(const ts_kernel *kernel, int pixels, int split, ptrdiff_t pixel_step)
+{
+    int capacity;
+    CHECK(kernel->select(pixels, pixel_step, split, &capacity), "%s has no tile for %d pixels", kernel->name, pixels);
+    return pixels < capacity ? pixels : capacity;
+}
+
+static tile_case *new_case(const ts_kernel *kernel, random_source *random)
+{
+    static const int steps[] = {3, 6, 16, 32, 48};
+    tile_case *c = calloc(1, sizeof *c);
+    CHECK(c, "out of memory");
+    ts_tile *t = &c->tile;
+    int capacity;
+    t->pixel_step = steps[next_random(random) % 5];
+    t->blocks = random_between(random, 1, kernel->blocks);
+    t->pixels = tile_width(kernel, random_between(random, 1, 2 * kernel->pixels), 0, t->pixel_step);
+    t->split = t->pixels;
+    if (random_between(random, 0, 2) == 0 && kernel->select(14, t->pixel_step, 7, &capacity)) {
+        t->split = 7;
+        t->pixels = random_between(random, 0, 3) ? 14 : 7;
+    }
+    t->entries = random_between(random, 0, ENTRIES);
+    for (int i = 0; i < t->entries; i++)
+        c->offsets[i] = random_between(random, 0, REACH);
+    const size_t run = REACH + TS_STEP_BYTES + (size_t)t->pixel_step * (TS_MAX_PIXELS - 1);
+    fill_operands(c, random, 2 * run, (size_t)(t->entries ? t->entries : 1) * 2 * 64 * (size_t)kernel->blocks);
+    fill_epilogue(c, random);
+    fill_residual(c, random);
+    for (int i = 0; i < 2; i++) {
+        t->input[i] = c->input + (size_t)i * run;
+        t->residual[i] = c->residual[i][0];
+        t->output[i] = c->output[i][0] + GUARD / 2;
+    }
+    if (random_between(random, 0, 2) == 0)
+        t->residual[0] = t->residual[1] = NULL;
+    t->residual_block = t->output_block = RUN_BYTES;
+    t->offsets = c->offsets;
+    t->weights = c->weights;
+    t->channel = (size_t)random_between(random, 0, CHANNELS / TS_LANES) * TS_LANES;
+    t->epilogue = &c->epilogue;
+    memset(c->output, 0xa5, sizeof c->output);
+    return c;
+}
+
+static void free_case(tile_case *c)
+{
+    free(c->input);
+    free(c->weights);
+    free(c);
+}
+
+/* The scalar kernel knows one block only: one call a block, with the block's part of the panel. */
+static void run_scalar(const tile_case *c, int panel_blocks)
+{
+    int capacity;
+    const ts_tile_fn function = ts_conv_u8s8_scalar.select(1, c->tile.pixel_step, 0, &capacity);
+    uint8_t *panel = malloc((size_t)(c->tile.entries + 1) * 2 * 64);
+    CHECK(panel, "out of memory");
+    for (int n = 0; n < c->tile.blocks; n++) {
+        ts_tile t = c->tile;
+        for (int dword = 0; dword < 2 * t.entries; dword++)
+            memcpy(panel + 64 * dword, c->weights + (size_t)64 * (size_t)(dword * panel_blocks + n), 64);
+        t.weights = panel;
+        t.blocks = 1;
+        t.channel += (size_t)n * TS_LANES;
+        for (int i = 0; i < 2; i++) {
+            t.output[i] += n * t.output_block;
+            t.residual[i] = t.residual[i] ? t.residual[i] + n * t.residual_block : NULL;
+        }
+        function(&t);
+    }
+    free(panel);
+}
+
+static void check_kernel(const ts_kernel *kernel, int rounds, random_source *random)
+{
+    for (int round = 0; round < rounds; round++) {
+        tile_case *c = new_case(kernel, random);
+        const ts_tile *t = &c->tile;
+        uint8_t *actual = malloc(sizeof c->output);
+        CHECK(actual, "out of memory");
+        int capacity;
+        kernel->select(t->pixels, t->pixel_step, t->split < t->pixels ? t->split : 0, &capacity)(t);
+        memcpy(actual, c->output, sizeof c->output);
+        memset(c->output, 0xa5, sizeof c->output);
+        run_scalar(c, kernel->blocks);
+        for (size_t i = 0; i < sizeof c->output; i++)
+            CHECK(actual[i] == (&c->output[0][0][0])[i],
+                  "%s, round %d: byte %zu is %d instead of %d (%d pixels, split %d, step %d, %d blocks, %d entries, residual %d "
+                  "of dtype %d, out dtype %d, plain %d)",
+                  kernel->name, round, i, actual[i], (&c->output[0][0][0])[i], t->pixels, t->split, (int)t->pixel_step,
+                  t->blocks, t->entries, t->residual[0] != NULL, c->epilogue.residual_dtype, c->epilogue.out_dtype,
+                  c->epilogue.plain);
+        free(actual);
+        free_case(c);
+    }
+    printf("%d tiles of %s\n", rounds, kernel->name);
+}
+
+int main(int argc, char **argv)
+{
+    const int rounds = argc > 1 ? atoi(argv[1]) : 2000;
+    random_source random = {argc > 2 ? strtoull(argv[2], NULL, 10) : 20261123};
+    const uint32_t features = ts_cpu_detect();
+    for (const ts_kernel *const *row = ts_kernels; *row; row++)
+        if ((*row)->dtype == TS_U8 && (*row)->packing == TS_PACK_DWORD && ((*row)->features & ~features) == 0)
+            check_kernel(*row, rounds, &random);
+#if defined(__x86_64__)
+    const uint32_t needed = TS_CPU_AVX512 | TS_CPU_AVX512VNNI;
+    if ((features & needed) == needed) {
+        puts("emulated:");
+        check_kernel(&emulated_avxvnni, rounds, &random);
+        check_kernel(&emulated_amx, rounds, &random);
+    } else {
+        puts("AVX-VNNI and AMX not checked: their emulated builds need AVX-512 VNNI, which this CPU does not have");
+    }
+#endif
+    return 0;
+}
