@@ -134,7 +134,8 @@ def _plan(package: Package, cache: Path) -> _Plan:
 
 def _builder_version() -> str:
     """Hash of the code that builds: a changed builder never meets graphs of the one before it."""
-    roots = {"models": Path(models.__path__[0]), "engine": Path(engine.__path__[0])}
+    # By file: in an editable install a package's path names the folder of compiled modules first.
+    roots = {"models": Path(models.__file__).parent, "engine": Path(engine.__file__).parent}
     digest = hashlib.sha256()
     for entry in _BUILDER_SOURCES:
         package, _, rest = entry.partition("/")
