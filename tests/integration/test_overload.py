@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -115,9 +117,10 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(small: ServerProcess) -> 
 def test_a_body_that_does_not_arrive_is_given_up(small: ServerProcess) -> None:
     with _connect(small) as connection:
         connection.sendall(_head(1000) + b"\xff" * 10)
-        answer = connection.recv(65536)
-    assert b" 408 " in answer.splitlines()[0]
-    assert b"body_timeout" in answer
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == 408
+        assert json.load(answer)["code"] == "body_timeout"
 
 
 def test_a_client_that_leaves_while_uploading_does_no_harm(small: ServerProcess) -> None:
