@@ -1,298 +1,5 @@
-/* Convolution steps: packing at build time, the loops around the micro-kernels at run time. */
-#include "half.h"
-#include "kernels.h"
-#include "step.h"
-
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
-typedef struct {
-    const ts_kernel *kernel;
-    int stride_h, stride_w;
-    int groups, panels; /* panels: of one group */
-    ptrdiff_t origin;   /* bytes from the first inner pixel to the first tap of output pixel (0, 0) */
-    size_t group_bytes; /* bytes between the input channels of neighbouring groups */
-    int32_t *offsets;
-    int entries;
-    uint8_t *weights; /* in the program's region */
-    size_t panel_bytes;
-    float *scale;
-    void *bias;
-    int rows_first; /* input rows outermost: weights are small and stay in cache */
-    int split;      /* tiles join two rows of this many pixels; 0: they do not */
-    int kernel_h, dilation_h, pad_top;
-    int row_entries;        /* reduction entries of one kernel row */
-    size_t row_weight_bytes; /* packed bytes of one kernel row in a panel */
-    int skip_padding;       /* kernel rows that meet only padding add nothing: leave them out */
-    ts_epilogue epilogue;
-} conv_data;
-
-static void conv_free(void *pointer)
-{
-    conv_data *data = pointer;
-    if (!data)
-        return;
-    free(data->offsets);
-    free(data->scale);
-    free(data->bias);
-    free(data);
-}
-
-/* ---- building ---- */
-
-static int ceil_div(int a, int b)
-{
-    return (a + b - 1) / b;
-}
-
-/* Where each element of the reduction comes from: an index into one filter's [I][H][W], or -1 for padding. */
-typedef struct {
-    int32_t *source;
-    int count;
-} reduction;
-
-/*
- * Reduction order: kernel rows, then columns, then channel blocks, so that the window of a row of pixels stays in L1.
- * Packed tensors put columns and channels of one kernel row side by side in memory already.
- */
-static int build_reduction(conv_data *data, reduction *order, const ts_conv_desc *desc, const ts_tensor *source)
-{
-    const int per_entry = TS_STEP_BYTES / (int)source->element_bytes;
-    const int inputs = source->desc.channels / data->groups;
-    const int taps = desc->kernel_h * desc->kernel_w;
-    const int blocks = source->desc.packed ? 1 : ceil_div(inputs, TS_LANES);
-    const int run = source->desc.packed ? desc->kernel_w * inputs : TS_LANES;
-    const int run_entries = ceil_div(run, per_entry);
-    const int runs = source->desc.packed ? desc->kernel_h : taps * blocks;
-    data->entries = runs * run_entries;
-    order->count = data->entries * per_entry;
-    data->offsets = malloc((size_t)data->entries * sizeof *data->offsets);
-    order->source = malloc((size_t)order->count * sizeof *order->source);
-    if (!data->offsets || !order->source)
-        return -1;
-    for (int r = 0; r < runs; r++) {
-        const int block = r % blocks, tap = r / blocks;
-        const int row = source->desc.packed ? tap : tap / desc->kernel_w;
-        const int column = source->desc.packed ? 0 : tap % desc->kernel_w;
-        const ptrdiff_t start = (ptrdiff_t)(block * (ptrdiff_t)source->plane_bytes +
-                                            row * desc->dilation_h * (ptrdiff_t)source->row_bytes +
-                                            column * desc->dilation_w * (ptrdiff_t)source->pixel_bytes);
-        if (start + run_entries * TS_STEP_BYTES > INT32_MAX)
-            return -1;
-        for (int e = 0; e < run_entries; e++)
-            data->offsets[r * run_entries + e] = (int32_t)start + e * TS_STEP_BYTES;
-        for (int i = 0; i < run_entries * per_entry; i++) {
-            const int x = source->desc.packed ? i / inputs : column;
-            const int channel = source->desc.packed ? i % inputs : block * TS_LANES + i;
-            const int outside = i >= run || channel >= inputs;
-            order->source[r * run_entries * per_entry + i] =
-                outside ? -1 : (channel * desc->kernel_h + row) * desc->kernel_w + x;
-        }
-    }
-    return 0;
-}
-
-/* One element of the packed panel; `at` counts elements in the order of TS_PACK_DWORD. */
-static void put_weight(const conv_data *data, uint8_t *panel, size_t at, const void *weights, size_t index)
-{
-    if (data->kernel->dtype == TS_F32)
-        memcpy(panel + 4 * at, (const float *)weights + index, 4);
-    else if (data->kernel->dtype == TS_BF16)
-        ts_bf16_store(panel + 2 * at, ((const float *)weights)[index]);
-    else if (data->kernel->packing == TS_PACK_DWORD)
-        panel[at] = (uint8_t)((const int8_t *)weights)[index];
-    else { /* [dword][block][pair][lane][2] s16: `at` is [dword][block][lane][4] */
-        const size_t vector = at / 64, lane = at % 64 / 4, element = at % 4;
-        const int16_t wide = ((const int8_t *)weights)[index];
-        memcpy(panel + 2 * (vector * 64 + element / 2 * 32 + lane * 2 + element % 2), &wide, 2);
-    }
-}
-
-static size_t packed_bytes(const ts_kernel *kernel)
-{
-    return kernel->dtype == TS_F32 ? 4 : kernel->dtype == TS_BF16 || kernel->packing == TS_PACK_S16 ? 2 : 1;
-}
-
-static int pack_weights(ts_program *program, conv_data *data, const reduction *order, const ts_conv_desc *desc, int outputs, int filter)
-{
-    const int blocks = data->kernel->blocks;
-    const int dword = 4 / (data->kernel->dtype == TS_F32 ? 4 : data->kernel->dtype == TS_BF16 ? 2 : 1);
-    const int width = blocks * TS_LANES; /* output channels of a panel */
-    data->panel_bytes = (size_t)order->count * (size_t)width * packed_bytes(data->kernel);
-    const size_t bytes = (size_t)data->groups * (size_t)data->panels * data->panel_bytes;
-    program->weight_bytes += bytes;
-    data->weights = ts_region_take(&program->weights, bytes);
-    if (!data->weights)
-        return -1;
-    for (int group = 0; group < data->groups; group++)
-        for (int oc = 0; oc < outputs; oc++) {
-            uint8_t *panel = data->weights + (size_t)(group * data->panels + oc / width) * data->panel_bytes;
-            const int block = oc % width / TS_LANES, lane = oc % TS_LANES;
-            const size_t base = ((size_t)group * (size_t)outputs + (size_t)oc) * (size_t)filter;
-            for (int k = 0; k < order->count; k++) {
-                const size_t at = (((size_t)(k / dword) * (size_t)blocks + (size_t)block) * TS_LANES + (size_t)lane) *
-                                      (size_t)dword + (size_t)(k % dword);
-                if (order->source[k] >= 0)
-                    put_weight(data, panel, at, desc->weights, base + (size_t)order->source[k]);
-            }
-        }
-    return 0;
-}
-
-/* Position of an output channel in bias and scale, which are padded group by group to whole panels. */
-static size_t padded_channel(const conv_data *data, int outputs, int channel)
-{
-    const int group = channel / outputs;
-    return (size_t)(group * data->panels * data->kernel->blocks * TS_LANES + channel % outputs);
-}
-
-/*
- * Integer bias with the source's zero point folded in: sum(w * (x - z)) = sum(w * x) - z * sum(w), the frame being z.
- * Refuses sums that could leave 32 bits, and outputs that could leave what cvtps2dq represents.
- */
-static int integer_bias(ts_program *program, conv_data *data, const ts_conv_desc *desc, const ts_tensor *source,
-                        int channels, int outputs, int filter)
-{
-    int32_t *bias = data->bias;
-    for (int oc = 0; oc < channels; oc++) {
-        const int8_t *weights = (const int8_t *)desc->weights + (size_t)oc * (size_t)filter;
-        int64_t sum = 0, magnitude = 0;
-        for (int i = 0; i < filter; i++) {
-            sum += weights[i];
-            magnitude += abs(weights[i]);
-        }
-        const int64_t value = ((const int32_t *)desc->bias)[oc] - sum * source->desc.zero;
-        const int64_t largest = 255 * magnitude + llabs(value);
-        const float scale = desc->scale[oc];
-        if (largest > INT32_MAX)
-            return ts_fail(program, "output channel %d could overflow 32-bit sums", oc);
-        if (!(scale >= 0) || (double)largest * (double)scale + 256 * (double)fabsf(desc->residual_scale) > 1e9)
-            return ts_fail(program, "output channel %d has a scale of %g, which cannot be represented", oc, (double)scale);
-        const size_t at = padded_channel(data, outputs, oc);
-        bias[at] = (int32_t)value;
-        data->scale[at] = scale;
-    }
-    return 0;
-}
-
-static int build_parameters(ts_program *program, conv_data *data, const ts_conv_desc *desc, const ts_tensor *source,
-                            int channels, int outputs, int filter)
-{
-    const size_t padded = (size_t)data->groups * (size_t)data->panels * (size_t)data->kernel->blocks * TS_LANES;
-    data->bias = calloc(padded, 4);
-    data->scale = calloc(padded, sizeof *data->scale);
-    if (!data->bias || !data->scale)
-        return ts_fail(program, "out of memory for the parameters of a convolution");
-    data->epilogue.bias = data->bias;
-    if (data->kernel->dtype == TS_U8) {
-        data->epilogue.scale = data->scale;
-        return integer_bias(program, data, desc, source, channels, outputs, filter);
-    }
-    for (int oc = 0; oc < channels; oc++)
-        ((float *)data->bias)[padded_channel(data, outputs, oc)] = ((const float *)desc->bias)[oc];
-    return 0;
-}
-
-static int clamp_byte(float value)
-{
-    return value < 0 ? 0 : value > 255 ? 255 : (int)value;
-}
-
-static void build_epilogue(ts_epilogue *epilogue, const ts_conv_desc *desc, const ts_tensor *target,
-                           const ts_tensor *residual)
-{
-    epilogue->out_dtype = target->desc.dtype;
-    epilogue->out_zero = target->desc.zero;
-    epilogue->low = clamp_byte(desc->low);
-    epilogue->high = clamp_byte(desc->high);
-    epilogue->float_low = desc->low;
-    epilogue->float_high = desc->high;
-    epilogue->residual_scale = desc->residual_scale;
-    if (residual) {
-        epilogue->residual_dtype = residual->desc.dtype;
-        epilogue->residual_zero = residual->desc.zero;
-    }
-    epilogue->plain = epilogue->out_dtype == TS_U8 && epilogue->out_zero == 0 && epilogue->low == 0 &&
-                      epilogue->high == 255 && epilogue->residual_dtype == TS_U8 && epilogue->residual_zero == 0;
-}
-
-static int check_geometry(ts_program *program, const ts_conv_desc *d, const ts_tensor *source, const ts_tensor *target,
-                          const ts_tensor *residual)
-{
-    const ts_tensor_desc *in = &source->desc, *out = &target->desc;
-    const int reach_h = (out->height - 1) * d->stride_h + (d->kernel_h - 1) * d->dilation_h + 1;
-    const int reach_w = (out->width - 1) * d->stride_w + (d->kernel_w - 1) * d->dilation_w + 1;
-    if (d->kernel_h < 1 || d->kernel_w < 1 || d->stride_h < 1 || d->stride_w < 1 || d->dilation_h < 1 ||
-        d->dilation_w < 1 || d->pad_top < 0 || d->pad_left < 0 || d->groups < 1)
-        return ts_fail(program, "a convolution with impossible kernel, stride, dilation, padding or groups");
-    if (in->top < d->pad_top || in->left < d->pad_left || reach_h - d->pad_top > in->height + in->bottom ||
-        reach_w - d->pad_left > in->width + in->right)
-        return ts_fail(program, "a convolution reads beyond the frame of its input");
-    if (out->packed || in->channels % d->groups || out->channels % d->groups)
-        return ts_fail(program, "a convolution's channels do not divide into %d groups", d->groups);
-    if (d->groups > 1 && (in->channels / d->groups % TS_LANES || out->channels / d->groups % TS_LANES))
-        return ts_fail(program, "channels per group must be multiples of %d", TS_LANES);
-    if (in->packed && (d->dilation_w != 1 || d->groups != 1))
-        return ts_fail(program, "a packed input allows neither dilation along rows nor groups");
-    if (residual && (residual->desc.packed || residual->desc.channels != out->channels ||
-                     residual->desc.height != out->height || residual->desc.width != out->width))
-        return ts_fail(program, "the residual's shape is not the output's");
-    if (in->dtype != TS_U8 && out->dtype == TS_U8)
-        return ts_fail(program, "a floating-point convolution cannot write u8");
-    return 0;
-}
-
-static void conv_run(const ts_step *step, const ts_scope *scope);
-
-int ts_program_conv(ts_program *program, const ts_conv_desc *desc)
-{
-    const ts_tensor *source = ts_tensor_at(program, desc->source), *target = ts_tensor_at(program, desc->target);
-    const ts_tensor *residual = desc->residual >= 0 ? ts_tensor_at(program, desc->residual) : NULL;
-    if (!source || !target || (desc->residual >= 0 && !residual))
-        return -1;
-    if (check_geometry(program, desc, source, target, residual))
-        return -1;
-    conv_data *data = calloc(1, sizeof *data);
-    if (!data)
-        return ts_fail(program, "out of memory for a convolution");
-    const int outputs = target->desc.channels / desc->groups;
-    const int filter = source->desc.channels / desc->groups * desc->kernel_h * desc->kernel_w;
-    reduction order = {0};
-    data->kernel = ts_choose_kernel(source->desc.dtype, program->features, target->desc.width);
-    data->stride_h = desc->stride_h;
-    data->stride_w = desc->stride_w;
-    data->kernel_h = desc->kernel_h;
-    data->dilation_h = desc->dilation_h;
-    data->pad_top = desc->pad_top;
-    data->skip_padding = source->desc.zero == 0;
-    data->groups = desc->groups;
-    data->panels = ceil_div(outputs, data->kernel->blocks * TS_LANES);
-    data->origin = -((ptrdiff_t)desc->pad_top * (ptrdiff_t)source->row_bytes +
-                     (ptrdiff_t)desc->pad_left * (ptrdiff_t)source->pixel_bytes);
-    data->group_bytes = source->desc.packed ? 0 : source->plane_bytes * (size_t)(source->blocks / desc->groups);
-    build_epilogue(&data->epilogue, desc, target, residual);
-    int failed = build_parameters(program, data, desc, source, target->desc.channels, outputs, filter);
-    if (!failed && (build_reduction(data, &order, desc, source) || pack_weights(program, data, &order, desc, outputs, filter)))
-        failed = ts_fail(program, "out of memory for the weights of a convolution");
-    free(order.source);
-    if (failed) {
-        conv_free(data);
-        return -1;
-    }
-    int capacity;
-    const ptrdiff_t pixel_step = (ptrdiff_t)source->pixel_bytes * desc->stride_w;
-    if (target->desc.width == 7 && data->kernel->select(14, pixel_step, 7, &capacity))
-        data->split = 7;
-    data->row_entries = data->entries / desc->kernel_h;
-    data->row_weight_bytes = data->panel_bytes / (size_t)desc->kernel_h;
-    data->rows_first = (size_t)data->panels * data->panel_bytes <= 24 * 1024;
-    return ts_append(program, (ts_step){.run = conv_run, .free = conv_free, .data = data, .kind = "conv",
-                                        .kernel = data->kernel->name, .source = source, .other = residual,
-                                        .target = target});
-}
-
-/* ---- running ---- */
+/* Running a convolution step: the loops around the micro-kernels. */
+#include "conv.h"
 
 /* The output rows that one tile covers: one, or two short ones joined. */
 typedef struct {
@@ -304,14 +11,14 @@ typedef struct {
  * Joined rows are the same row of two images, so that both meet the same padding; an image without a partner joins its
  * own neighbouring rows.
  */
-static int count_units(const conv_data *data, int images, int height)
+static int count_units(const ts_conv *data, int images, int height)
 {
     if (!data->split)
         return images * height;
-    return images / 2 * height + images % 2 * ceil_div(height, 2);
+    return images / 2 * height + images % 2 * ts_ceil_div(height, 2);
 }
 
-static row_unit unit_at(const conv_data *data, int index, int images, int height)
+static row_unit unit_at(const ts_conv *data, int index, int images, int height)
 {
     if (!data->split)
         return (row_unit){.rows = 1, .image = {index / height}, .y = {index % height}};
@@ -325,7 +32,7 @@ static row_unit unit_at(const conv_data *data, int index, int images, int height
 }
 
 /* Kernel rows [from, to) that meet more than padding in any row of the unit. */
-static void useful_kernel_rows(const conv_data *data, const row_unit *unit, int height, int *from, int *to)
+static void useful_kernel_rows(const ts_conv *data, const row_unit *unit, int height, int *from, int *to)
 {
     *from = 0;
     *to = data->kernel_h;
@@ -340,7 +47,7 @@ static void useful_kernel_rows(const conv_data *data, const row_unit *unit, int 
 }
 
 /* The addresses of one row of the unit. */
-static void place_row(const ts_step *step, const ts_scope *scope, const conv_data *data, ts_tile *tile, int index,
+static void place_row(const ts_step *step, const ts_scope *scope, const ts_conv *data, ts_tile *tile, int index,
                       const row_unit *unit, int block, size_t group_offset)
 {
     const int image = scope->image + unit->image[index], y = unit->y[index];
@@ -361,7 +68,7 @@ static void advance(const ts_step *step, ts_tile *tile, int pixels)
         tile->residual[0] += (size_t)pixels * step->other->pixel_bytes;
 }
 
-static void run_row(const ts_step *step, const conv_data *data, ts_tile *tile)
+static void run_row(const ts_step *step, const ts_conv *data, ts_tile *tile)
 {
     int left = step->target->desc.width;
     while (left > 0) {
@@ -375,7 +82,7 @@ static void run_row(const ts_step *step, const conv_data *data, ts_tile *tile)
     }
 }
 
-static void run_joined_rows(const conv_data *data, ts_tile *tile, int rows)
+static void run_joined_rows(const ts_conv *data, ts_tile *tile, int rows)
 {
     int capacity;
     tile->split = data->split;
@@ -384,11 +91,11 @@ static void run_joined_rows(const conv_data *data, ts_tile *tile, int rows)
 }
 
 /* One unit of rows of one panel. */
-static void run_unit(const ts_step *step, const ts_scope *scope, const conv_data *data, ts_tile *tile,
+static void run_unit(const ts_step *step, const ts_scope *scope, const ts_conv *data, ts_tile *tile,
                      const row_unit *unit, int panel)
 {
     const int group = panel / data->panels, inner = panel % data->panels;
-    const int group_blocks = ceil_div(step->target->desc.channels / data->groups, TS_LANES);
+    const int group_blocks = ts_ceil_div(step->target->desc.channels / data->groups, TS_LANES);
     const int first_block = inner * data->kernel->blocks;
     const int block = group * group_blocks + first_block;
     const size_t group_offset = (size_t)group * data->group_bytes;
@@ -408,9 +115,9 @@ static void run_unit(const ts_step *step, const ts_scope *scope, const conv_data
     }
 }
 
-static void conv_run(const ts_step *step, const ts_scope *scope)
+void ts_conv_run(const ts_step *step, const ts_scope *scope)
 {
-    const conv_data *data = step->data;
+    const ts_conv *data = step->data;
     const int height = step->target->desc.height;
     const int units = count_units(data, scope->count, height);
     const int panels = data->groups * data->panels;
