@@ -121,7 +121,9 @@ def list_models(
         entries = sorted(entry for entry in folder.iterdir() if entry.is_dir())
     except OSError as error:
         raise ModelError(f"Cannot look for models in {folder}: {error.strerror or error}.") from error
-    found = [folder] if is_package(folder) else [entry for entry in entries if is_package(entry)]
+    # A name with a dot in front is a folder that is being made, or what is left of one.
+    visible = [entry for entry in entries if not entry.name.startswith(".")]
+    found = [folder] if is_package(folder) else [entry for entry in visible if is_package(entry)]
     return [_summary(entry, default_cache() if cache is None else Path(cache)) for entry in found]
 
 
