@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from collections.abc import Iterable, Mapping
 from math import prod
@@ -26,7 +27,10 @@ _TYPES: dict[str, np.dtype[Any]] = {
 }
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 _SAVE_AGAIN = "Save it again with PyTorch 1.6 or newer: torch.save(model.state_dict(), PATH)"
-_ZIP_ERRORS = (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, KeyError, OverflowError, MemoryError)
+_ZIP_ERRORS = (
+    *(zipfile.BadZipFile, struct.error, OSError, EOFError),
+    *(ValueError, RuntimeError, KeyError, OverflowError, MemoryError),
+)
 
 
 def read_checkpoint(path: Path) -> dict[str, NDArray[Any]]:

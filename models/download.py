@@ -121,7 +121,7 @@ def _fetch(
     client: httpx.Client, url: str, entry: CatalogueEntry, part: Path, report: Progress, patience: Patience
 ) -> None:
     """Bring `part` to the whole, checked file from one address."""
-    attempts = 0
+    attempts = furthest = 0
     had_older_bytes = _size(part) > 0
     while True:
         before = _size(part)
@@ -135,9 +135,11 @@ def _fetch(
             if not had_older_bytes:
                 raise _AddressError("it is another file: its SHA-256 is not the one that is expected")
             # The fault may lie in what an earlier attempt left; from here on every byte is this address's own.
-            had_older_bytes = False
+            had_older_bytes, furthest = False, 0
         except _BrokenOffError as error:
-            attempts = 0 if _size(part) > before else attempts + 1
+            # What is too little to count keeps a server that gives a byte at a time from going on for ever.
+            attempts = 0 if _size(part) > max(before, furthest) + entry.bytes // 1000 else attempts + 1
+            furthest = max(furthest, _size(part))
             if attempts >= _ATTEMPTS:
                 raise _AddressError(str(error)) from error
 
