@@ -10,10 +10,13 @@ Tensor = TypeVar("Tensor")
 # Put before every key by DataParallel, torch.compile, Lightning and others.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 
+# What BatchNorm and averaged models count.
+_COUNTERS = ("num_batches_tracked", "n_averaged")
+
 
 def is_counter(key: str) -> bool:
     """Whether a tensor only counts training steps."""
-    return key.endswith("num_batches_tracked")
+    return key.rpartition(".")[2] in _COUNTERS
 
 
 def plain_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

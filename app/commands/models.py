@@ -17,7 +17,7 @@ from app.imaging.geometry import CROP, SHORTER_SIDE
 from app.loading import open_configured_model
 from app.settings import Settings
 from models.cache import default_cache, library_folder
-from models.catalogue import find_entry, read_catalogue
+from models.catalogue import CATALOGUE, find_entry, read_catalogue
 from models.importer import SUFFIXES, ImportOptions, add_model
 from models.package import Package
 from models.pull import pull_model
@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="address of the same file to try first; with a slash at its end, of a folder that holds it; repeatable",
+    )
+    pull.add_argument(
+        "--catalogue", metavar="FILE", type=Path, default=CATALOGUE, help="a catalogue of your own in place of this one"
     )
     _add_import_flags(pull)
     add = actions.add_parser("add", help=f"import a model file ({', '.join(SUFFIXES)})")
@@ -114,7 +117,7 @@ def _build(settings: Settings) -> int:
 
 
 def _pull(arguments: argparse.Namespace, settings: Settings) -> int:
-    entry = find_entry(arguments.name)
+    entry = find_entry(arguments.name, arguments.catalogue)
     with ProgressDisplay() as display:
         package = pull_model(
             entry,

@@ -64,6 +64,12 @@ def test_a_state_dict_inside_a_training_checkpoint(place: Path, wrapper: str) ->
     assert np.array_equal(read(place, data)["a"], SMALL["a"])
 
 
+def test_counters_are_left_out_before_prefixes_are_looked_for(place: Path) -> None:
+    counters = {"n_averaged": np.array([5]), "module.bn1.num_batches_tracked": np.array([5])}
+    found = read(place, torchfiles.checkpoint({**counters, "module.a": SMALL["a"]}))
+    assert list(plain_keys(found)) == ["a"]
+
+
 class Attack:
     """Would write a file if anything that its pickle names were called."""
 
