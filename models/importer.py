@@ -25,7 +25,7 @@ from engine.graph.tensors import embed_external
 from engine.normalisation import Normalisation
 from engine.quantize.files import PARTIAL_SUFFIX, write_whole
 from models.checkpoint import read_checkpoint
-from models.package import DESCRIPTION, LABELS, Package, Preprocessing, read_labels, read_package
+from models.package import DESCRIPTION, LABELS, Package, Preprocessing, is_package, read_labels, read_package
 from models.source import float_model
 from models.state_dict import plain_keys
 from models.weights import read_weights
@@ -90,6 +90,8 @@ def add_model(path: Path, into: Path, options: ImportOptions | None = None) -> P
     name = options.name or re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("-._")[:64] or "model"
     if not _NAME.fullmatch(name):
         raise ModelError(f"'{name}' cannot be a model's name: use 1 to 64 letters, digits, dots, dashes, underscores.")
+    if is_package(into):
+        raise ModelError(f"{into} is a model itself, not a folder of models. Name another folder with --into.")
     target = into / name
     if target.exists():
         raise ModelError(f"{target} exists. Choose another --name, or remove that folder first.")

@@ -128,9 +128,11 @@ def list_models(
 
 
 def _variants(package: Package, build: Build) -> list[Variant]:
-    baseline = Variant("baseline", build.baseline, "onnxruntime", "fp32")
+    baseline = Variant("baseline", build.baseline, "onnxruntime", "int8" if build.quantised else "fp32")
     if build.optimised is not None:
         return [baseline, Variant("optimised", build.optimised, "cpu", "int8")]
+    if build.quantised:
+        return [baseline, Variant("optimised", build.baseline, "cpu", "int8")]
     note = (
         "This model has no calibration, so its optimised variant runs in fp32. "
         f"For int8, run: python -m models.calibrate {package.folder} FOLDER_OF_PHOTOS"

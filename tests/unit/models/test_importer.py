@@ -16,6 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save, save_file
 
 from engine.errors import ModelError
+from engine.quantize.pipeline import calibrate
+from engine.quantize.writer import quantised_model
 from models.importer import ImportOptions, add_model
 from models.registry import list_models, open_model
 from models.weights import read_weights
@@ -190,6 +192,27 @@ def test_of_two_at_once_one_gets_the_name(tmp_path: Path) -> None:
     assert len(failures) == 3
     assert all("exists" in failure for failure in failures)
     assert os.listdir(library) == ["a"]
+
+
+def test_a_quantised_graph_stays_what_it_is(tmp_path: Path) -> None:
+    calibration = calibrate(tiny_model(), [tiny_images(8)], bias_correction=False)
+    quantised = quantised_model(tiny_model(), calibration)
+    onnx.save(quantised, tmp_path / "net.onnx")
+    package = add_model(tmp_path / "net.onnx", tmp_path / "library")
+    variants = open_model(package.folder, cache=tmp_path / "cache").variants
+    assert {variant.precision for variant in variants.values()} == {"int8"}
+    assert not any(variant.note for variant in variants.values())
+    again = open_model(package.folder, cache=tmp_path / "cache").variants
+    assert again == variants
+    images = tiny_images(2)
+    assert np.array_equal(run(onnx.load(variants["optimised"].path), images), run(quantised, images))
+
+
+def test_a_model_is_no_folder_of_models(tmp_path: Path) -> None:
+    save_file(tiny_state(), tmp_path / "a.safetensors")
+    add_model(tmp_path / "a.safetensors", tmp_path, TINY)
+    with pytest.raises(ModelError, match="--into"):
+        add_model(tmp_path / "a.safetensors", tmp_path / "a", TINY)
 
 
 def test_a_half_made_folder_is_not_listed(tmp_path: Path) -> None:
