@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import engine
 import models
@@ -16,7 +17,7 @@ from engine.quantize.files import PARTIAL_SUFFIX, write_whole
 from engine.quantize.writer import quantised_model
 from models.cache import build_folder, calibration_file, exclusive, make_folder
 from models.package import Package
-from models.source import float_model
+from models.source import float_model, is_quantised
 from models.weights import file_sha256
 
 Progress = Callable[[str, float], None]
@@ -34,12 +35,14 @@ class Build:
     """The graphs of one model, ready to load.
 
     Attributes:
-        baseline: the stock float32 graph.
+        baseline: the graph as its publisher made it; the stock float32 graph of a state dict.
         optimised: the QDQ graph; None when the model has no calibration.
+        quantised: whether the baseline is quantised itself.
     """
 
     baseline: Path
     optimised: Path | None
+    quantised: bool
 
 
 def build_model(package: Package, cache: Path, progress: Progress | None = None) -> Build:
@@ -105,15 +108,21 @@ class _Plan:
         return [BASELINE] if self.calibration is None else [BASELINE, OPTIMISED]
 
     def build(self) -> Build:
-        return Build(self.folder / BASELINE, None if self.calibration is None else self.folder / OPTIMISED)
+        optimised = None if self.calibration is None else self.folder / OPTIMISED
+        return Build(self.folder / BASELINE, optimised, bool(self._record()[BASELINE]["quantised"]))
 
     def is_built(self) -> bool:
         """The record is written last, so it vouches for the files; their sizes show later damage by a full disk."""
         try:
-            record = json.loads((self.folder / _RECORD).read_text(encoding="utf-8"))
-            return all(record[name]["bytes"] == (self.folder / name).stat().st_size for name in self.names())
+            record = self._record()
+            is_whole = all(record[name]["bytes"] == (self.folder / name).stat().st_size for name in self.names())
+            return is_whole and "quantised" in record[BASELINE]
         except (OSError, ValueError, KeyError, TypeError):
             return False
+
+    def _record(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads((self.folder / _RECORD).read_text(encoding="utf-8"))
+        return record
 
 
 def _plan(package: Package, cache: Path) -> _Plan:
@@ -159,8 +168,9 @@ def _build(package: Package, plan: _Plan, report: Progress) -> None:
         payloads[OPTIMISED] = quantised_model(model, plan.calibration).SerializeToString(deterministic=True)
         report(f"writing {OPTIMISED}", 0.9)
         write_whole(plan.folder / OPTIMISED, payloads[OPTIMISED])
-    record = {
+    record: dict[str, Any] = {
         name: {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
         for name, payload in payloads.items()
     }
+    record[BASELINE]["quantised"] = is_quantised(model)
     write_whole(plan.folder / _RECORD, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())

@@ -30,6 +30,16 @@ def calibration_file(cache: Path, source_sha256: str) -> Path:
     return cache / "calibrations" / f"{source_sha256}.json"
 
 
+def downloads_folder(cache: Path, name: str) -> Path:
+    """Where the file of a catalogue's model is kept while it arrives."""
+    return cache / "downloads" / name
+
+
+def library_folder(cache: Path) -> Path:
+    """Where pulled and imported models are kept when no other folder is named."""
+    return cache / "library"
+
+
 def make_folder(folder: Path) -> None:
     """Create a cache folder and its parents.
 

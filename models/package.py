@@ -97,7 +97,7 @@ def _read_bare(folder: Path) -> Package:
         folder=folder,
         source=files[0],
         architecture=None,
-        labels=_read_labels(folder / LABELS),
+        labels=read_labels(folder / LABELS),
         preprocessing=Preprocessing(),
         calibration=folder / CALIBRATION,
     )
@@ -129,7 +129,7 @@ def _read_described(folder: Path) -> Package:
         folder=folder,
         source=reader.file("weights" if architecture else "onnx"),
         architecture=architecture,
-        labels=_read_labels(reader.file("labels", LABELS)),
+        labels=read_labels(reader.file("labels", LABELS)),
         preprocessing=_read_preprocessing(_Reader(path, reader.table("preprocessing"), "preprocessing.")),
         calibration=reader.file("calibration", CALIBRATION),
         description=reader.text("description", ""),
@@ -150,7 +150,12 @@ def _read_preprocessing(reader: _Reader) -> Preprocessing:
     return Preprocessing(size, resize, mean, std)
 
 
-def _read_labels(path: Path) -> tuple[str, ...]:
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Read class names, one per line.
+
+    Raises:
+        ModelError: the file cannot be read, is empty, or has an empty line.
+    """
     try:
         labels = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:

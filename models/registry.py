@@ -121,14 +121,18 @@ def list_models(
         entries = sorted(entry for entry in folder.iterdir() if entry.is_dir())
     except OSError as error:
         raise ModelError(f"Cannot look for models in {folder}: {error.strerror or error}.") from error
-    found = [folder] if is_package(folder) else [entry for entry in entries if is_package(entry)]
+    # A name with a dot in front is a folder that is being made, or what is left of one.
+    visible = [entry for entry in entries if not entry.name.startswith(".")]
+    found = [folder] if is_package(folder) else [entry for entry in visible if is_package(entry)]
     return [_summary(entry, default_cache() if cache is None else Path(cache)) for entry in found]
 
 
 def _variants(package: Package, build: Build) -> list[Variant]:
-    baseline = Variant("baseline", build.baseline, "onnxruntime", "fp32")
+    baseline = Variant("baseline", build.baseline, "onnxruntime", "int8" if build.quantised else "fp32")
     if build.optimised is not None:
         return [baseline, Variant("optimised", build.optimised, "cpu", "int8")]
+    if build.quantised:
+        return [baseline, Variant("optimised", build.baseline, "cpu", "int8")]
     note = (
         "This model has no calibration, so its optimised variant runs in fp32. "
         f"For int8, run: python -m models.calibrate {package.folder} FOLDER_OF_PHOTOS"

@@ -17,6 +17,7 @@ from models.weights import read_weights
 
 # A protobuf message cannot be larger; a gzip file that unpacks to more is damaged or meant to do harm.
 _LARGEST_MODEL = 2**31 - 1
+_QUANTISED_OPERATORS = ("QuantizeLinear", "QLinear", "ConvInteger", "MatMulInteger")
 
 
 def float_model(package: Package) -> onnx.ModelProto:
@@ -40,6 +41,11 @@ def float_model(package: Package) -> onnx.ModelProto:
         )
     _check_fit(model, package)
     return model
+
+
+def is_quantised(model: onnx.ModelProto) -> bool:
+    """Whether a graph computes in integers already, as QDQ or with quantised operators."""
+    return any(node.op_type.startswith(_QUANTISED_OPERATORS) for node in model.graph.node)
 
 
 def _read_onnx(path: Path) -> onnx.ModelProto:

@@ -1,0 +1,188 @@
+"""`tessera models pull` and `add` with the real command, a local server in place of the internet, then served."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.catalogue import CATALOGUE, find_entry
+from models.package import read_package
+from models.registry import BUNDLED
+from models.source import float_model
+from tests import imagefiles
+from tests.servers import REPOSITORY, ServerProcess, environment, tessera
+from tests.unit.models.fileserver import FileServer, Served, files
+
+__all__ = ["files"]
+
+NAME = "resnet50-v1-12"
+
+
+@pytest.fixture(scope="module")
+def graph() -> bytes:
+    """The bundled model as an ONNX file of another origin."""
+    model = float_model(read_package(BUNDLED))
+    del model.metadata_props[:]
+    return model.SerializeToString()
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> str:
+    return str(shutil.copy(BUNDLED / "labels.txt", tmp_path / "names.txt"))
+
+
+@pytest.fixture
+def catalogue(graph: bytes, files: FileServer, tmp_path: Path) -> Path:
+    """The catalogue with one entry changed: its bytes and addresses are those of the local server."""
+    entry = find_entry(NAME)
+    text = CATALOGUE.read_text(encoding="utf-8")
+    text = text.replace(entry.sha256, hashlib.sha256(graph).hexdigest()).replace(str(entry.bytes), str(len(graph)))
+    text = text.replace(entry.urls[0], f"{files.url}/first").replace(entry.urls[1], f"{files.url}/second")
+    path = tmp_path / "catalogue.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def start(catalogue: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "models", "pull", "--catalogue", str(catalogue), *arguments],
+        cwd=REPOSITORY,
+        env=environment(NO_PROXY="127.0.0.1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def pull(catalogue: Path, *arguments: str) -> tuple[int, str, str]:
+    with start(catalogue, *arguments) as process:
+        output, errors = process.communicate(timeout=120)
+    assert "Traceback" not in errors, errors
+    return process.returncode, output, errors
+
+
+def test_a_pulled_model_is_served(
+    catalogue: Path, files: FileServer, graph: bytes, labels: str, tmp_path: Path
+) -> None:
+    cache, library = str(tmp_path / "cache"), tmp_path / "library"
+    files.files["/first"] = Served(b"<html>", status=503)
+    files.files["/second"] = Served(graph, breaks=[20_000_000])
+    code, output, errors = pull(catalogue, NAME, "--labels", labels, "--into", str(library), "--cache-dir", cache)
+    assert code == 0, errors
+    assert f"--model-path {library / NAME}" in output
+    assert "downloading" in errors
+    assert files.requests[-1] == ("/second", "bytes=20000000-")
+    assert not list((tmp_path / "cache" / "downloads" / NAME).glob("*.onnx*"))
+    listed = tessera("models", "list", "--models", str(library), "--cache-dir", cache)
+    assert NAME in listed.stdout
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(imagefiles.jpeg())
+    shown = tessera("classify", str(photo), "--model-path", str(library / NAME), "--cache-dir", cache)
+    assert shown.returncode == 0, shown.stderr
+    with ServerProcess(model_path=library / NAME, cache_dir=cache) as server, server.client() as client:
+        answer = client.post("/v1/classify", content=photo.read_bytes()).json()
+        assert server.stop() == 0
+    assert answer["model"] == NAME
+    (top,) = re.findall(rf"{re.escape(str(photo))}: (.+?) \d", shown.stdout)
+    assert answer["results"][0]["predictions"][0]["label"] == top
+
+
+def test_without_a_network_nothing_is_left_and_the_file_may_be_brought(
+    catalogue: Path, files: FileServer, graph: bytes, tmp_path: Path
+) -> None:
+    place = ("--into", str(tmp_path / "library"), "--cache-dir", str(tmp_path / "cache"))
+    code, _, errors = pull(catalogue, NAME, *place)
+    assert code == 1
+    assert "answers 404" in errors
+    assert not (tmp_path / "library").exists()
+    (where,) = re.findall(r"put it at (\S+),", errors)
+    Path(where).write_bytes(graph)
+    code, _, errors = pull(catalogue, NAME, *place)
+    assert code == 0, errors
+    assert "class 0" in errors
+    assert "labels.txt" in errors
+    requests = len(files.requests)
+    assert pull(catalogue, NAME, *place)[0] == 0  # it is there already
+    assert len(files.requests) == requests
+
+
+def test_pulls_at_once_fetch_once(catalogue: Path, files: FileServer, graph: bytes, tmp_path: Path) -> None:
+    files.files["/first"] = Served(graph)
+    place = ("--into", str(tmp_path / "library"), "--cache-dir", str(tmp_path / "cache"))
+    processes = [start(catalogue, NAME, *place) for _ in range(3)]
+    for process in processes:
+        with process:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+    assert len(files.requests) == 1
+    assert [path.name for path in (tmp_path / "library").iterdir()] == [NAME]
+
+
+def test_a_killed_pull_is_continued(catalogue: Path, files: FileServer, graph: bytes, tmp_path: Path) -> None:
+    files.files["/first"] = Served(graph, pause=0.001)
+    place = ("--into", str(tmp_path / "library"), "--cache-dir", str(tmp_path / "cache"))
+    part = tmp_path / "cache" / "downloads" / NAME / f"{NAME}.onnx.part"
+    with start(catalogue, NAME, *place) as process:
+        while process.poll() is None and not (part.exists() and part.stat().st_size > 1 << 20):
+            pass
+        process.kill()
+        process.communicate()
+    assert not (tmp_path / "library").exists()
+    files.files["/first"] = Served(graph)
+    assert pull(catalogue, NAME, *place)[0] == 0
+    assert files.requests[-1][1].startswith("bytes=")
+
+
+def test_mirror_and_unknown_name(catalogue: Path, files: FileServer, graph: bytes, tmp_path: Path) -> None:
+    files.files[f"/mine/{NAME}.onnx"] = Served(graph)
+    place = ("--into", str(tmp_path / "library"), "--cache-dir", str(tmp_path / "cache"))
+    assert pull(catalogue, NAME, "--mirror", f"{files.url}/mine/", *place)[0] == 0
+    unknown = tessera("models", "pull", "alexnet", *place)
+    assert unknown.returncode == 1
+    assert "torchvision-resnet50-v2" in unknown.stderr
+    assert all(name in tessera("models", "pull", "--help").stdout for name in (NAME, "timm-resnet50-a1"))
+
+
+def test_an_added_model_is_listed_and_classifies(labels: str, tmp_path: Path) -> None:
+    cache = str(tmp_path / "cache")
+    weights = tmp_path / "mine.safetensors"
+    weights.symlink_to(BUNDLED / "weights.safetensors")
+    added = tessera("models", "add", str(weights), "--labels", labels, "--cache-dir", cache)
+    assert added.returncode == 0, added.stderr
+    assert added.stderr == ""
+    (folder,) = re.findall(r"^mine: (.+)$", added.stdout, re.MULTILINE)
+    assert folder in tessera("models", "list", "--cache-dir", cache).stdout
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(imagefiles.jpeg())
+    flags = (str(photo), "--variant", "baseline", "--cache-dir", cache)
+    mine, bundled = tessera("classify", *flags, "--model-path", folder), tessera("classify", *flags)
+    assert mine.returncode == 0, mine.stderr
+    assert mine.stdout == bundled.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (("gone.onnx",), 1, "There is no file gone.onnx"),
+        (("README.md",), 1, "no kind that can be imported"),
+        (("README.md", "--mean", "1,2"), 2, "--mean"),
+        (("README.md", "--size", "big"), 2, "--size"),
+    ],
+)
+def test_what_cannot_be_added_is_told(flags: tuple[str, ...], code: int, words: str, tmp_path: Path) -> None:
+    refused = tessera("models", "add", *flags, "--into", str(tmp_path / "library"))
+    assert (refused.returncode, words in refused.stderr) == (code, True), refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_another_preprocessing_than_the_service_has_is_told(labels: str, tmp_path: Path) -> None:
+    weights = str(BUNDLED / "weights.safetensors")
+    added = tessera("models", "add", weights, "--labels", labels, "--resize", "232", "--into", str(tmp_path))
+    assert added.returncode == 0
+    assert "232" in added.stderr
