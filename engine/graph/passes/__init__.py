@@ -17,11 +17,13 @@ from engine.graph.passes.fold_constants import fold_constants
 from engine.graph.passes.fuse_activation import fuse_activation
 from engine.graph.passes.fuse_residual import fuse_residual
 from engine.graph.passes.lower_gemm import lower_gemm
+from engine.graph.passes.lower_qoperator import lower_qoperator
 from engine.graph.passes.lower_quantisation import hoist_quantisation, lower_quantisation
 
 PASSES = (
     eliminate,
     fold_constants,
+    lower_qoperator,
     lower_quantisation,
     lower_gemm,
     fold_batchnorm,
