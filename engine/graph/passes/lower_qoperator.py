@@ -16,7 +16,12 @@ def lower_qoperator(graph: Graph) -> None:
     A Clip of integers right after its QuantizeLinear, as PyTorch writes for narrower ranges, moves before it instead.
     """
     rewriter = Rewriter(graph)
-    quantised = {node.output: node for node in graph.nodes if node.op == "QuantizeLinear"}
+    quantised = {
+        node.output: node
+        for node in graph.nodes
+        # A value with `quant` is read as real numbers already.
+        if node.op == "QuantizeLinear" and graph.values[node.output].quant is None
+    }
     for node in list(graph.nodes):
         writer = quantised.get(node.inputs[0]) if node.op in _ORDER_KEEPING else None
         if writer is None or graph.constants[writer.inputs[1]].ndim or graph.constants[writer.inputs[2]].ndim:
