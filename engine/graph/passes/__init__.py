@@ -10,6 +10,7 @@ from __future__ import annotations
 from engine.errors import UnsupportedOperatorError
 from engine.graph import shapes
 from engine.graph.ir import Graph
+from engine.graph.passes.carry_quantisation import carry_quantisation
 from engine.graph.passes.eliminate import eliminate
 from engine.graph.passes.fold_batchnorm import fold_batchnorm
 from engine.graph.passes.fold_bias import fold_bias
@@ -25,6 +26,7 @@ PASSES = (
     fold_constants,
     lower_qoperator,
     lower_quantisation,
+    carry_quantisation,
     lower_gemm,
     fold_batchnorm,
     fold_bias,
