@@ -45,11 +45,13 @@ class _Expansion:
             raise ModelError(f"{self.source.describe()}: its {what} must be one float32 number or one per channel.")
         return scale.reshape(()) if scale.size == 1 else scale
 
-    def add(self, op: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
+    def add(
+        self, op: str, inputs: list[str], attributes: Mapping[str, Any] | None = None, output: str | None = None
+    ) -> str:
         """Adds a node, under a name of its own unless `output` is given. Returns what it writes."""
         if output is None:
             output = self.graph.add_value(f"{self.source.outputs[0]}.{op}", (), np.dtype(np.float32))
-        made = Source(op, self.source.name, tuple(inputs), (output,), attributes)
+        made = Source(op, self.source.name, tuple(inputs), (output,), attributes or {})
         for node in self._normalise(made, self.graph):
             self.graph.values[node.output] = shapes.infer(node, self.graph)
             self.nodes.append(node)
@@ -61,7 +63,7 @@ class _Expansion:
         if axis is None and self.scale(index + 1, f"scale of its {what}").ndim:
             raise self.source.refuse(f"its {what} has one scale per row or channel; one for all is supported.")
         inputs = [value, self.input(index + 1, f"scale of its {what}"), self.source.input(index + 2)]
-        return self.add("DequantizeLinear", inputs, axis=axis or 0)
+        return self.add("DequantizeLinear", inputs, {"axis": axis or 0})
 
     def bias(self, index: int, scale: Array) -> str:
         """The real numbers behind the int32 input `index` in units of `scale`, "" when it is absent."""
@@ -72,7 +74,7 @@ class _Expansion:
             raise ModelError(f"{self.source.describe()}: its bias is {self.graph.values[value].dtype}, not int32.")
         name = self.graph.add_constant(f"{value}.scale", scale)
         rank = len(self.graph.values[value].shape)
-        return self.add("DequantizeLinear", [value, name], axis=rank - 1 if rank else 0)
+        return self.add("DequantizeLinear", [value, name], {"axis": rank - 1 if rank else 0})
 
     def stored(self, value: str, index: int) -> list[Node]:
         """Quantises `value` with the scale and zero point from input `index` on; the expansion is then complete."""
@@ -83,7 +85,7 @@ class _Expansion:
             zero_point = self.graph.add_constant(f"{scale}.zero_point", np.zeros((), kind))
         if self.scale(index, "output scale").ndim:
             raise self.source.refuse("its output has one scale per channel; one for all is supported.")
-        self.add("QuantizeLinear", [value, scale, zero_point], self.source.outputs[0])
+        self.add("QuantizeLinear", [value, scale, zero_point], output=self.source.outputs[0])
         return self.nodes
 
 
@@ -91,7 +93,7 @@ def _conv(made: _Expansion) -> list[Node]:
     x, weights = made.real(0, "input"), made.real(3, "weights", axis=0)
     bias = made.bias(8, made.scale(1, "input scale") * made.scale(4, "weight scale"))
     inputs = [x, weights, bias] if bias else [x, weights]
-    return made.stored(made.add("Conv", inputs, **made.source.attributes), 6)
+    return made.stored(made.add("Conv", inputs, made.source.attributes), 6)
 
 
 def _matmul(made: _Expansion) -> list[Node]:
@@ -109,8 +111,8 @@ def _gemm(made: _Expansion) -> list[Node]:
     ]
     bias = made.bias(6, alpha * made.scale(1, "input scale") * made.scale(4, "weight scale"))
     if made.source.input(7):
-        return made.stored(made.add("Gemm", [*factors, bias], **attributes), 7)
-    made.add("Gemm", [*factors, bias], made.source.outputs[0], **attributes)
+        return made.stored(made.add("Gemm", [*factors, bias], attributes), 7)
+    made.add("Gemm", [*factors, bias], attributes, made.source.outputs[0])
     return made.nodes
 
 
@@ -127,7 +129,7 @@ def _unary(op: str, also: tuple[str, ...] = ()) -> Callable[[_Expansion], list[N
             raise made.source.refuse("its input has channels last; [N, C, H, W] is supported.")
         for name in also:
             attributes.pop(name, None)
-        return made.stored(made.add(op, [made.real(0, "input")], **attributes), 3)
+        return made.stored(made.add(op, [made.real(0, "input")], attributes), 3)
 
     return expand
 

@@ -206,7 +206,9 @@ def _node_name(node: NodeProto, index: int) -> str:
 def _attributes(node: NodeProto, index: int) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     for attribute in node.attribute:
-        if attribute.ref_attr_name or attribute.type == AttributeProto.UNDEFINED:
+        # Text that is not UTF-8 comes out of protobuf as bytes.
+        named = isinstance(attribute.name, str)
+        if not named or attribute.ref_attr_name or attribute.type == AttributeProto.UNDEFINED:
             raise ModelError(
                 f"{node.op_type} node '{_node_name(node, index)}': attribute '{attribute.name}' has no value."
             )
