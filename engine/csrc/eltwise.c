@@ -1,7 +1,14 @@
 /* Steps that could not be fused into a convolution: addition, clamp, conversion, flatten, softmax. */
+#include "add_kernels.h"
 #include "lanes.h"
 
 #include <stdlib.h>
+
+typedef struct {
+    ts_eltwise_desc desc;
+    const ts_add_kernel *add; /* null: anything but the sum of two u8 tensors stored as u8 */
+    ts_add_parameters parameters;
+} eltwise_data;
 
 static void eltwise_row(const ts_step *step, const ts_eltwise_desc *d, const uint8_t *a, const uint8_t *b, uint8_t *out)
 {
@@ -29,11 +36,16 @@ static void eltwise_run(const ts_step *step, const ts_scope *scope)
     const int height = step->target->desc.height, planes = step->target->blocks;
     int from, to;
     ts_share(scope, scope->count * planes * height, &from, &to);
+    const eltwise_data *data = step->data;
     for (int unit = from; unit < to; unit++) {
         const int y = unit % height, plane = unit / height % planes, image = scope->image + unit / height / planes;
-        eltwise_row(step, step->data, row_of(step->source, scope, image, plane, y),
-                    step->other ? row_of(step->other, scope, image, plane, y) : NULL,
-                    (uint8_t *)row_of(step->target, scope, image, plane, y));
+        const uint8_t *a = row_of(step->source, scope, image, plane, y);
+        const uint8_t *b = step->other ? row_of(step->other, scope, image, plane, y) : NULL;
+        uint8_t *out = (uint8_t *)row_of(step->target, scope, image, plane, y);
+        if (data->add)
+            data->add->run(&data->parameters, a, b, out, step->target->desc.width);
+        else
+            eltwise_row(step, &data->desc, a, b, out);
     }
 }
 
@@ -45,13 +57,18 @@ int ts_program_eltwise(ts_program *program, const ts_eltwise_desc *desc)
         return -1;
     if (!ts_same_shape(source, target) || (other && !ts_same_shape(other, target)))
         return ts_fail(program, "an elementwise step needs blocked tensors of one shape");
-    ts_eltwise_desc *data = malloc(sizeof *data);
+    eltwise_data *data = calloc(1, sizeof *data);
     if (!data)
         return ts_fail(program, "out of memory for an elementwise step");
-    *data = *desc;
+    data->desc = *desc;
+    if (other && source->desc.dtype == TS_U8 && other->desc.dtype == TS_U8 && target->desc.dtype == TS_U8) {
+        data->add = ts_find_add_kernel(program->features);
+        data->parameters = (ts_add_parameters){desc->source_scale, desc->other_scale, desc->low, desc->high,
+                                               source->desc.zero, other->desc.zero, target->desc.zero};
+    }
     return ts_append(program, (ts_step){.run = eltwise_run, .free = free, .data = data, .source = source,
                                         .other = other, .target = target, .kind = other ? "add" : "convert",
-                                        .kernel = ""});
+                                        .kernel = data->add ? data->add->name : ""});
 }
 
 /* [channels][height][width] becomes channels of one pixel, in that order. */

@@ -1,3 +1,4 @@
+#include "add_kernels.h"
 #include "kernels.h"
 #include "pool_kernels.h"
 
@@ -52,6 +53,24 @@ const ts_max_kernel *ts_find_max_kernel(ts_dtype dtype, uint32_t features)
 {
     const ts_max_kernel *const *row = max_kernels;
     while ((*row)->dtype != dtype || ((*row)->features & ~features) != 0)
+        row++;
+    return *row;
+}
+
+#define TS_ADD_KERNEL(row) extern const ts_add_kernel row;
+#include "adds.def"
+#undef TS_ADD_KERNEL
+
+static const ts_add_kernel *const add_kernels[] = {
+#define TS_ADD_KERNEL(row) &row,
+#include "adds.def"
+#undef TS_ADD_KERNEL
+};
+
+const ts_add_kernel *ts_find_add_kernel(uint32_t features)
+{
+    const ts_add_kernel *const *row = add_kernels;
+    while (((*row)->features & ~features) != 0)
         row++;
     return *row;
 }

@@ -14,7 +14,11 @@ Inputs = Sequence[Array | None]
 
 
 def clip(x: Array, bounds: tuple[float, float]) -> Array:
-    """min(max(x, lo), hi), any shape; NaN stays NaN."""
+    """min(max(x, lo), hi), any shape and type; NaN stays NaN."""
+    if x.dtype != np.float32:
+        limits = np.iinfo(x.dtype)
+        bounds = (max(bounds[0], limits.min), min(bounds[1], limits.max))
+        bounds = (min(bounds[0], limits.max), max(bounds[1], limits.min))
     result: Array = np.minimum(np.maximum(x, x.dtype.type(bounds[0])), x.dtype.type(bounds[1]))
     return result
 

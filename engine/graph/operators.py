@@ -8,11 +8,13 @@ numbers). A form that cannot be expressed is refused by name: nothing is ever dr
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from engine.errors import ModelError, UnsupportedOperatorError
 from engine.graph.ir import NO_CLIP, Array, Graph, Node, Shape
+from engine.graph.qoperators import qoperators
 from engine.graph.source import Source
 from engine.graph.windows import conv_window, pool_window
 
@@ -161,6 +163,8 @@ def _softmax(source: Source, graph: Graph) -> list[Node]:
 
 
 def _quantisation(source: Source, graph: Graph) -> list[Node]:
+    # ONNX Runtime's own operators of these names mean the same.
+    source = replace(source, op=source.op.removeprefix("com.microsoft."))
     for attribute in ("block_size", "output_dtype", "precision"):
         if source.attributes.get(attribute, 0):
             raise source.refuse(f"its attribute {attribute} is not supported.")
@@ -219,4 +223,7 @@ OPERATORS: dict[str, tuple[int, int, Callable[[Source, Graph], list[Node]]]] = {
     "Relu": (1, 1, _plain),
     "Reshape": (2, 2, _reshape),
     "Softmax": (1, 1, _softmax),
+    **qoperators(normalise),
+    "com.microsoft.DequantizeLinear": (2, 3, _quantisation),
+    "com.microsoft.QuantizeLinear": (2, 3, _quantisation),
 }

@@ -88,8 +88,7 @@ def convert_model(model: ModelProto, folder: Path | None = None, data: bytes | N
     if len(model.graph.node) > MOST_NODES:
         raise ModelError(f"The model has {len(model.graph.node)} nodes; at most {MOST_NODES} are supported.")
     for index, node in enumerate(model.graph.node):
-        domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
-        require_supported(_node_name(node, index), f"{domain}{node.op_type}")
+        require_supported(_node_name(node, index), _operator(node))
     if model.graph.sparse_initializer:
         raise ModelError("The model has sparse weights, which are not supported. Export it with dense weights.")
     embedded = embed_external(model, folder)
@@ -188,11 +187,16 @@ def _add_node(graph: Graph, node: NodeProto, index: int) -> None:
                 f"{node.op_type} node '{_node_name(node, index)}' reads '{value}', which nothing before it writes."
             )
     source = Source(
-        node.op_type, _node_name(node, index), tuple(node.input), tuple(node.output), _attributes(node, index)
+        _operator(node), _node_name(node, index), tuple(node.input), tuple(node.output), _attributes(node, index)
     )
     for made in normalise(source, graph):
         graph.values[made.output] = shapes.infer(made, graph)
         graph.nodes.append(made)
+
+
+def _operator(node: NodeProto) -> str:
+    """The operator's name, with its domain unless it is ONNX's own."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
 
 
 def _node_name(node: NodeProto, index: int) -> str:
@@ -202,7 +206,9 @@ def _node_name(node: NodeProto, index: int) -> str:
 def _attributes(node: NodeProto, index: int) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     for attribute in node.attribute:
-        if attribute.ref_attr_name or attribute.type == AttributeProto.UNDEFINED:
+        # Text that is not UTF-8 comes out of protobuf as bytes.
+        named = isinstance(attribute.name, str)
+        if not named or attribute.ref_attr_name or attribute.type == AttributeProto.UNDEFINED:
             raise ModelError(
                 f"{node.op_type} node '{_node_name(node, index)}': attribute '{attribute.name}' has no value."
             )

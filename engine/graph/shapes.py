@@ -19,7 +19,7 @@ from engine.graph.ir import Graph, Node, Shape, ValueInfo
 # Elements per image of one value. Far above any real network; keeps a malformed one from exhausting memory.
 LARGEST_VALUE = 2**31
 
-_ANY_TYPE = frozenset({"Flatten", "Identity", "MaxPool", "Reshape"})
+_ANY_TYPE = frozenset({"Clip", "Flatten", "Identity", "MaxPool", "Reshape"})
 _FLOAT32 = np.dtype(np.float32)
 
 

@@ -92,7 +92,8 @@ def _external_bytes(tensor: TensorProto, folder: Path | None, wanted: int) -> by
     what = f"Tensor '{tensor.name}'"
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    if folder is None or not location:
+    # Text that is not UTF-8 comes out of protobuf as bytes.
+    if folder is None or not location or not isinstance(location, str):
         raise ModelError(f"{what} is stored outside the model file, but the place of its data is not known.")
     root = folder.resolve()
     try:

@@ -51,7 +51,8 @@ def filters_of(graph: Graph, node: Node) -> Filters:
         return Filters(values, None)
     outputs = values.shape[0]
     zero = np.broadcast_to(quant.zero_point, outputs).reshape(-1, 1, 1, 1)
-    shifted = values.astype(np.int32) - zero
+    # Most weights have no zero point: they are used where they lie, which at load is tens of megabytes less.
+    shifted = values.astype(np.int32) - zero if zero.any() else values
     return Filters(shifted, np.broadcast_to(quant.scale, outputs).astype(np.float32))
 
 
@@ -77,7 +78,7 @@ def fill_parameters(
     if source.dtype == _native.U8:
         assert filters.scale is not None
         product = np.float32(source.scale) * filters.scale
-        step.weights = filters.values.astype(np.int8)
+        step.weights = filters.values.astype(np.int8, copy=False)
         step.bias = np.clip(np.rint(bias.astype(np.float64) / product), -_INT32_MAX, _INT32_MAX).astype(np.int32)
         step.scale = (product / output_scale).astype(np.float32)
     else:

@@ -305,12 +305,15 @@ class _Planner:
             raise UnsupportedOperatorError(node.name, node.op, "it does not flatten each image into one row.")
         target = tensor_for(info, self._precision)
         same_units = (source.dtype, source.scale, source.zero) == (target.dtype, target.scale, target.zero)
-        if (source.height, source.width) == (1, 1) and same_units:
+        if (source.height, source.width) != (1, 1):
+            flat = Tensor(info.name, source.dtype, source.elements, 1, 1, scale=source.scale, zero=source.zero)
+            flattened = self._add_tensor(flat)
+            self._steps.append(FlattenStep(node.name, node.op, index, target=flattened))
+            index = flattened
+        if same_units:
             self._by_value[node.output] = index
-            return
-        if not same_units:
-            raise UnsupportedOperatorError(node.name, node.op, "its input and output are stored differently.")
-        self._steps.append(FlattenStep(node.name, node.op, index, target=self._new_value(node.output)))
+        else:
+            self._eltwise(node, index, -1, self._new_value(node.output))
 
     def _softmax(self, node: Node) -> None:
         rank = len(self._graph.values[node.inputs[0]].shape)

@@ -49,6 +49,11 @@ def tensor_for(info: ValueInfo, precision: Precision) -> Tensor:
         ModelError: the value cannot be stored.
     """
     channels, height, width = image_shape(info)
+    if info.quant is None and info.dtype != np.dtype(np.float32):
+        raise ModelError(
+            f"Value '{info.name}' holds {info.dtype} numbers as such; the CPU engine runs integers only where they "
+            "store real numbers. Load the model with backend='onnxruntime'."
+        )
     if info.quant is not None:
         return Tensor(
             info.name,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from engine.errors import UnsupportedOperatorError
 from engine.graph import shapes
 from engine.graph.ir import Graph
+from engine.graph.passes.carry_quantisation import carry_quantisation
 from engine.graph.passes.eliminate import eliminate
 from engine.graph.passes.fold_batchnorm import fold_batchnorm
 from engine.graph.passes.fold_bias import fold_bias
@@ -17,12 +18,15 @@ from engine.graph.passes.fold_constants import fold_constants
 from engine.graph.passes.fuse_activation import fuse_activation
 from engine.graph.passes.fuse_residual import fuse_residual
 from engine.graph.passes.lower_gemm import lower_gemm
+from engine.graph.passes.lower_qoperator import lower_qoperator
 from engine.graph.passes.lower_quantisation import hoist_quantisation, lower_quantisation
 
 PASSES = (
     eliminate,
     fold_constants,
+    lower_qoperator,
     lower_quantisation,
+    carry_quantisation,
     lower_gemm,
     fold_batchnorm,
     fold_bias,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
@@ -32,14 +34,43 @@ def small_model() -> onnx.ModelProto:
     return build(nodes, ["N", 3, 8, 8], constants, rank=2)
 
 
+def integer_model() -> onnx.ModelProto:
+    """The operators of ONNX Runtime's QOperator format."""
+    constants = {"s": np.float32(0.05), "z": np.uint8(90), "ws": np.float32(0.01), "wz": np.int8(0)}
+    constants |= {"w": np.arange(-54, 54, dtype=np.int8).reshape(4, 3, 3, 3), "b": np.arange(4, dtype=np.int32)}
+    constants |= {"m": np.arange(-10, 10, dtype=np.int8).reshape(4, 5), "mb": np.arange(5, dtype=np.int32)}
+    own = {"domain": "com.microsoft"}
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], "q"),
+        node("QLinearConv", ["q", "s", "z", "w", "ws", "wz", "s", "z", "b"], "c", pads=[1, 1, 1, 1]),
+        node("MaxPool", ["c"], "p", kernel_shape=[2, 2]),
+        node("QLinearAdd", ["p", "s", "z", "p", "s", "z", "s", "z"], "a", **own),
+        node("QLinearGlobalAveragePool", ["a", "s", "z", "s", "z"], "g", channels_last=0, **own),
+        node("Flatten", ["g"], "f"),
+        node("QGemm", ["f", "s", "z", "m", "ws", "wz", "mb", "s", "z"], "h", **own),
+        node("DequantizeLinear", ["h", "s", "z"], "y"),
+    ]
+    model = build(nodes, ["N", 3, 8, 8], constants, rank=2)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
+def test_integer_operators_are_what_onnxruntime_computes() -> None:
+    graph = agree(integer_model(), {"x": normal(2, 3, 8, 8)}, quantum=0.05)
+    assert [n.op for n in graph.nodes if "Quantize" in n.op] == []
+
+
 def read_bytes(data: bytes) -> None:
     convert_model(parse_model(data))
 
 
-@given(st.data())
+@pytest.mark.parametrize("whole", [small_model, integer_model])
+@given(data=st.data())
 @settings(max_examples=300, deadline=None)
-def test_no_damaged_file_does_anything_but_raise_a_model_error_or_load(data: st.DataObject) -> None:
-    original = small_model().SerializeToString()
+def test_no_damaged_file_does_anything_but_raise_a_model_error_or_load(
+    whole: Callable[[], onnx.ModelProto], data: st.DataObject
+) -> None:
+    original = whole().SerializeToString()
     damaged = bytearray(original)
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
@@ -170,6 +201,26 @@ def test_external_data_outside_its_file_is_refused(tmp_path: Path, key: str, val
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match="Tensor 'w'"):
         read_model(tmp_path / "model.onnx")
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_damaged_file_with_external_data_does_anything_but_raise_a_model_error_or_load(
+    data: st.DataObject, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    if not path.exists():
+        save_with_external_data(tmp_path)
+        (tmp_path / "whole.onnx").write_bytes(path.read_bytes())
+        (tmp_path / "whole.bin").write_bytes((tmp_path / "weights.bin").read_bytes())
+    damaged = bytearray((tmp_path / "whole.onnx").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    weights = (tmp_path / "whole.bin").read_bytes()
+    (tmp_path / "weights.bin").write_bytes(weights[: data.draw(st.sampled_from([0, len(weights) // 2, len(weights)]))])
+    path.write_bytes(damaged)
+    with suppress(ModelError):
+        lower(read_model(path))
 
 
 def test_reading_a_value_that_nothing_writes_is_refused() -> None:
