@@ -40,7 +40,8 @@ def test_float_networks_match_the_reference(drawn: tuple[onnx.ModelProto, np.nda
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4 * max(1.0, np.abs(expected).max()))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=RELAXED)
+# These bounds are about typical rounding, not worst cases: the same networks every time, so that a failure is a change.
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=RELAXED)
 @given(drawn=networks())
 def test_bf16_networks_are_near_the_reference(drawn: tuple[onnx.ModelProto, np.ndarray], tmp_path: Path) -> None:
     model, batch = drawn
@@ -51,7 +52,7 @@ def test_bf16_networks_are_near_the_reference(drawn: tuple[onnx.ModelProto, np.n
         np.testing.assert_allclose(actual, expected, rtol=0, atol=0.05 * max(1.0, np.abs(expected).max()))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=RELAXED)
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=RELAXED)
 @given(drawn=networks(quantised=True))
 def test_quantised_networks_match_the_reference(drawn: tuple[onnx.ModelProto, np.ndarray], tmp_path: Path) -> None:
     model, batch = drawn
