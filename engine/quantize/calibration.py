@@ -116,6 +116,16 @@ class Calibration:
         return cls(ranges, biases, method, images, digest)
 
 
+def rounded_range(exact: ActivationRange) -> ActivationRange:
+    """The range with as many digits as a calibration file keeps."""
+    return ActivationRange(*_short((exact.low, exact.high), _RANGE_DIGITS))
+
+
+def rounded_correction(exact: Iterable[float]) -> tuple[float, ...]:
+    """Bias corrections with as many digits as a calibration file keeps."""
+    return tuple(_short(exact, _BIAS_DIGITS))
+
+
 def _block(key: str, table: dict[str, list[float]]) -> str:
     rows = [f"    {json.dumps(name)}: {json.dumps(values)}" for name, values in table.items()]
     return f"  {json.dumps(key)}: {{\n" + ",\n".join(rows) + "\n  }" if rows else f"  {json.dumps(key)}: {{}}"
