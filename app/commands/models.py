@@ -13,13 +13,13 @@ from rich.table import Table
 from app.commands.flags import MODEL_SETTINGS, add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
 from app.errors import StartupError
-from app.imaging.geometry import CROP, SHORTER_SIDE
 from app.loading import open_configured_model
 from app.settings import Settings
 from models.cache import default_cache, library_folder
 from models.catalogue import CATALOGUE, find_entry, read_catalogue
 from models.importer import SUFFIXES, ImportOptions, add_model
 from models.package import Package
+from models.preprocessing import INTERPOLATIONS
 from models.pull import pull_model
 from models.registry import list_models
 
@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--std", type=_triple, metavar="R,G,B", help="standard deviation, likewise")
     add.add_argument("--size", type=int, metavar="PIXELS", help="the network's input (default: the graph's, or 224)")
     add.add_argument("--resize", type=int, metavar="PIXELS", help="a photo's shorter side (default 8/7 of the size)")
+    add.add_argument("--interpolation", choices=INTERPOLATIONS, help="filter of the scaling (default bilinear)")
     _add_import_flags(add)
 
 
@@ -138,6 +139,7 @@ def _add(arguments: argparse.Namespace, settings: Settings) -> int:
         std=arguments.std,
         size=arguments.size,
         resize=arguments.resize,
+        interpolation=arguments.interpolation,
     )
     return _tell(add_model(arguments.path, _destination(arguments, settings), options))
 
@@ -158,13 +160,6 @@ def _tell(package: Package) -> int:
         print(
             f"tessera: the file does not name its {len(package.labels)} classes; they are called 'class 0' and so on. "
             f"Write their names into {package.folder / 'labels.txt'}, one per line.",
-            file=sys.stderr,
-        )
-    wanted = package.preprocessing
-    if (wanted.size, wanted.resize) != (CROP, SHORTER_SIDE):
-        print(
-            f"tessera: this model is meant for photos scaled to {wanted.resize} and cropped to {wanted.size} pixels; "
-            f"the service and `tessera classify` prepare them with {SHORTER_SIDE} and {CROP}.",
             file=sys.stderr,
         )
     return 0
