@@ -14,8 +14,8 @@ Logits = NDArray[Any]
 class SqnrAccumulator:
     """Signal-to-quantisation-noise ratio of logits that arrive batch by batch.
 
-    SQNR = 10 log10(sum ref^2 / sum (ref - other)^2) in dB, both sums over all images and all classes: the plain power of
-    the reference logits, mean included, over the power of the error. This is a ratio of sums, not a mean of ratios.
+    SQNR = 10 log10(sum ref^2 / sum (ref - other)^2) in dB, both sums over all images and all classes: the plain power
+    of the reference logits, mean included, over the power of the error. A ratio of sums, not a mean of ratios.
 
     Attributes:
         signal: sum ref^2 so far.

@@ -6,7 +6,7 @@ import argparse
 from types import ModuleType
 
 from app.commands.flags import settings_from
-from app.commands.models import add, build, evaluate, listing, pull
+from app.commands.model_actions import add, build, evaluate, listing, pull
 
 # Action -> its module: HELP, add_arguments(parser), run(arguments, settings) -> exit code.
 ACTIONS: dict[str, ModuleType] = {

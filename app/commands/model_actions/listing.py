@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.commands.flags import add_settings_flags
-from app.commands.models.places import PLACES, cache_folder
+from app.commands.model_actions.places import PLACES, cache_folder
 from app.errors import StartupError
 from app.settings import Settings
 from models.cache import library_folder
