@@ -20,7 +20,7 @@ def wilson(successes: int, count: int, z: float = _Z) -> tuple[float, float]:
     scale = 1 + z * z / count
     centre = (share + z * z / (2 * count)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return 0.0 if successes == 0 else centre - half, 1.0 if successes == count else centre + half
 
 
 def sign_test(lost: int, gained: int) -> float:

@@ -37,7 +37,7 @@ from models.weights import file_sha256
 
 HELP = "accuracy of every variant over labelled photos"
 
-_WIDTH = 120
+_WIDTH = 200
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,8 +89,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     found = result(block)
     _print(model, infos, found)
     if arguments.json is not None:
-        head = {"model": model.name, "folder": str(photos.folder), "labelled_photos": photos.count, "confidence": 0.95}
-        write_whole(arguments.json, (json.dumps({**head, **found}, indent=2) + "\n").encode())
+        write_whole(arguments.json, (json.dumps(_document(model, infos, photos, found), indent=2) + "\n").encode())
     return 0 if found["photos"] else 1
 
 
@@ -145,6 +144,15 @@ def _watcher(display: ProgressDisplay, total: int) -> Watcher:
         display("evaluating", photos / total, f"{photos:,} of {total:,} photos, {rate:.1f}/s")
 
     return Watcher(show, lambda path, reason: display.say(f"tessera: {path}: {reason}"))
+
+
+def _document(model: Model, infos: dict[str, engine.SessionInfo], photos: PhotoSet, found: Result) -> dict[str, object]:
+    variants = {
+        name: {"engine": infos[name].backend, "precision": infos[name].precision, **counted}
+        for name, counted in found["variants"].items()
+    }
+    head = {"model": model.name, "folder": str(photos.folder), "labelled_photos": photos.count, "confidence": 0.95}
+    return {**head, **found, "variants": variants}
 
 
 def _print(model: Model, infos: dict[str, engine.SessionInfo], found: Result) -> None:
