@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import engine
 from app.cli import main
 from app.imaging.decoder import ImageDecoder
 from models.registry import open_model
@@ -53,8 +54,6 @@ def test_every_variant_is_counted(
     pixels = np.empty((len(files), *decoder.shape), np.uint8)
     for file, row in zip(files, pixels, strict=True):
         decoder.decode(file.read_bytes(), row)
-    import engine
-
     with engine.load(model.variants["baseline"].path, backend="onnxruntime") as session:
         right = session.run(pixels).argmax(1) == [LABELS.index(file.parent.name) for file in files]
     assert document["variants"]["baseline"]["top1"]["count"] == right.sum()
@@ -90,7 +89,7 @@ def test_wrong_calls_are_told(folder: Path, photos: Path, tmp_path: Path, capsys
         ((tmp_path / "gone",), "no folder of photos"),
         ((photos, "--wnids", tmp_path / "wnids"), "2 lines, but the model has 5 classes"),
         ((tmp_path,), "not named like one class"),
-        ((photos, "--json", tmp_path / "gone" / "result.json"), "Cannot write"),
+        ((photos, "--json", tmp_path / "gone" / "result.json"), "no folder"),
     ):
         assert evaluate(*arguments, *flags) == 1
         assert message in capsys.readouterr().err

@@ -61,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Print the table; 1 when no photo could be read."""
+    if arguments.json is not None and not arguments.json.parent.is_dir():
+        raise StartupError(f"There is no folder {arguments.json.parent} to write {arguments.json.name} into.")
     with ExitStack() as opened:
         display = opened.enter_context(ProgressDisplay())
         model = open_configured_model(settings, display)

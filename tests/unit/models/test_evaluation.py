@@ -70,7 +70,9 @@ def test_ranks_are_places_in_a_stable_order(photos: int, classes: int, seed: int
     logits = random.integers(-2, 3, (photos, classes)).astype(np.float32)  # with ties
     labels = random.integers(0, classes, photos)
     order = np.argsort(-logits, axis=1, kind="stable")
-    assert label_ranks(logits, labels).tolist() == [list(row).index(label) for row, label in zip(order, labels)]
+    assert label_ranks(logits, labels).tolist() == [
+        list(row).index(label) for row, label in zip(order, labels, strict=True)
+    ]
 
 
 # Labels
@@ -163,7 +165,7 @@ def test_missing_folder_list_and_wrong_wnids(tmp_path: Path) -> None:
 # The run
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     pass
 
 
@@ -217,7 +219,7 @@ def run(
         assert photos.drawn - done <= 64  # bounded memory: no more than a few batches ahead
         assert rate > 0
         if done >= stop_at:
-            raise Interrupted
+            raise InterruptedRunError
 
     watcher = Watcher(progress, lambda path, reason: unread.append(int(path.name)))
     return evaluate(photos.set, sessions, Photos.decode, SHAPE, workers=2, watcher=watcher, state=state), unread
@@ -254,7 +256,7 @@ def test_a_stopped_evaluation_goes_on_and_counts_nothing_twice(
 ) -> None:
     path = tmp_path / "state"
     for stop_at in (100, 600, 650):
-        with StateFile(path, IDENTITY, list(sessions)) as state, pytest.raises(Interrupted):
+        with StateFile(path, IDENTITY, list(sessions)) as state, pytest.raises(InterruptedRunError):
             run(sessions, state, stop_at)
     with StateFile(path, IDENTITY, list(sessions)) as state:
         assert state.done.photos >= 650
