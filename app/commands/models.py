@@ -6,7 +6,7 @@ import argparse
 from types import ModuleType
 
 from app.commands.flags import settings_from
-from app.commands.model_actions import add, build, evaluate, listing, pull
+from app.commands.model_actions import add, build, evaluate, export, listing, pull
 
 # Action -> its module: HELP, add_arguments(parser), run(arguments, settings) -> exit code.
 ACTIONS: dict[str, ModuleType] = {
@@ -14,6 +14,7 @@ ACTIONS: dict[str, ModuleType] = {
     "build": build,
     "pull": pull,
     "add": add,
+    "export": export,
     "evaluate": evaluate,
 }
 

@@ -70,9 +70,8 @@ def test_ranks_are_places_in_a_stable_order(photos: int, classes: int, seed: int
     logits = random.integers(-2, 3, (photos, classes)).astype(np.float32)  # with ties
     labels = random.integers(0, classes, photos)
     order = np.argsort(-logits, axis=1, kind="stable")
-    assert label_ranks(logits, labels).tolist() == [
-        list(row).index(label) for row, label in zip(order, labels, strict=True)
-    ]
+    places = [list(row).index(label) for row, label in zip(order, labels, strict=True)]
+    assert label_ranks(logits, labels).tolist() == places
 
 
 # Labels
