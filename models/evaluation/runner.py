@@ -143,6 +143,8 @@ def _count(batch: _Batch, sessions: Mapping[str, engine.Session], watcher: Watch
     reference: NDArray[np.float32] | None = None
     for name, session in sessions.items():
         logits = session.run(pixels)
+        if logits.ndim != 2 or logits.shape[1] <= labels.max():
+            raise ModelError(f"Variant '{name}' gives scores of shape {list(logits.shape)}, too few for the labels.")
         broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         if len(broken):
             raise ModelError(
