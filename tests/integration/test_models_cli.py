@@ -206,10 +206,3 @@ def test_what_cannot_be_added_is_told(flags: tuple[str, ...], code: int, words: 
     refused = tessera("models", "add", *flags, "--into", str(tmp_path / "library"))
     assert (refused.returncode, words in refused.stderr) == (code, True), refused.stderr
     assert "Traceback" not in refused.stderr
-
-
-def test_another_preprocessing_than_the_service_has_is_told(labels: str, tmp_path: Path) -> None:
-    weights = str(BUNDLED / "weights.safetensors")
-    added = tessera("models", "add", weights, "--labels", labels, "--resize", "232", "--into", str(tmp_path))
-    assert added.returncode == 0
-    assert "232" in added.stderr
