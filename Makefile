@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find engine/csrc -type f)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve test bench bench-kernels tune peers lint types native-test native-aarch64 native-sanitize python-test format clean
+.PHONY: serve test bench bench-kernels tune peers test-export fuzz lint types native-test native-aarch64 native-sanitize python-test format clean
 
 serve: $(VENV)/installed
 	$(BIN)/tessera serve
@@ -30,6 +30,15 @@ tune: $(VENV)/test-installed
 peers: $(VENV)/installed
 	$(PIP) --editable '.[peers]'
 	$(BIN)/python -m benchmarks.peers $(PEERS)
+
+# Damaged model files for ten minutes; FUZZ sets the seconds.
+fuzz: $(VENV)/test-installed
+	$(BIN)/python -m tests.fuzz_readers $(or $(FUZZ),600)
+
+# Against real torch, torchvision and timm: a large download.
+test-export: $(VENV)/test-installed
+	$(PIP) --editable '.[export]'
+	$(BIN)/python -m pytest tests/unit/models/test_export.py
 
 lint: $(VENV)/test-installed
 	$(BIN)/ruff check .

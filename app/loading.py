@@ -14,7 +14,6 @@ import numpy as np
 
 import engine
 from app.errors import StartupError
-from app.imaging.decoder import SHAPE
 from app.settings import Settings
 from engine.errors import EngineError
 from engine.session import Backend
@@ -136,7 +135,7 @@ def _warm(model: Model, variant: Variant, session: engine.Session, max_batch: in
             "normalisation (metadata tessera.mean and tessera.std)."
         )
     for size in (1, max_batch):
-        images = np.zeros((size, *SHAPE), np.uint8)
+        images = np.zeros((size, *model.preprocessing.shape), np.uint8)
         session.run(images)
         started = time.perf_counter()
         logits = session.run(images)

@@ -15,7 +15,7 @@ import numpy as np
 
 import engine
 from app.errors import InferenceError, InternalError, NotReadyError, RequestError, ShuttingDownError, StartupError
-from app.imaging.decoder import SHAPE, ImageDecoder
+from app.imaging.decoder import ImageDecoder
 from app.loading import LoadedModel, Progress, load
 from app.observability.metrics import Metrics
 from app.protocol.classify import Classified
@@ -54,7 +54,7 @@ class Service:
         self.failure: Exception | None = None
         self._progress = progress
         self._stage = ("starting", 0.0)
-        self._decoder = ImageDecoder(max_pixels=settings.max_pixels)
+        self._decoder: ImageDecoder | None = None
         workers = settings.decode_threads or max(2, engine.cpu_budget() // 2)
         self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="tessera-decode")
         self._loaded: LoadedModel | None = None
@@ -143,6 +143,7 @@ class Service:
             logger.error("the model could not be loaded: %s", error, exc_info=not isinstance(error, StartupError))
             return
         self._loaded = loaded
+        self._decoder = ImageDecoder(loaded.model.preprocessing, max_pixels=self.settings.max_pixels)
         self._scheduler = self._schedule(loaded)
         if self.phase is Phase.LOADING:
             self.phase = Phase.READY
@@ -176,11 +177,13 @@ class Service:
         return self._loaded, self._scheduler
 
     async def _decode(self, uploads: Sequence[Upload]) -> tuple[np.ndarray, list[float]]:
-        """Decode all images in parallel into uint8 [N, 224, 224, 3]; all or none."""
+        """Decode all images in parallel into uint8 [N, size, size, 3]; all or none."""
+        decoder = self._decoder
+        assert decoder is not None, "images are admitted only when the model is loaded"
         loop = asyncio.get_running_loop()
-        pixels = np.empty((len(uploads), *SHAPE), np.uint8)
+        pixels = np.empty((len(uploads), *decoder.shape), np.uint8)
         futures = [
-            loop.run_in_executor(self._decoders, self._decode_one, upload.data, row)
+            loop.run_in_executor(self._decoders, self._decode_one, decoder, upload.data, row)
             for upload, row in zip(uploads, pixels, strict=True)
         ]
         seconds = []
@@ -196,9 +199,9 @@ class Service:
                 future.add_done_callback(_retrieve)
         return pixels, seconds
 
-    def _decode_one(self, data: bytes, row: np.ndarray) -> float:
+    def _decode_one(self, decoder: ImageDecoder, data: bytes, row: np.ndarray) -> float:
         started = time.perf_counter()
-        self._decoder.decode(data, row)
+        decoder.decode(data, row)
         seconds = time.perf_counter() - started
         self.metrics.stage("decode", seconds)
         return seconds

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 import engine
 from models.calibrate import calibrate_model
-from models.package import Preprocessing
 from models.photos import read_photos
+from models.preprocessing import Preprocessing
 from models.registry import open_model
 
 Array = npt.NDArray[np.float32]

@@ -28,8 +28,9 @@ from rich.table import Table
 
 import engine
 from app.commands.bench import cpu_name
-from app.imaging.decoder import SHAPE, ImageDecoder
+from app.imaging.decoder import ImageDecoder
 from benchmarks.peer_models import PeerModels, find_data, versions
+from models.preprocessing import Preprocessing
 
 Run = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
@@ -109,8 +110,8 @@ def _numbers(text: str) -> list[int]:
 
 def _photos(folder: Path, models: PeerModels) -> npt.NDArray[np.float32]:
     files = [file for file in sorted(folder.glob("*.JPEG")) if file not in set(models.calibration_photos())]
-    decoder = ImageDecoder(max_pixels=64 * 1024 * 1024)
-    pixels = np.empty((POOL, *SHAPE), np.uint8)
+    decoder = ImageDecoder(Preprocessing(), max_pixels=64 * 1024 * 1024)
+    pixels = np.empty((POOL, *decoder.shape), np.uint8)
     for row in range(POOL):
         decoder.decode(files[row * len(files) // POOL].read_bytes(), pixels[row])
     return models.normalise(pixels)

@@ -5,7 +5,7 @@ A model is a folder. Either it has a `model.toml`, or it holds one `*.onnx` or `
 
 from __future__ import annotations
 
-from models.package import Preprocessing
+from models.preprocessing import Preprocessing
 from models.registry import Model, ModelSummary, Variant, list_models, open_model
 
 __all__ = ["Model", "ModelSummary", "Preprocessing", "Variant", "list_models", "open_model"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError
+from models.preprocessing import INTERPOLATIONS, Interpolation
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,7 +19,7 @@ else:
 CATALOGUE = Path(__file__).resolve().parent / "catalogue.toml"
 
 _HASH = re.compile(r"[0-9a-f]{8,64}")
-_KEYS = {"description", "file", "bytes", "sha256", "urls", "resize"}
+_KEYS = {"description", "file", "bytes", "sha256", "urls", "resize", "interpolation"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class CatalogueEntry:
         sha256: its SHA-256 in hexadecimal, or the first 8 or more digits where its publisher gives no more.
         urls: where it is found; tried in order.
         resize: length in pixels that a photo's shorter side is scaled to; None for the default.
+        interpolation: filter that photos are scaled with; None for the default.
     """
 
     name: str
@@ -42,6 +44,7 @@ class CatalogueEntry:
     sha256: str
     urls: tuple[str, ...]
     resize: int | None = None
+    interpolation: Interpolation | None = None
 
 
 def read_catalogue(path: Path = CATALOGUE) -> dict[str, CatalogueEntry]:
@@ -84,6 +87,7 @@ def _entry(path: Path, name: str, table: Any) -> CatalogueEntry:
         "sha256": isinstance(digest, str) and _HASH.fullmatch(digest) is not None,
         "urls": isinstance(urls, list) and bool(urls) and all(isinstance(url, str) for url in urls),
         "resize": resize is None or type(resize) is int,
+        "interpolation": table.get("interpolation") in (None, *INTERPOLATIONS),
     }
     wrong = [key for key, is_fine in checks.items() if not is_fine]
     if wrong:

@@ -25,7 +25,8 @@ from engine.graph.tensors import embed_external
 from engine.normalisation import Normalisation
 from engine.quantize.files import PARTIAL_SUFFIX, write_whole
 from models.checkpoint import read_checkpoint
-from models.package import DESCRIPTION, LABELS, Package, Preprocessing, is_package, read_labels, read_package
+from models.package import DESCRIPTION, LABELS, Package, is_package, read_labels, read_package
+from models.preprocessing import Interpolation, Preprocessing
 from models.source import float_model
 from models.state_dict import plain_keys
 from models.weights import read_weights
@@ -47,6 +48,7 @@ class ImportOptions:
         std: per-channel standard deviation, likewise.
         size: height and width of the network's input in pixels; default: the graph's, else 224.
         resize: length that a photo's shorter side is scaled to; default: 8/7 of the size, which is 256 for 224.
+        interpolation: filter that photos are scaled with; default: bilinear.
         description: one line for people.
     """
 
@@ -56,6 +58,7 @@ class ImportOptions:
     std: tuple[float, float, float] | None = None
     size: int | None = None
     resize: int | None = None
+    interpolation: Interpolation | None = None
     description: str = ""
 
 
@@ -203,6 +206,7 @@ def _description(name: str, contents: _Contents, options: ImportOptions) -> str:
         f"resize = {options.resize or max(size, round(size * default.resize / default.size))}",
         f"mean = {list(options.mean or (own.mean if own else default.mean))}",
         f"std = {list(options.std or (own.std if own else default.std))}",
+        f"interpolation = {json.dumps(options.interpolation or default.interpolation)}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError
+from models.preprocessing import INTERPOLATIONS, Preprocessing
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,23 +23,6 @@ LABELS = "labels.txt"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ARCHITECTURES = ("resnet",)
 _LARGEST_IMAGE = 4096
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a photo becomes the network's input.
-
-    Attributes:
-        size: height and width of the centre crop, in pixels.
-        resize: length that the photo's shorter side is scaled to first, in pixels.
-        mean: per-channel mean (red, green, blue) to subtract, in 0..1 units.
-        std: per-channel standard deviation to divide by, in 0..1 units.
-    """
-
-    size: int = 224
-    resize: int = 256
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -146,8 +130,12 @@ def _read_preprocessing(reader: _Reader) -> Preprocessing:
     mean, std = reader.triple("mean", default.mean), reader.triple("std", default.std)
     if min(std) <= 0:
         raise reader.complaint("std", "must be above zero in every channel")
+    named = reader.text("interpolation", default.interpolation)
+    interpolation = next((known for known in INTERPOLATIONS if known == named), None)
+    if interpolation is None:
+        raise reader.complaint("interpolation", f"must be one of {', '.join(INTERPOLATIONS)}")
     reader.refuse_leftovers()
-    return Preprocessing(size, resize, mean, std)
+    return Preprocessing(size, resize, mean, std, interpolation)
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

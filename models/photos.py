@@ -1,4 +1,4 @@
-"""Photos of a folder as network input, for calibration: the standard evaluation preprocessing and nothing more."""
+"""Photos of a folder as network input, for calibration, prepared as the service prepares them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from engine.errors import ModelError
-from models.package import Preprocessing
+from models.preprocessing import Preprocessing, resize_and_crop
 
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp"}
 
@@ -53,14 +53,10 @@ def read_photos(photos: Sequence[Path], preprocessing: Preprocessing, batch: int
 
 
 def _pixels(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    size = preprocessing.size
     try:
         with Image.open(path) as photo:
-            image = photo.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            upright = ImageOps.exif_transpose(photo)
+            return np.asarray(resize_and_crop(upright.convert("RGB"), preprocessing))
+    except Exception as error:
+        # Pillow's plugins raise anything at all on damaged files, and the file is the only input here.
         raise ModelError(f"Cannot decode the photo {path}: {error}.") from error
-    factor = preprocessing.resize / min(image.size)
-    width, height = (max(size, round(side * factor)) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(image.crop((left, top, left + size, top + size)))

@@ -59,6 +59,7 @@ def pull_model(
                 given,
                 name=target.name,
                 resize=given.resize or entry.resize,
+                interpolation=given.interpolation or entry.interpolation,
                 description=given.description or entry.description,
             ),
         )

@@ -9,7 +9,8 @@ from pathlib import Path
 from engine.errors import ModelError
 from models.build import Build, Progress, build_model, is_built
 from models.cache import default_cache
-from models.package import Package, Preprocessing, is_package, read_package
+from models.package import Package, is_package, read_package
+from models.preprocessing import Preprocessing
 
 BUNDLED = Path(__file__).resolve().parent / "resnet50-imagenette"
 VARIANTS = ("baseline", "optimised")

@@ -17,6 +17,9 @@ from models.weights import read_weights
 
 # A protobuf message cannot be larger; a gzip file that unpacks to more is damaged or meant to do harm.
 _LARGEST_MODEL = 2**31 - 1
+# Weights pack to a quarter at best, those of an int8 model kept as float32; a file of zeros packs to a thousandth.
+_MOST_PACKED = 50
+_SMALL = 64 * 1024 * 1024
 _QUANTISED_OPERATORS = ("QuantizeLinear", "QLinear", "ConvInteger", "MatMulInteger")
 
 
@@ -51,19 +54,21 @@ def is_quantised(model: onnx.ModelProto) -> bool:
 def _read_onnx(path: Path) -> onnx.ModelProto:
     try:
         if path.name.endswith(".gz"):
+            most = min(_LARGEST_MODEL, _SMALL + _MOST_PACKED * path.stat().st_size)
             with gzip.open(path) as file:
-                payload = file.read(_LARGEST_MODEL + 1)
+                payload = file.read(most + 1)
         else:
+            most = _LARGEST_MODEL
             payload = path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise ModelError(f"Cannot read the model {path}: {error}.") from error
-    if len(payload) > _LARGEST_MODEL:
-        raise ModelError(f"{path} holds more than 2 GiB, which no ONNX file does.")
+    if len(payload) > most:
+        raise ModelError(f"{path} unpacks to more than {most} bytes, which no model does; it is damaged or means harm.")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(payload)
         onnx.checker.check_model(model)
-    except (DecodeError, onnx.checker.ValidationError) as error:
+    except (DecodeError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise ModelError(f"{path} is not an ONNX model, or it is damaged: {error}. Copy it again.") from error
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         raise ModelError(f"{path} keeps its weights in other files. Save it as one ONNX file.")

@@ -19,8 +19,9 @@ import engine
 from app.commands.flags import MODEL_SETTINGS, add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
 from app.errors import StartupError
-from app.imaging.decoder import SHAPE, ImageDecoder
+from app.imaging.decoder import ImageDecoder
 from app.loading import open_configured_model, open_session
+from models.preprocessing import Preprocessing
 
 _BATCHES = (1, 16)
 # More different images than a batch holds, so that no run sees what the run before it left in the caches.
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ProgressDisplay() as display:
         model = open_configured_model(settings, display)
         sessions = {name: open_session(variant, settings) for name, variant in model.variants.items()}
-        pool = load_images(arguments.images, max(_BATCHES) * _ROTATION)
+        pool = load_images(arguments.images, max(_BATCHES) * _ROTATION, model.preprocessing)
         rows = []
         for batch in _BATCHES:
             rows += _measure(sessions, pool, batch, arguments.rounds, display)
@@ -70,17 +71,19 @@ def _at_least_one(text: str) -> int:
     return value
 
 
-def load_images(folder: Path | None, count: int) -> npt.NDArray[np.uint8]:
-    """`count` different images, uint8 [count, 224, 224, 3]."""
+def load_images(folder: Path | None, count: int, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    """`count` different images, uint8 [count, size, size, 3]."""
+    size = preprocessing.size
     if folder is None:
         # Smooth noise: random, but with neighbouring pixels alike, as in photos.
-        coarse = np.random.default_rng(0).integers(0, 256, (count, 14, 14, 3), dtype=np.uint8)
-        return coarse.repeat(16, axis=1).repeat(16, axis=2)
+        cells = -(-size // 16)
+        coarse = np.random.default_rng(0).integers(0, 256, (count, cells, cells, 3), dtype=np.uint8)
+        return np.ascontiguousarray(coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :size, :size])
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _IMAGE_SUFFIXES)
     if not files:
         raise StartupError(f"There are no photos in {folder}.")
-    pixels = np.empty((count, *SHAPE), np.uint8)
-    decoder = ImageDecoder(max_pixels=64 * 1024 * 1024)
+    pixels = np.empty((count, *preprocessing.shape), np.uint8)
+    decoder = ImageDecoder(preprocessing, max_pixels=64 * 1024 * 1024)
     for row in range(count):
         decoder.decode(files[row % len(files)].read_bytes(), pixels[row])
     return pixels

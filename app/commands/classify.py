@@ -14,11 +14,10 @@ import engine
 from app.commands.flags import MODEL_SETTINGS, add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
 from app.errors import RequestError
-from app.imaging.decoder import SHAPE, ImageDecoder
+from app.imaging.decoder import ImageDecoder
 from app.loading import open_configured_model, open_session
 from app.protocol.classify import Classified, build_answer, resolve_top_k
 from app.routing.variants import choose_variant
-from app.settings import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,18 +38,19 @@ def run(arguments: argparse.Namespace) -> int:
         name = choose_variant(sent, model.variants, settings.default_variant)
         top_k = resolve_top_k(arguments.top_k, len(model.labels))
         session = open_session(model.variants[name], settings)
+    decoder = ImageDecoder(model.preprocessing, max_pixels=settings.max_pixels)
     with session:
-        images = [image for file in arguments.files if (image := _classify(file, session, settings)) is not None]
+        images = [image for file in arguments.files if (image := _classify(file, session, decoder)) is not None]
     answer = build_answer(model.name, name, images, model.labels, top_k)
     print(json.dumps(answer, indent=2) if arguments.json else _table(answer))
     return 0 if len(images) == len(arguments.files) else 1
 
 
-def _classify(file: Path, session: engine.Session, settings: Settings) -> Classified | None:
-    pixels = np.empty((1, *SHAPE), np.uint8)
+def _classify(file: Path, session: engine.Session, decoder: ImageDecoder) -> Classified | None:
+    pixels = np.empty((1, *decoder.shape), np.uint8)
     started = time.perf_counter()
     try:
-        ImageDecoder(max_pixels=settings.max_pixels).decode(file.read_bytes(), pixels[0])
+        decoder.decode(file.read_bytes(), pixels[0])
     except (OSError, RequestError) as error:
         print(f"tessera: {file}: {error}", file=sys.stderr)
         return None

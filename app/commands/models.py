@@ -1,170 +1,35 @@
-"""List the models that can be served, pull official ones, add your own, or build one ahead of its first start."""
+"""List the models that can be served, pull official ones, add or export your own, build or evaluate them."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
+from types import ModuleType
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from app.commands.flags import settings_from
+from app.commands.model_actions import add, build, evaluate, export, listing, pull
 
-from app.commands.flags import MODEL_SETTINGS, add_settings_flags, settings_from
-from app.commands.progress import ProgressDisplay
-from app.errors import StartupError
-from app.imaging.geometry import CROP, SHORTER_SIDE
-from app.loading import open_configured_model
-from app.settings import Settings
-from models.cache import default_cache, library_folder
-from models.catalogue import CATALOGUE, find_entry, read_catalogue
-from models.importer import SUFFIXES, ImportOptions, add_model
-from models.package import Package
-from models.pull import pull_model
-from models.registry import list_models
-
-# Settings that decide where models are kept.
-_PLACES = ("models", "cache_dir")
+# Action -> its module: HELP, add_arguments(parser), run(arguments, settings) -> exit code.
+ACTIONS: dict[str, ModuleType] = {
+    "list": listing,
+    "build": build,
+    "pull": pull,
+    "add": add,
+    "export": export,
+    "evaluate": evaluate,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command's actions and arguments."""
+    """Describe the command's actions and their arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="list the bundled model and your own, or those in a folder of models")
-    add_settings_flags(listing, _PLACES)
-    build = actions.add_parser("build", help="build a model's variants into the cache")
-    add_settings_flags(build, MODEL_SETTINGS)
-    names = "\n".join(f"  {name:<24} {entry.description}" for name, entry in read_catalogue().items())
-    pull = actions.add_parser(
-        "pull",
-        help="download an official model, checked against its pinned SHA-256",
-        epilog=f"models:\n{names}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    pull.add_argument("name", metavar="NAME", help="one of the models below")
-    pull.add_argument(
-        "--mirror",
-        metavar="URL",
-        action="append",
-        default=[],
-        help="address of the same file to try first; with a slash at its end, of a folder that holds it; repeatable",
-    )
-    pull.add_argument(
-        "--catalogue", metavar="FILE", type=Path, default=CATALOGUE, help="a catalogue of your own in place of this one"
-    )
-    _add_import_flags(pull)
-    add = actions.add_parser("add", help=f"import a model file ({', '.join(SUFFIXES)})")
-    add.add_argument("path", metavar="PATH", type=Path, help="ONNX graph, or state dict of a ResNet")
-    add.add_argument("--name", help="the model's name (default: the file's)")
-    add.add_argument("--mean", type=_triple, metavar="R,G,B", help="mean of images in 0..1 units (default ImageNet's)")
-    add.add_argument("--std", type=_triple, metavar="R,G,B", help="standard deviation, likewise")
-    add.add_argument("--size", type=int, metavar="PIXELS", help="the network's input (default: the graph's, or 224)")
-    add.add_argument("--resize", type=int, metavar="PIXELS", help="a photo's shorter side (default 8/7 of the size)")
-    _add_import_flags(add)
+    for name, module in ACTIONS.items():
+        action = actions.add_parser(
+            name, help=module.HELP, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(action)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do the action; returns 0."""
-    settings = settings_from(arguments)
-    match arguments.action:
-        case "list":
-            return _list(settings)
-        case "build":
-            return _build(settings)
-        case "pull":
-            return _pull(arguments, settings)
-        case _:
-            return _add(arguments, settings)
-
-
-def _add_import_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--labels", metavar="FILE", type=Path, help='class names, one per line (default: "class 0", ...)'
-    )
-    parser.add_argument("--into", metavar="FOLDER", type=Path, help="folder of models to put it in")
-    add_settings_flags(parser, _PLACES)
-
-
-def _triple(text: str) -> tuple[float, float, float]:
-    """Three numbers with commas between."""
-    red, green, blue = (float(part) for part in text.split(","))
-    return red, green, blue
-
-
-def _list(settings: Settings) -> int:
-    if settings.models is not None and not settings.models.is_dir():
-        raise StartupError(f"The models folder {settings.models} does not exist.")
-    table = Table("model", "labels", "variants", "built", "folder", box=box.SIMPLE_HEAD)
-    found = list_models(settings.models, cache=settings.cache_dir)
-    library = library_folder(_cache(settings))
-    if settings.models is None and library.is_dir():
-        found += list_models(library, cache=settings.cache_dir)
-    for summary in found:
-        state = summary.problem or ("yes" if summary.built else "at first start")
-        table.add_row(summary.name, str(summary.labels), ", ".join(summary.variants), state, str(summary.folder))
-    # A table for a pipe or a file is as wide as it needs, so that no path is cut.
-    console = Console()
-    (console if console.is_terminal else Console(width=400)).print(table)
-    return 0
-
-
-def _build(settings: Settings) -> int:
-    with ProgressDisplay() as display:
-        model = open_configured_model(settings, display)
-    for name, variant in sorted(model.variants.items()):
-        print(f"{model.name} {name} ({variant.precision}): {variant.path}")
-    return 0
-
-
-def _pull(arguments: argparse.Namespace, settings: Settings) -> int:
-    entry = find_entry(arguments.name, arguments.catalogue)
-    with ProgressDisplay() as display:
-        package = pull_model(
-            entry,
-            _destination(arguments, settings),
-            _cache(settings),
-            options=ImportOptions(labels=arguments.labels),
-            mirrors=arguments.mirror,
-            progress=display,
-        )
-    return _tell(package)
-
-
-def _add(arguments: argparse.Namespace, settings: Settings) -> int:
-    options = ImportOptions(
-        name=arguments.name,
-        labels=arguments.labels,
-        mean=arguments.mean,
-        std=arguments.std,
-        size=arguments.size,
-        resize=arguments.resize,
-    )
-    return _tell(add_model(arguments.path, _destination(arguments, settings), options))
-
-
-def _cache(settings: Settings) -> Path:
-    return default_cache() if settings.cache_dir is None else settings.cache_dir
-
-
-def _destination(arguments: argparse.Namespace, settings: Settings) -> Path:
-    into: Path | None = arguments.into
-    return into or settings.models or library_folder(_cache(settings))
-
-
-def _tell(package: Package) -> int:
-    print(f"{package.name}: {package.folder}")
-    print(f"Serve it with: tessera serve --model-path {package.folder}")
-    if package.labels[0] == "class 0":
-        print(
-            f"tessera: the file does not name its {len(package.labels)} classes; they are called 'class 0' and so on. "
-            f"Write their names into {package.folder / 'labels.txt'}, one per line.",
-            file=sys.stderr,
-        )
-    wanted = package.preprocessing
-    if (wanted.size, wanted.resize) != (CROP, SHORTER_SIDE):
-        print(
-            f"tessera: this model is meant for photos scaled to {wanted.resize} and cropped to {wanted.size} pixels; "
-            f"the service and `tessera classify` prepare them with {SHORTER_SIDE} and {CROP}.",
-            file=sys.stderr,
-        )
-    return 0
+    """Do the action; returns the exit code."""
+    code: int = ACTIONS[arguments.action].run(arguments, settings_from(arguments))
+    return code

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     summaries: dict[str, Summary] = {}
     with ProgressDisplay() as display:
         model = open_configured_model(settings, display)
-        images = load_images(arguments.images, arguments.batch)
+        images = load_images(arguments.images, arguments.batch, model.preprocessing)
         for name, variant in model.variants.items():
             if arguments.variant not in (None, name):
                 continue

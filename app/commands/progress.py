@@ -38,9 +38,13 @@ class ProgressDisplay:
         """Remove the bar; harmless when it is gone."""
         self._bar.stop()
 
-    def __call__(self, stage: str, fraction: float) -> None:
-        """Show that `stage` has come to `fraction` (0 to 1)."""
-        self._bar.update(self._task, description=stage, completed=fraction)
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def __call__(self, stage: str, fraction: float, detail: str = "") -> None:
+        """Show that `stage` has come to `fraction` (0 to 1); `detail` is for the bar alone."""
+        self._bar.update(self._task, description=f"{stage}: {detail}" if detail else stage, completed=fraction)
         if stage != self._stage:
             self._stage = stage
             if not self._console.is_terminal:

@@ -1,1 +1,1 @@
-"""Image bytes to uint8 RGB 224x224, with every bound checked before pixels are decoded."""
+"""Image bytes to uint8 RGB in the size that a model wants, with every bound checked before pixels are decoded."""

@@ -23,10 +23,9 @@ from PIL import (
 
 from app.errors import CorruptImageError, EmptyBodyError, ImageTooLargeError, RequestError, UnsupportedImageError
 from app.imaging.colour import to_rgb
-from app.imaging.geometry import CROP, geometry, resize_and_crop
+from models.preprocessing import Preprocessing, geometry, resize_and_crop
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-SHAPE = (CROP, CROP, 3)
 
 _LIST = ", ".join(FORMATS)
 
@@ -45,23 +44,30 @@ class ImageDecoder:
     """Decodes image files; one instance serves any number of threads.
 
     Args:
+        preprocessing: What the model expects of a photo.
         max_pixels: Most pixels (width x height) a file's header may declare, and the resized picture may have.
     """
 
-    def __init__(self, *, max_pixels: int) -> None:
+    def __init__(self, preprocessing: Preprocessing, *, max_pixels: int) -> None:
+        self._preprocessing = preprocessing
         self._max_pixels = max_pixels
         # A stranger's odd file is no business of our log. The filter is process-wide, the only scope Python offers that
         # holds in threads, and it touches warnings attributed to Pillow's own modules only.
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of what it writes: [size, size, 3]."""
+        return self._preprocessing.shape
+
     def decode(self, data: bytes, out: np.ndarray) -> None:
-        """Decode `data`, apply the standard preprocessing and write the pixels into `out`.
+        """Decode `data`, apply the model's preprocessing and write the pixels into `out`.
 
         The first frame counts in GIF, WebP, PNG and TIFF files with several. EXIF orientation is applied.
 
         Args:
             data: A whole JPEG, PNG, WebP, GIF, BMP or TIFF file.
-            out: uint8 array [224, 224, 3], RGB; left as it is when an error is raised.
+            out: uint8 array [size, size, 3], RGB; left as it is when an error is raised.
 
         Raises:
             EmptyBodyError: `data` is empty.
@@ -76,7 +82,7 @@ class ImageDecoder:
                 self._check_size(*picture.size)
                 picture.load()
                 upright = _upright(picture)
-                out[:] = np.asarray(resize_and_crop(to_rgb(upright)))
+                out[:] = np.asarray(resize_and_crop(to_rgb(upright), self._preprocessing))
         except RequestError:
             raise
         except Image.DecompressionBombError:
@@ -101,11 +107,12 @@ class ImageDecoder:
             raise ImageTooLargeError(
                 f"The image's header declares {width} x {height} pixels; the limit is {self._max_pixels} in all."
             )
-        resized = geometry(width, height)
+        resized = geometry(width, height, self._preprocessing)
         if resized.width * resized.height > self._max_pixels:
             raise ImageTooLargeError(
-                f"The image is too elongated: with its shorter side resized to 256, {width} x {height} pixels become "
-                f"{resized.width} x {resized.height}; the limit is {self._max_pixels} pixels in all."
+                f"The image is too elongated: with its shorter side resized to {self._preprocessing.resize}, "
+                f"{width} x {height} pixels become {resized.width} x {resized.height}; "
+                f"the limit is {self._max_pixels} pixels in all."
             )
 
 

@@ -76,7 +76,7 @@ class ImageQueue:
 
         Args:
             ticket: As returned by `admit`; a cancelled one is ignored.
-            pixels: uint8 [images, 224, 224, 3].
+            pixels: uint8 [images, size, size, 3].
         """
         if ticket.state is not State.ADMITTED:
             return

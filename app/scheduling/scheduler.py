@@ -11,7 +11,6 @@ from typing import Protocol
 import numpy as np
 
 from app.errors import InferenceError
-from app.imaging.decoder import SHAPE
 from app.scheduling.queue import ImageQueue
 from app.scheduling.ticket import Batch, Outcome, Ticket
 
@@ -24,7 +23,7 @@ class Runner(Protocol):
     """What the scheduler needs of an `engine.Session`."""
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        """Run uint8 [N, 224, 224, 3]; returns float32 logits [N, classes]."""
+        """Run uint8 [N, size, size, 3]; returns float32 logits [N, classes]."""
 
 
 class Observer(Protocol):
@@ -66,7 +65,8 @@ class Scheduler:
         self._queue = ImageQueue(self._runners, capacity=capacity, max_batch=max_batch, clock=clock)
         self._work = threading.Condition()
         self._stopping = False
-        self._rows = np.empty((max_batch, *SHAPE), np.uint8)
+        self._max_batch = max_batch
+        self._rows: np.ndarray | None = None
         self._thread = threading.Thread(target=self._loop, name=ENGINE_THREAD, daemon=True)
 
     def start(self) -> None:
@@ -111,7 +111,7 @@ class Scheduler:
 
         Args:
             ticket: As returned by `admit`.
-            pixels: uint8 [images, 224, 224, 3]; must not change until the ticket is delivered.
+            pixels: uint8 [images, size, size, 3]; must not change until the ticket is delivered.
         """
         with self._work:
             self._queue.enqueue(ticket, pixels)
@@ -177,7 +177,7 @@ class Scheduler:
         ]
 
     def _gather(self, batch: Batch) -> np.ndarray:
-        """The batch's pixels, uint8 [N, 224, 224, 3]: in place where they lie side by side, else copied together.
+        """The batch's pixels, uint8 [N, size, size, 3]: in place where they lie side by side, else copied together.
 
         A request's images are decoded into one array, so a request alone in its batch is never copied. Mixed batches
         cost one copy of 150 kB per image, a few thousandths of its run time.
@@ -185,6 +185,8 @@ class Scheduler:
         first, start = batch.members[0]
         if all(ticket is first and index == start + row for row, (ticket, index) in enumerate(batch.members)):
             return _pixels(first)[start : start + len(batch)]
+        if self._rows is None:  # the first request shows how large the model's images are
+            self._rows = np.empty((self._max_batch, *_pixels(first).shape[1:]), np.uint8)
         rows = self._rows[: len(batch)]
         for row, (ticket, index) in zip(rows, batch.members, strict=True):
             np.copyto(row, _pixels(ticket)[index])

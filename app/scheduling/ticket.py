@@ -44,7 +44,7 @@ class Ticket:
     Attributes:
         variant: The variant that answers.
         images: How many images the request has.
-        pixels: uint8 [images, 224, 224, 3] once queued.
+        pixels: uint8 [images, size, size, 3] once queued.
         queued_at: Clock reading when the images joined the queue.
         waiting: Indices of images not yet taken into a batch.
         outcomes: One per image, None until its batch has run.

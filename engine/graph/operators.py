@@ -83,6 +83,25 @@ def _average_pool(source: Source, graph: Graph) -> list[Node]:
     return [source.node([source.input(0)], **pool_window(source, graph), count_include_pad=counted)]
 
 
+def _reduce_mean(source: Source, graph: Graph) -> list[Node]:
+    """The mean over height and width, as PyTorch's exporter writes global average pooling since 2.9."""
+    shape = _shape(graph, source.input(0))
+    axes = source.attributes.get("axes", ())
+    if source.input(1):
+        axes = _constant(source, graph, 1, "axes").reshape(-1)
+    spatial = sorted({_axis(source, int(axis), len(shape)) for axis in axes})
+    if len(shape) < 3 or spatial != list(range(2, len(shape))):
+        raise source.refuse(f"it takes the mean over axes {list(map(int, axes))}; all but the first two are supported.")
+    pool = replace(source, op="GlobalAveragePool")
+    if source.attributes.get("keepdims", 1):
+        return [pool.node([source.input(0)])]
+    pooled = graph.add_value(f"{source.outputs[0]}.pooled", (), graph.values[source.input(0)].dtype)
+    return [
+        Node("GlobalAveragePool", source.name, [source.input(0)], [pooled]),
+        Node("Flatten", f"{source.name}.flatten", [pooled], [source.outputs[0]], {"axis": 1}),
+    ]
+
+
 def _plain(source: Source, graph: Graph) -> list[Node]:
     return [source.node(list(source.inputs))]
 
@@ -220,6 +239,7 @@ OPERATORS: dict[str, tuple[int, int, Callable[[Source, Graph], list[Node]]]] = {
     "MatMul": (2, 2, _plain),
     "MaxPool": (1, 1, _max_pool),
     "QuantizeLinear": (2, 3, _quantisation),
+    "ReduceMean": (1, 2, _reduce_mean),
     "Relu": (1, 1, _plain),
     "Reshape": (2, 2, _reshape),
     "Softmax": (1, 1, _softmax),

@@ -95,7 +95,7 @@ def convert_model(model: ModelProto, folder: Path | None = None, data: bytes | N
     _check(model if embedded or data is None else data)
     constants = _constants(model)
     inputs = [value for value in model.graph.input if value.name not in constants]
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = _metadata(model)
     graph = Graph(model.graph.name or "model", [], [], [], {}, {}, metadata, opset)
     for name, array in constants.items():
         graph.add_constant(name, array)
@@ -107,6 +107,14 @@ def convert_model(model: ModelProto, folder: Path | None = None, data: bytes | N
     _free_batch(graph)
     graph.validate()
     return graph
+
+
+def _metadata(model: ModelProto) -> dict[str, str]:
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    # Text that is not UTF-8 comes out of protobuf as bytes.
+    if not all(isinstance(text, str) for entry in entries.items() for text in entry):
+        raise ModelError("The model's metadata is not UTF-8 text; the file is damaged. Export it again.")
+    return entries
 
 
 def _opset(model: ModelProto) -> int:

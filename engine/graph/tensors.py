@@ -13,6 +13,9 @@ from onnx import TensorProto, numpy_helper
 from engine.errors import ModelError
 from engine.graph.ir import Array
 
+# What a model can hold when its external data has been moved inside.
+LARGEST_EXTERNAL = 2**31 - 1
+
 _TYPES: dict[int, np.dtype[Any]] = {
     TensorProto.FLOAT: np.dtype(np.float32),
     TensorProto.UINT8: np.dtype(np.uint8),
@@ -126,11 +129,14 @@ def embed_external(model: onnx.ModelProto, folder: Path | None) -> bool:
     Raises:
         ModelError: the data is missing, too short, or outside `folder`.
     """
-    found = False
+    found, total = False, 0
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
             dtype = type_of(tensor.data_type, f"Tensor '{tensor.name}'")
             data = _external_bytes(tensor, folder, prod(tensor.dims) * dtype.itemsize)
+            total += len(data)
+            if total > LARGEST_EXTERNAL:  # many tensors may name the same bytes
+                raise ModelError(f"The model's external data has more than {LARGEST_EXTERNAL} bytes in all.")
             del tensor.external_data[:]
             tensor.data_location = TensorProto.DEFAULT
             tensor.raw_data = data

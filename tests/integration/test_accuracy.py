@@ -13,6 +13,7 @@ from onnx import numpy_helper
 
 import engine
 from app.imaging.decoder import ImageDecoder
+from models.preprocessing import Preprocessing
 from models.registry import Model, open_model
 from tests.shared_data import SHARED_DATA, requires_shared_data
 
@@ -36,7 +37,7 @@ def labelled_photos(model: Model) -> list[tuple[Path, int]]:
 
 
 def batches(photos: list[tuple[Path, int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    decoder = ImageDecoder(max_pixels=64 * 1024 * 1024)
+    decoder = ImageDecoder(Preprocessing(), max_pixels=64 * 1024 * 1024)
     for start in range(0, len(photos), BATCH):
         chunk = photos[start : start + BATCH]
         pixels = np.empty((len(chunk), 224, 224, 3), np.uint8)

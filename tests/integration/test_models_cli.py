@@ -9,8 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import engine
 from models.catalogue import CATALOGUE, find_entry
 from models.package import read_package
 from models.registry import BUNDLED
@@ -18,6 +21,7 @@ from models.source import float_model
 from tests import imagefiles
 from tests.servers import REPOSITORY, ServerProcess, environment, tessera
 from tests.unit.models.fileserver import FileServer, Served, files
+from tests.unit.models.tiny import tiny_model
 
 __all__ = ["files"]
 
@@ -166,6 +170,29 @@ def test_an_added_model_is_listed_and_classifies(labels: str, tmp_path: Path) ->
     assert mine.stdout == bundled.stdout
 
 
+def test_photos_are_prepared_as_each_model_wants_them(tmp_path: Path) -> None:
+    source, library, cache = tmp_path / "tiny.onnx", str(tmp_path / "library"), str(tmp_path / "cache")
+    source.write_bytes(tiny_model().SerializeToString())
+    flags = ("--resize", "40", "--interpolation", "bicubic")
+    added = tessera("models", "add", str(source), "--into", library, *flags)
+    assert (added.returncode, added.stderr) == (0, "")
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(imagefiles.png(300, 200))
+    resized = Image.open(photo).convert("RGB").resize((60, 40), Image.Resampling.BICUBIC)
+    pixels = np.asarray(resized.crop((14, 4, 46, 36)))[np.newaxis]
+    with engine.load(source, backend="onnxruntime") as session:
+        logits = session.run(pixels)[0].astype(np.float64)
+    wanted = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    with ServerProcess(model_path=Path(library) / "tiny", cache_dir=cache) as server, server.client() as client:
+        for variant in ("baseline", "optimised"):
+            answer = client.post(
+                "/v1/classify", content=photo.read_bytes(), headers={"X-Model-Variant": variant}
+            ).json()
+            for prediction in answer["results"][0]["predictions"]:
+                assert prediction["probability"] == pytest.approx(wanted[prediction["index"]], abs=1e-4)
+        assert server.stop() == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
@@ -179,10 +206,3 @@ def test_what_cannot_be_added_is_told(flags: tuple[str, ...], code: int, words: 
     refused = tessera("models", "add", *flags, "--into", str(tmp_path / "library"))
     assert (refused.returncode, words in refused.stderr) == (code, True), refused.stderr
     assert "Traceback" not in refused.stderr
-
-
-def test_another_preprocessing_than_the_service_has_is_told(labels: str, tmp_path: Path) -> None:
-    weights = str(BUNDLED / "weights.safetensors")
-    added = tessera("models", "add", weights, "--labels", labels, "--resize", "232", "--into", str(tmp_path))
-    assert added.returncode == 0
-    assert "232" in added.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,16 +14,21 @@ from PIL import Image
 
 from app.errors import CorruptImageError, EmptyBodyError, ImageTooLargeError, RequestError, UnsupportedImageError
 from app.imaging.decoder import ImageDecoder
-from app.imaging.geometry import geometry
+from models.photos import read_photos
+from models.preprocessing import Preprocessing, geometry
 from tests import imagefiles
 from tests.imagefiles import KINDS, drawing, encode
 
 LIMIT = 64 * 1024 * 1024
 
 
-def decode(data: bytes, max_pixels: int = LIMIT) -> np.ndarray:
-    row = np.zeros((224, 224, 3), np.uint8)
-    ImageDecoder(max_pixels=max_pixels).decode(data, row)
+STANDARD = Preprocessing()
+
+
+def decode(data: bytes, max_pixels: int = LIMIT, preprocessing: Preprocessing = STANDARD) -> np.ndarray:
+    decoder = ImageDecoder(preprocessing, max_pixels=max_pixels)
+    row = np.zeros(decoder.shape, np.uint8)
+    decoder.decode(data, row)
     return row
 
 
@@ -62,12 +68,30 @@ def test_pixels_equal_the_reference_preprocessing(width: int, height: int) -> No
     assert np.array_equal(decode(data), reference(Image.open(io.BytesIO(data))))
 
 
-@given(st.integers(1, 5000), st.integers(1, 5000))
-def test_the_crop_lies_inside_the_resized_picture(width: int, height: int) -> None:
-    plan = geometry(width, height)
-    assert min(plan.width, plan.height) == 256
-    assert 0 <= plan.left <= plan.width - 224
-    assert 0 <= plan.top <= plan.height - 224
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 600), st.integers(0, 300))
+def test_the_crop_lies_inside_the_resized_picture(width: int, height: int, size: int, border: int) -> None:
+    plan = geometry(width, height, Preprocessing(size, size + border))
+    assert min(plan.width, plan.height) == size + border
+    assert 0 <= plan.left <= plan.width - size
+    assert 0 <= plan.top <= plan.height - size
+
+
+def test_each_model_sees_photos_as_it_wants_them() -> None:
+    data = imagefiles.png(500, 375)
+    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    # timm's resnet50.a1_in1k at 288: crop_pct 1.0, bicubic.
+    wanted = picture.resize((384, 288), Image.Resampling.BICUBIC).crop((48, 0, 336, 288))
+    pixels = decode(data, preprocessing=Preprocessing(288, 288, interpolation="bicubic"))
+    assert np.array_equal(pixels, np.asarray(wanted))
+    assert not np.array_equal(pixels, decode(data, preprocessing=Preprocessing(288, 288)))
+
+
+@pytest.mark.parametrize("data", [imagefiles.png(500, 375), imagefiles.rotated_jpeg(6)])
+def test_calibration_sees_the_pixels_that_the_service_sees(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "photo").write_bytes(data)
+    wanted = Preprocessing(64, 72, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bicubic")
+    (seen,) = read_photos([tmp_path / "photo"], wanted)
+    assert np.array_equal((seen[0].transpose(1, 2, 0) * 255).round(), decode(data, preprocessing=wanted))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -148,7 +172,7 @@ def test_a_sliver_that_would_grow_enormous_is_refused() -> None:
 def test_a_failed_decode_leaves_the_row_alone() -> None:
     row = np.full((224, 224, 3), 7, np.uint8)
     with pytest.raises(RequestError):
-        ImageDecoder(max_pixels=LIMIT).decode(imagefiles.jpeg()[:2000], row)
+        ImageDecoder(STANDARD, max_pixels=LIMIT).decode(imagefiles.jpeg()[:2000], row)
     assert (row == 7).all()
 
 

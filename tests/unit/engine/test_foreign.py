@@ -176,3 +176,34 @@ def test_integers_that_store_no_real_numbers_are_refused(tmp_path: Path) -> None
         onnx.save(model, tmp_path / "integers.onnx")
         with pytest.raises(engine.ModelError, match="holds uint8 numbers as such"):
             engine.load(tmp_path / "integers.onnx", backend="cpu")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+def test_intel_neural_compressors_linear_layer(kind: type, tmp_path: Path) -> None:
+    """It splits a Gemm into a product and the addition of a stored constant, and pools integers."""
+    low, random = (0 if kind is np.uint8 else -128), np.random.default_rng(0)
+    constants = {
+        f"{name}s": np.float32(scale) for name, scale in zip("xgmby", (0.04, 0.01, 0.02, 0.01, 0.03), strict=True)
+    }
+    constants |= {"xz": kind(low + 120), "gz": kind(low + 5), "mz": kind(low + 130), "bz": np.int8(0)}
+    constants |= {"yz": kind(low + 99), "ws": np.float32(0.01), "wz": np.int8(0)}
+    constants["w"] = random.integers(-127, 128, (3, 10), dtype=np.int8)
+    constants["b"] = random.integers(-127, 128, 10, dtype=np.int8)
+    nodes = [
+        node("QuantizeLinear", ["x", "xs", "xz"], "q"),
+        node("QLinearGlobalAveragePool", ["q", "xs", "xz", "gs", "gz"], "g", domain="com.microsoft", channels_last=0),
+        node("Flatten", ["g"], "f"),
+        node("QLinearMatMul", ["f", "gs", "gz", "w", "ws", "wz", "ms", "mz"], "m"),
+        node("QLinearAdd", ["m", "ms", "mz", "b", "bs", "bz", "ys", "yz"], "s", domain="com.microsoft"),
+        node("DequantizeLinear", ["s", "ys", "yz"], "y"),
+    ]
+    if kind is np.uint8:  # both sides of an addition are of one type
+        constants["bz"], constants["b"] = np.uint8(128), (constants["b"].astype(np.int16) + 128).astype(np.uint8)
+    model = build(nodes, ["N", *SHAPE], constants, rank=2)
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, tmp_path / "inc.onnx")
+    x = normal(16, *SHAPE)
+    with engine.load(tmp_path / "inc.onnx", backend="cpu") as session:
+        difference = np.abs(session.run(x) - run_onnxruntime(model, {"x": x})["y"])
+    assert difference.max() <= 0.0301
+    assert (difference > 1e-4).mean() < 0.02

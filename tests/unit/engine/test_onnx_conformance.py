@@ -14,14 +14,12 @@ from onnx.backend.test.case.test_case import TestCase as NodeCase
 
 from engine import onnx_backend
 from engine.errors import InputError, ModelError, UnsupportedOperatorError
+from engine.graph.operators import OPERATORS
 from engine.graph.reader import NEWEST_OPSET
 from tests.unit.graph.onnx_models import build, node, normal
 
-CLAIMED = {
-    "Add", "AveragePool", "BatchNormalization", "Clip", "Constant", "Conv", "DequantizeLinear", "Flatten", "Gemm",
-    "GlobalAveragePool", "Identity", "MatMul", "MaxPool", "QLinearConv", "QLinearMatMul", "QuantizeLinear", "Relu",
-    "Reshape", "Softmax",
-}  # fmt: skip
+# Every standard operator that the reader takes, so that none can be left out. Other domains have no node tests.
+CLAIMED = {operator for operator in OPERATORS if "." not in operator}
 
 _TYPES = "element types other than float32, and integers that store no real numbers"
 _BATCH = "it would let the images of a batch influence each other, which a service must not"
@@ -40,6 +38,7 @@ OUTSIDE = {
     "test_gemm_transposeA": _BATCH,
     "test_gemm_all_attributes": _BATCH,
     "test_qlinearmatmul_3D_*_float32": _BATCH,
+    "test_reduce_mean_*": "only means over the height and width of images",
     "test_reshape_reordered_all_dims": _BATCH,
     "test_reshape_one_dim": _BATCH,
     "test_reshape_negative_extended_dims": _BATCH,

@@ -35,6 +35,23 @@ def test_batch_normalization_of_images_and_of_features() -> None:
     agree(build([norm], ["N", 3], constants, rank=2), {"x": normal(2, 3)})
 
 
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize(("opset", "axes"), [(11, (2, 3)), (17, (-1, -2)), (18, (3, 2)), (22, (-2, 3))])
+def test_mean_over_height_and_width_is_global_average_pooling(opset: int, axes: tuple[int, ...], keepdims: int) -> None:
+    constants = {"axes": np.array(axes, np.int64)} if opset >= 18 else {}
+    attributes = {"keepdims": keepdims} if opset >= 18 else {"keepdims": keepdims, "axes": axes}
+    mean = node("ReduceMean", ["x", *constants], "y", **attributes)
+    graph = agree(build([mean], IMAGE, constants, opset=opset, rank=4 if keepdims else 2), {"x": image()})
+    assert graph.nodes[0].op == "GlobalAveragePool"
+
+
+@pytest.mark.parametrize("axes", [(1,), (0, 2, 3), (3,), (1, 2, 3), ()])
+def test_other_means_are_refused(axes: tuple[int, ...]) -> None:
+    mean = node("ReduceMean", ["x"], "y", **({"axes": axes} if axes else {}))
+    with pytest.raises(UnsupportedOperatorError, match="takes the mean over axes"):
+        convert_model(build([mean], IMAGE, opset=17))
+
+
 @pytest.mark.parametrize("opset", [9, 13, 22])
 def test_relu(opset: int) -> None:
     graph = agree(build([node("Relu", ["x"], "y")], IMAGE, opset=opset), {"x": image()})

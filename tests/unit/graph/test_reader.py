@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from engine.errors import ModelError
-from engine.graph import reader
+from engine.graph import reader, tensors
 from engine.graph.passes import lower
 from engine.graph.reader import convert_model, parse_model, read_model
 from engine.graph.reference import run_reference
@@ -142,6 +142,23 @@ def test_metadata_is_kept() -> None:
     model = small_model()
     helper.set_model_props(model, {"tessera.mean": "[0.1, 0.2, 0.3]"})
     assert lower(convert_model(model)).metadata == {"tessera.mean": "[0.1, 0.2, 0.3]"}
+
+
+def test_metadata_that_is_no_text_is_refused() -> None:
+    model = build([node("Relu", ["x"], "y")], ["N", 3], rank=2)
+    model.metadata_props.add(key="tessera.xxxx", value="1")
+    damaged = model.SerializeToString().replace(b"tessera.xxxx", b"tessera.\xff\xff\xff\xff")
+    with pytest.raises(ModelError, match="not UTF-8"):
+        convert_model(parse_model(damaged))
+
+
+def test_many_weights_in_the_same_external_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build([node("Relu", ["x"], "y")], ["N", 3], {f"w{i}": np.ones(1000, np.float32) for i in range(9)}, rank=2)
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.data", size_threshold=0)
+    read_model(tmp_path / "m.onnx")
+    monkeypatch.setattr(tensors, "LARGEST_EXTERNAL", 8 * 4000)
+    with pytest.raises(ModelError, match="in all"):
+        read_model(tmp_path / "m.onnx")
 
 
 def test_values_stored_in_typed_fields_are_read() -> None:

@@ -241,6 +241,13 @@ def test_damaged_archives_are_told(tmp_path: Path, payload: bytes) -> None:
         open_model(folder, cache=tmp_path / "cache")
 
 
+def test_an_archive_that_unpacks_to_far_more_is_refused(tmp_path: Path) -> None:
+    folder = bare_folder(tmp_path / "net", zipped=True)
+    (folder / "net.onnx.gz").write_bytes(gzip.compress(bytes(80 << 20)))
+    with pytest.raises(ModelError, match="unpacks to more than"):
+        open_model(folder, cache=tmp_path / "cache")
+
+
 def test_listing_shows_broken_models_with_their_problem(calibrated: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     tiny_folder(root / "good")

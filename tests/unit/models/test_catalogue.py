@@ -51,6 +51,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         (GOOD.replace("0123abcd", "0123abc"), r"'m\.sha256'"),
         (GOOD.replace('["http://x/m"]', "[]"), r"'m\.urls'"),
         (GOOD + 'resize = "big"', r"'m\.resize'"),
+        (GOOD + 'interpolation = "nearest"', r"'m\.interpolation'"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:

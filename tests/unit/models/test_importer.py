@@ -19,6 +19,7 @@ from engine.errors import ModelError
 from engine.quantize.pipeline import calibrate
 from engine.quantize.writer import quantised_model
 from models.importer import ImportOptions, add_model
+from models.preprocessing import Preprocessing
 from models.registry import list_models, open_model
 from models.weights import read_weights
 from tests.unit.models import torchfiles
@@ -60,12 +61,14 @@ def test_a_graph_is_kept_byte_for_byte(tmp_path: Path) -> None:
     payload = plain_onnx().SerializeToString()
     (tmp_path / "net.onnx").write_bytes(payload)
     (tmp_path / "names").write_text("\n".join(LABELS), encoding="utf-8")
-    options = ImportOptions(name="other", labels=tmp_path / "names", mean=(0.5, 0.4, 0.3), std=(1, 1, 1), resize=40)
+    options = ImportOptions(
+        name="other", labels=tmp_path / "names", mean=(0.5, 0.4, 0.3), std=(1, 1, 1), resize=40, interpolation="bicubic"
+    )
     package = add_model(tmp_path / "net.onnx", tmp_path, options)
     assert package.source.read_bytes() == payload
     assert (package.name, package.labels) == ("other", LABELS)
     wanted = package.preprocessing
-    assert (wanted.size, wanted.resize, wanted.mean, wanted.std) == (SIZE, 40, (0.5, 0.4, 0.3), (1.0, 1.0, 1.0))
+    assert wanted == Preprocessing(SIZE, 40, (0.5, 0.4, 0.3), (1.0, 1.0, 1.0), "bicubic")
     metadata = {entry.key: entry.value for entry in opened(package.folder, tmp_path / "cache").metadata_props}
     assert metadata["tessera.mean"] == "[0.5, 0.4, 0.3]"
 

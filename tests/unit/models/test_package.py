@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import ModelError
-from models.package import Preprocessing, read_package
+from models.package import read_package
+from models.preprocessing import Preprocessing
 from models.registry import BUNDLED
 from tests.unit.models.tiny import LABELS, tiny_folder, tiny_model
 
@@ -89,6 +90,8 @@ def test_missing_folder_is_told(tmp_path: Path) -> None:
         (GOOD + "[preprocessing]\nmean = [0.5, 0.5]", r"'preprocessing\.mean' must be three numbers"),
         (GOOD + "[preprocessing]\nmean = [nan, 0.5, 0.5]", r"'preprocessing\.mean' must be three numbers"),
         (GOOD + "[preprocessing]\nstd = [0.2, 0.0, 0.2]", r"'preprocessing\.std' must be above zero"),
+        (GOOD + '[preprocessing]\ninterpolation = "nearest"', "must be one of bilinear, bicubic"),
+        (GOOD + "[preprocessing]\ninterpolation = 1", r"'preprocessing\.interpolation' must be a text"),
         (GOOD + "[preprocessing]\nsizes = 224", r"'preprocessing\.sizes' is not a known key"),
     ],
 )

@@ -1,0 +1,1 @@
+"""The actions of `tessera models`, one file each."""
