@@ -13,6 +13,8 @@ from engine.errors import ModelError
 
 MEAN_KEY = "tessera.mean"
 STD_KEY = "tessera.std"
+# What a quantised file wants its layers in floating point computed in: "bf16", else float32.
+FLOAT_PRECISION_KEY = "tessera.float_precision"
 
 
 @dataclass(frozen=True)

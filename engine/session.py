@@ -156,7 +156,8 @@ def load(
         backend: "cpu" for our engine, "onnxruntime", "ascend"; "auto" takes our engine and falls back to ONNX Runtime
             for graphs that it does not run, never to a wrong answer.
         threads: threads of one run; None for every core this process may use.
-        precision: what values that the file does not quantise run in: "fp32" or "bf16"; "auto" is "fp32". "int8" asks
+        precision: what values that the file does not quantise run in: "fp32" or "bf16"; "auto" is what the file
+            asks for (metadata `tessera.float_precision`), else "fp32". "int8" asks
             for a quantised file and refuses others.
 
     Raises:

@@ -6,7 +6,7 @@ import argparse
 from types import ModuleType
 
 from app.commands.flags import settings_from
-from app.commands.model_actions import add, build, evaluate, export, listing, pull
+from app.commands.model_actions import add, build, evaluate, export, listing, pull, quantise
 
 # Action -> its module: HELP, add_arguments(parser), run(arguments, settings) -> exit code.
 ACTIONS: dict[str, ModuleType] = {
@@ -15,6 +15,7 @@ ACTIONS: dict[str, ModuleType] = {
     "pull": pull,
     "add": add,
     "export": export,
+    "quantise": quantise,
     "evaluate": evaluate,
 }
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from engine.quantize.calibration import ActivationRange, Calibration
 from engine.quantize.pipeline import calibrate, quantize
+from engine.quantize.report import Gate, Report
 from engine.quantize.writer import quantised_model, write_quantised
 
 __all__ = [
     "ActivationRange",
     "Calibration",
+    "Gate",
+    "Report",
     "calibrate",
     "quantised_model",
     "quantize",

@@ -49,6 +49,10 @@ class Calibration:
         method: how the ranges were chosen.
         images: how many images were seen.
         model_sha256: SHA-256 of the file that holds the weights these numbers belong to; empty when unknown.
+        floats: tensors that stay in floating point, and with them the layers that read them.
+        float_precision: "bf16" or "fp32": what these layers are meant to compute in.
+        channel_scales: by tensor, what each channel of it, and of the tensors tied to it, is divided by before
+            quantisation (see `engine.quantize.equalisation`).
     """
 
     ranges: dict[str, ActivationRange]
@@ -56,6 +60,9 @@ class Calibration:
     method: str = "mse"
     images: int = 0
     model_sha256: str = ""
+    floats: tuple[str, ...] = ()
+    float_precision: str = "fp32"
+    channel_scales: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The calibration as text: the same numbers always give the same bytes."""
@@ -64,11 +71,16 @@ class Calibration:
             "method": self.method,
             "images": self.images,
             "model_sha256": self.model_sha256,
+            "floats": list(self.floats),
+            "float_precision": self.float_precision,
         }
         ranges = {name: _short((r.low, r.high), _RANGE_DIGITS) for name, r in self.ranges.items()}
         biases = {name: _short(values, _BIAS_DIGITS) for name, values in self.bias_corrections.items()}
         lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
         lines += [_block("ranges", ranges), _block("bias_corrections", biases)]
+        if self.channel_scales:
+            scales = {name: _short(values, _BIAS_DIGITS) for name, values in self.channel_scales.items()}
+            lines.append(_block("channel_scales", scales))
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -113,7 +125,16 @@ class Calibration:
             raise ModelError("This calibration does not say how it was made. Calibrate the model again.")
         ranges = {name: _range(name, pair) for name, pair in _table(document, "ranges").items()}
         biases = {name: _numbers(name, values) for name, values in _table(document, "bias_corrections").items()}
-        return cls(ranges, biases, method, images, digest)
+        floats, precision = document.get("floats", []), document.get("float_precision", "fp32")
+        if not isinstance(floats, list) or not all(isinstance(name, str) for name in floats):
+            raise ModelError("This calibration's 'floats' is not a list of tensors. Calibrate the model again.")
+        if precision not in ("bf16", "fp32"):
+            raise ModelError("This calibration's 'float_precision' is not bf16 or fp32. Calibrate the model again.")
+        scales = {
+            name: _positive(name, values)
+            for name, values in _table({"channel_scales": {}, **document}, "channel_scales").items()
+        }
+        return cls(ranges, biases, method, images, digest, tuple(floats), precision, scales)
 
 
 def rounded_range(exact: ActivationRange) -> ActivationRange:
@@ -147,6 +168,13 @@ def _range(name: str, pair: Any) -> ActivationRange:
     if len(values) != 2 or not values[0] <= 0 <= values[1] or not values[1] - values[0] > 1e-30:
         raise ModelError(f"The calibrated range of '{name}' is {pair}, not [low <= 0, high >= 0]. Calibrate again.")
     return ActivationRange(*values)
+
+
+def _positive(name: str, values: Any) -> tuple[float, ...]:
+    scales = _numbers(name, values)
+    if not scales or min(scales) < 1e-6:
+        raise ModelError(f"The channel scales of '{name}' are not above zero. Calibrate the model again.")
+    return scales
 
 
 def _numbers(name: str, values: Any) -> tuple[float, ...]:

@@ -100,3 +100,28 @@ class NodeRunner:
 
 def _float32(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+class NodeRunners:
+    """The runners of a float graph's nodes, each made when it is first asked for.
+
+    Args:
+        graph: the graph.
+        threads: threads of a run; None leaves the choice to ONNX Runtime.
+    """
+
+    def __init__(self, graph: FloatGraph, threads: int | None) -> None:
+        self.graph = graph
+        self.threads = threads
+        self._made: dict[str, NodeRunner] = {}
+
+    def of(self, node: onnx.NodeProto) -> NodeRunner:
+        """The runner of a node with the graph's own constants."""
+        key = node.output[0]
+        if key not in self._made:
+            self._made[key] = NodeRunner(self.graph, node, self.threads)
+        return self._made[key]
+
+    def quantised(self, node: onnx.NodeProto, constants: Mapping[str, NDArray[Any]]) -> NodeRunner:
+        """A runner of a node with other constants."""
+        return NodeRunner(self.graph, node, self.threads, constants)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
@@ -49,20 +49,6 @@ def chunks(images: Iterable[NDArray[np.float32]], size: int = _CHUNK) -> Iterato
             raise InputError("A calibration image holds values that are not finite. Normalise 8-bit pixels instead.")
         for start in range(0, len(batch), size):
             yield np.ascontiguousarray(batch[start : start + size])
-
-
-def channel_means(
-    model: onnx.ModelProto, images: Sequence[NDArray[np.float32]], threads: int | None = None
-) -> dict[str, NDArray[np.float64]]:
-    """Mean of each output's channels (axis 1) over all images and positions."""
-    sums: dict[str, NDArray[np.float64]] = {}
-    counts: dict[str, int] = {}
-    for values in observe(model, images, threads):
-        for name, value in values.items():
-            axes = tuple(axis for axis in range(value.ndim) if axis != 1)
-            sums[name] = sums.get(name, 0) + value.sum(axis=axes, dtype=np.float64)
-            counts[name] = counts.get(name, 0) + value.size // value.shape[1]
-    return {name: total / max(counts[name], 1) for name, total in sums.items()}
 
 
 def _session(model: onnx.ModelProto, threads: int | None) -> onnxruntime.InferenceSession:

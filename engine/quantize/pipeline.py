@@ -1,37 +1,47 @@
-"""Calibration from end to end: look at images, choose ranges, correct biases."""
+"""Quantisation from end to end: look at images, choose ranges, correct biases, fall back until the gate holds."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import tempfile
+import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from engine.errors import InputError, ModelError
-from engine.quantize.bias import correct_biases
+from engine.errors import InputError
 from engine.quantize.calibration import ActivationRange, Calibration
+from engine.quantize.equalisation import equalise
 from engine.quantize.float_graph import FloatGraph
 from engine.quantize.folding import read_float_graph
-from engine.quantize.histogram import Histogram
-from engine.quantize.observer import chunks, observe
+from engine.quantize.measures import agreement, sqnr
+from engine.quantize.nodes import NodeRunners
+from engine.quantize.observation import Observation, observe_network
 from engine.quantize.placement import Placement, place
-from engine.quantize.writer import write_quantised
+from engine.quantize.ranges import Method, candidate_ranges, pixel_ranges
+from engine.quantize.report import Gate, Report, Round
+from engine.quantize.sensitivity import Sensitivity, choose_floats, measure_sensitivities
+from engine.quantize.walk import Settled, Walk
+from engine.quantize.writer import quantise_graph, write_quantised
 
-Method = Literal["mse", "percentile", "max"]
+Fallback = Literal["bf16", "fp32", "none"]
 Progress = Callable[[str, float], None]
 
-_PERCENTILE = 99.995
+# Images of the sample: biases and ranges are settled on the first, the gate is measured on all others.
+_SAMPLE = 256
+_SETTLED = 64
+_SENSITIVE = 4
+_MOST_ROUNDS = 3
 
-# Normalised pixels are a few standard deviations at most; far beyond that, the metadata is wrong.
-_LARGEST_PIXEL = 1e6
+# Errors of tensors are not quite independent, and other images are a little worse than those looked at.
+_MARGIN_DB = 1.5
 
-# Bias correction compares means, which settle with far fewer images than the tails that the ranges depend on.
-_BIAS_IMAGES = 96
+_CHECK_BATCH = 16
 
 
 def quantize(
@@ -39,8 +49,11 @@ def quantize(
     images: Iterable[NDArray[np.float32]],
     out: str | os.PathLike[str],
     *,
-    method: Method = "mse",
+    method: Method = "auto",
     bias_correction: bool = True,
+    gate: Gate | None = None,
+    fallback: Fallback = "bf16",
+    equalisation: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
@@ -50,8 +63,12 @@ def quantize(
         model: float32 ONNX, a file or in memory.
         images: float32 arrays [n, C, H, W], preprocessed as for inference; 100 to 500 images in all do well.
         out: the QDQ file to write; it appears whole or not at all.
-        method: how the range of an activation is chosen: "mse" (least squared error), "percentile" or "max".
+        method: how the range of an activation is chosen: "auto" compares all others by the error that they cause in
+            the layers behind; "mse" (least squared error), "percentile", "entropy" (least divergence), "max".
         bias_correction: shift biases so that quantisation leaves the mean of each channel where it was.
+        gate: what the result must reach; None for the default.
+        fallback: what the tensors that hurt most, and the layers that read them, are kept in until the gate holds.
+        equalisation: move scale between the channels of neighbouring layers where that lowers the measured error.
         threads: threads of the calibration runs; None leaves the choice to ONNX Runtime.
         progress: called as `progress(stage, fraction)` with the fraction of the stage, as far as it is known.
 
@@ -62,8 +79,16 @@ def quantize(
         ModelError: the model cannot be read or quantised, or `out` cannot be written.
         InputError: there are no images, or they do not fit the model.
     """
-    calibration = calibrate(
-        model, images, method=method, bias_correction=bias_correction, threads=threads, progress=progress
+    calibration, _ = calibrate(
+        model,
+        images,
+        method=method,
+        bias_correction=bias_correction,
+        gate=gate,
+        fallback=fallback,
+        equalisation=equalisation,
+        threads=threads,
+        progress=progress,
     )
     write_quantised(model, calibration, out)
     return calibration
@@ -73,119 +98,157 @@ def calibrate(
     model: str | os.PathLike[str] | onnx.ModelProto,
     images: Iterable[NDArray[np.float32]],
     *,
-    method: Method = "mse",
+    method: Method = "auto",
     bias_correction: bool = True,
+    gate: Gate | None = None,
+    fallback: Fallback = "bf16",
+    equalisation: bool = False,
     model_sha256: str = "",
     threads: int | None = None,
     progress: Progress | None = None,
-) -> Calibration:
-    """Find the activation ranges and bias corrections of a float ONNX model.
+) -> tuple[Calibration, Report]:
+    """Find the numbers that quantise a float ONNX model, and tell how they were found.
 
     Args:
         model: as for `quantize`, like all arguments that are not explained here.
         images: as for `quantize`.
         method: as for `quantize`.
         bias_correction: as for `quantize`.
+        gate: as for `quantize`.
+        fallback: as for `quantize`.
+        equalisation: as for `quantize`.
         model_sha256: kept in the result, so that a later build can tell whether the weights are still the same.
         threads: as for `quantize`.
         progress: as for `quantize`.
+
+    Returns:
+        The calibration and the report. A gate that is not met is told in the report; it is no error.
 
     Raises:
         ModelError: the model cannot be read or quantised.
         InputError: there are no images, or they do not fit the model.
     """
-    report = progress or (lambda stage, fraction: None)
-    graph = read_float_graph(model)
-    placement = place(graph)
-    sample = _Sample(_BIAS_IMAGES if bias_correction else 0)
-    report("observing activations", 0.0)
-    histograms = _observe_ranges(graph, placement, images, sample, threads)
-    ranges = {name: _range(histogram, method) for name, histogram in histograms.items()}
-    ranges.update(_input_ranges(graph, placement))
-    ordered = {name: ranges[name] for name in placement.ranges_needed()}
-    calibration = Calibration(ordered, {}, _described(method, bias_correction), sample.seen, model_sha256)
-    # What is written down is rounded; the corrections have to be found for the numbers that will be read back.
-    calibration = Calibration.from_json(calibration.to_json())
-    if bias_correction:
-        calibration = correct_biases(graph, placement, calibration, sample.images, threads, report)
-    report("calibrated", 1.0)
-    return calibration
+    started = time.perf_counter()
+    quantiser = _Quantiser(read_float_graph(model), method, bias_correction, fallback, threads, progress)
+    calibration, report = quantiser.run(images, gate or Gate(), equalisation, model_sha256, started)
+    quantiser.report("calibrated", 1.0)
+    return calibration, report
 
 
-def _observe_ranges(
-    graph: FloatGraph,
-    placement: Placement,
-    images: Iterable[NDArray[np.float32]],
-    sample: _Sample,
-    threads: int | None,
-) -> dict[str, Histogram]:
-    source = graph.inputs[0].name
-    inner = [name for name in placement.ranges_needed() if name != source]
-    histograms = {name: Histogram() for name in placement.ranges_needed()}
-    watched = graph.to_model(inner) if inner else graph.to_model()
+class _Quantiser:
+    def __init__(
+        self,
+        graph: FloatGraph,
+        method: Method,
+        bias_correction: bool,
+        fallback: Fallback,
+        threads: int | None,
+        progress: Progress | None,
+    ) -> None:
+        self._graph = graph
+        self._method = method
+        self._bias_correction = bias_correction
+        self._fallback = fallback
+        self._threads = threads
+        self.report = progress or (lambda stage, fraction: None)
 
-    def passing() -> Iterable[NDArray[np.float32]]:
-        for chunk in chunks(images):
-            sample.offer(chunk)
-            if source in histograms:
-                histograms[source].add(chunk)
-            yield chunk
+    def run(
+        self, images: Iterable[NDArray[np.float32]], gate: Gate, equalisation: bool, sha256: str, started: float
+    ) -> tuple[Calibration, Report]:
+        scales: dict[str, tuple[float, ...]] = {}
+        if equalisation:
+            images = list(images)
+            scales = equalise(self._graph, place(self._graph), images, self._threads, self.report)
+        placement = place(self._graph)
+        self.report("observing activations", 0.0)
+        seen = observe_network(self._graph, placement, images, sample=_SAMPLE, threads=self._threads)
+        candidates = {name: candidate_ranges(seen.histograms[name], self._method) for name in seen.histograms}
+        candidates.update({name: {"pixels": found} for name, found in pixel_ranges(self._graph, placement).items()})
+        runners = NodeRunners(self._graph, self._threads)
+        floats: list[str] = []
+        sensitivities: list[Sensitivity] = []
+        limit = 10 ** (-(gate.sqnr + _MARGIN_DB) / 10)
+        if self._fallback != "none":
+            first = {name: next(iter(choice.values())) for name, choice in candidates.items()}
+            some = seen.images[:_SENSITIVE]
+            sensitivities = measure_sensitivities(runners, placement, first, some, self.report)
+            floats = choose_floats(sensitivities, limit)
+        rounds: list[Round] = []
+        while True:
+            placement = place(self._graph, floats)
+            settled = self._settle(runners, placement, candidates, seen.images[:_SETTLED])
+            calibration = self._calibration(placement, settled, floats, scales, seen.seen, sha256)
+            rounds.append(self._check(placement, calibration, seen))
+            met = _meets(rounds[-1], gate)
+            if met or self._fallback == "none" or len(rounds) == _MOST_ROUNDS:
+                break
+            left = sum(entry.noise for entry in sensitivities if entry.tensor not in floats)
+            more = choose_floats(sensitivities, left / 2, floats)
+            if more == floats or not place(self._graph, more).roots:
+                break
+            floats = more
+        checked = max(0, len(seen.images) - _SETTLED)
+        report = Report(
+            seen.seen, checked, gate, met, rounds, settled.choices, settled.layers, sensitivities, list(scales),
+            time.perf_counter() - started,
+        )
+        return calibration, report
 
-    for values in observe(watched, passing(), threads):
-        for name in inner:
-            histograms[name].add(values[name])
-    if not sample.seen:
-        raise InputError("There are no calibration images. Give at least one; 100 to 500 do well.")
-    return histograms
+    def _settle(
+        self,
+        runners: NodeRunners,
+        placement: Placement,
+        candidates: dict[str, dict[str, ActivationRange]],
+        images: NDArray[np.float32],
+    ) -> Settled:
+        walk = Walk(runners, placement, candidates, correct=self._bias_correction, report=self.report)
+        return walk.run(images)
+
+    def _calibration(
+        self,
+        placement: Placement,
+        settled: Settled,
+        floats: list[str],
+        scales: dict[str, tuple[float, ...]],
+        images: int,
+        sha256: str,
+    ) -> Calibration:
+        method = re.sub("^auto$", "by measured error", self._method)
+        return Calibration(
+            ranges={name: settled.ranges[name] for name in placement.ranges_needed()},
+            bias_corrections=settled.corrections,
+            method=f"{method}, bias correction" if self._bias_correction else method,
+            images=images,
+            model_sha256=sha256,
+            floats=tuple(floats),
+            float_precision="bf16" if self._fallback == "bf16" else "fp32",
+            channel_scales=scales,
+        )
+
+    def _check(self, placement: Placement, calibration: Calibration, seen: Observation) -> Round:
+        """Run what would be written, on our own engine, on images that nothing was fitted to."""
+        images, wanted = seen.images[_SETTLED:], seen.logits[_SETTLED:]
+        if not len(images) or wanted.ndim != 2:
+            return Round(calibration.floats, None, None)
+        from engine.session import load  # here, because sessions are no business of a build from a calibration
+
+        self.report("checking", 0.0)
+        model = quantise_graph(self._graph, placement, calibration)
+        with tempfile.TemporaryDirectory(prefix="tessera-") as folder:
+            path = Path(folder) / "candidate.onnx"
+            path.write_bytes(model.SerializeToString())
+            with load(path, threads=self._threads) as session:
+                parts = []
+                for start in range(0, len(images), _CHECK_BATCH):
+                    self.report("checking", start / len(images))
+                    parts.append(session.run(images[start : start + _CHECK_BATCH]))
+        got = np.concatenate(parts)
+        if got.shape != wanted.shape:
+            raise InputError(f"The quantised network gives shape {got.shape}, the float network {wanted.shape}.")
+        return Round(calibration.floats, sqnr(wanted, got), agreement(wanted, got))
 
 
-def _range(histogram: Histogram, method: Method) -> ActivationRange:
-    if method == "mse":
-        low, high = histogram.least_error_range()
-    elif method == "percentile":
-        low, high = histogram.percentile_range(_PERCENTILE)
-    else:
-        low, high = histogram.observed_range()
-    if high - low <= 0:  # a tensor that was zero throughout: any grid represents it
-        high = low + 1.0
-    return ActivationRange(low, high)
-
-
-def _input_ranges(graph: FloatGraph, placement: Placement) -> dict[str, ActivationRange]:
-    """The exact range of normalised pixels where the model says how it normalises."""
-    source = graph.inputs[0].name
-    if source not in placement.ranges_needed():
-        return {}
-    if not {"tessera.mean", "tessera.std"} <= set(graph.metadata):
-        return {}
-    try:
-        mean, std = (np.array(json.loads(graph.metadata[key]), np.float64) for key in ("tessera.mean", "tessera.std"))
-        low, high = float(((0 - mean) / std).min()), float(((1 - mean) / std).max())
-    except (ValueError, TypeError, FloatingPointError, ZeroDivisionError) as error:
-        raise ModelError(f"The model's metadata tessera.mean or tessera.std is damaged: {error}.") from error
-    if not (std > 0).all() or not low < high < _LARGEST_PIXEL:
-        raise ModelError("The model's metadata tessera.mean or tessera.std is damaged: std must be above zero.")
-    return {source: ActivationRange(min(low, 0.0), max(high, 0.0))}
-
-
-def _described(method: Method, bias_correction: bool) -> str:
-    shown = re.sub(r"^percentile$", f"percentile {_PERCENTILE}", method)
-    return f"{shown}, bias correction" if bias_correction else shown
-
-
-class _Sample:
-    """A fixed-size uniform sample of a stream of images; the same stream always gives the same sample."""
-
-    def __init__(self, size: int) -> None:
-        self.seen = 0
-        self.images: list[NDArray[np.float32]] = []
-        self._size = size
-        self._random = np.random.Generator(np.random.PCG64(0))
-
-    def offer(self, chunk: NDArray[np.float32]) -> None:
-        for index in range(len(chunk)):
-            self.seen += 1
-            if len(self.images) < self._size:
-                self.images.append(chunk[index : index + 1].copy())
-            elif self._size and (slot := int(self._random.integers(self.seen))) < self._size:
-                self.images[slot] = chunk[index : index + 1].copy()
+def _meets(attempt: Round, gate: Gate) -> bool:
+    if attempt.sqnr is None or attempt.agreement is None:
+        return True
+    return attempt.sqnr >= gate.sqnr and attempt.agreement >= gate.agreement

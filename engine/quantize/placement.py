@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import onnx
@@ -35,12 +35,22 @@ class Placement:
         return list(dict.fromkeys(self.roots.values()))
 
 
-def place(graph: FloatGraph) -> Placement:
+def place(graph: FloatGraph, floats: Collection[str] = ()) -> Placement:
     """Decide which values of `graph` are quantised.
 
     The rule is what integer kernels need: the input of every Conv and Gemm with constant weights, and every operand of
     a residual Add, except the one Conv whose result is added inside its own epilogue, in float.
+
+    Args:
+        graph: the float network.
+        floats: roots that are to stay in floating point all the same; the layers that read them compute in it too.
     """
+    complete = _place_all(graph)
+    roots = {name: root for name, root in complete.roots.items() if root not in floats}
+    return Placement(roots, complete.non_negative - set(floats))
+
+
+def _place_all(graph: FloatGraph) -> Placement:
     wanted = _wanted_values(graph)
     fused = _fused_values(graph, wanted)
     producers = graph.producers()

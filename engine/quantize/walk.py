@@ -18,8 +18,8 @@ import onnx
 from numpy.typing import NDArray
 
 from engine.quantize.calibration import ActivationRange, rounded_correction, rounded_range
-from engine.quantize.float_graph import FloatGraph, weight_names
-from engine.quantize.nodes import NodeRunner
+from engine.quantize.float_graph import weight_names
+from engine.quantize.nodes import NodeRunners
 from engine.quantize.placement import Placement, residual_operands
 from engine.quantize.weights import quantise_weights
 
@@ -87,29 +87,27 @@ class Walk:
     """The state of a walk; `run` is called once.
 
     Args:
-        graph: the float network.
+        runners: the float network and what runs its nodes.
         placement: where it is quantised.
         candidates: by tensor, the ranges to choose from, by method.
         correct: whether biases are corrected.
-        threads: threads of the runs; None leaves the choice to ONNX Runtime.
         report: called as `report(stage, fraction)`.
     """
 
     def __init__(
         self,
-        graph: FloatGraph,
+        runners: NodeRunners,
         placement: Placement,
         candidates: Mapping[str, Mapping[str, ActivationRange]],
         *,
         correct: bool,
-        threads: int | None,
         report: Callable[[str, float], None],
     ) -> None:
-        self._graph = graph
+        graph = self._graph = runners.graph
+        self._runners = runners
         self._placement = placement
         self._candidates = candidates
         self._correct = correct
-        self._threads = threads
         self._report = report
         self._readers = graph.consumers()
         self._floats: dict[str, Array] = {}
@@ -131,7 +129,7 @@ class Walk:
         self._settle(source, images)
         remaining = {name: len(nodes) for name, nodes in self._readers.items()}
         for position, node in enumerate(self._graph.nodes):
-            self._report("choosing ranges, correcting biases", position / len(self._graph.nodes))
+            self._report("choosing ranges and correcting biases", position / len(self._graph.nodes))
             self._pass(node)
             for name in dict.fromkeys(node.input):
                 if name in remaining:
@@ -143,7 +141,7 @@ class Walk:
 
     def _pass(self, node: onnx.NodeProto) -> None:
         output = node.output[0]
-        runner = NodeRunner(self._graph, node, self._threads)
+        runner = self._runners.of(node)
         wanted = runner.run(self._floats)
         names = weight_names(self._graph, node)
         root = self._placement.roots.get(node.input[0])
@@ -182,7 +180,7 @@ class Walk:
         weight, bias = (self._graph.constants[name] for name in names)
         integers = quantise_weights(weight, bias, stored_as.scale_and_zero_point()[0])
         constants = {names[0]: integers.real(), names[1]: bias}
-        return NodeRunner(self._graph, node, self._threads, constants).run(self._stored)
+        return self._runners.quantised(node, constants).run(self._stored)
 
     def _shifted(self, layer: onnx.NodeProto, wanted: Array, got: Array) -> Array:
         """The result with each channel's mean put where the float network has it."""
@@ -216,7 +214,7 @@ class Walk:
         return _per_channel(shift.astype(np.float32), values)
 
     def _noted(self, layer: onnx.NodeProto, wanted: Array, got: Array) -> Array:
-        noise = _power(np.subtract(wanted, got)) / max(_power(wanted), 1e-30)
+        noise = power(np.subtract(wanted, got)) / max(power(wanted), 1e-30)
         self._layers.append(LayerNoise(layer.output[0], layer.op_type, noise))
         return got
 
@@ -237,7 +235,7 @@ class Walk:
         step = max(1, len(value) // _COMPARED)
         some = np.ascontiguousarray(value[::step])
         layers = [
-            NodeRunner(self._graph, node, self._threads)
+            self._runners.of(node)
             for node in self._readers.get(name, [])
             if weight_names(self._graph, node) is not None
         ]
@@ -245,9 +243,9 @@ class Walk:
         errors = {}
         for method, candidate in candidates.items():
             rough = fake_quantise(some, candidate)
-            errors[method] = _relative_error(some, rough)
+            errors[method] = relative_error(some, rough)
             for layer, target in zip(layers, targets, strict=True):
-                errors[method] += _relative_error(target, layer.run_on([rough]))
+                errors[method] += relative_error(target, layer.run_on([rough]))
         best = min(errors, key=lambda method: errors[method])
         self._choices.append(TensorChoice(name, best, errors))
         return candidates[best]
@@ -271,14 +269,15 @@ def fake_quantise(values: Array, stored_as: ActivationRange) -> Array:
     return result
 
 
-def _relative_error(wanted: Array, got: Array) -> float:
-    """Noise over signal. The mean error of each channel is left out where biases will take it away."""
+def relative_error(wanted: Array, got: Array) -> float:
+    """Noise power over signal power, without the mean error of each channel, which biases will take away."""
     error = np.subtract(wanted, got)
     error -= _per_channel(error.mean(axis=_all_but_channels(error)), error)
-    return _power(error) / max(_power(wanted), 1e-30)
+    return power(error) / max(power(wanted), 1e-30)
 
 
-def _power(values: Array) -> float:
+def power(values: Array) -> float:
+    """Sum of squares."""
     flat = values.reshape(len(values), -1)
     return float(sum(float(np.dot(row, row)) for row in flat))
 

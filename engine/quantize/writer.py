@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from engine.errors import ModelError
+from engine.normalisation import FLOAT_PRECISION_KEY
 from engine.quantize.calibration import Calibration
+from engine.quantize.equalisation import apply_scales, tied_tensors
 from engine.quantize.files import write_whole
 from engine.quantize.float_graph import FloatGraph, assemble_model, weight_names
 from engine.quantize.folding import read_float_graph
@@ -41,13 +43,33 @@ def write_quantised(
 def quantised_model(model: str | os.PathLike[str] | onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto:
     """The QDQ form of a float model, in memory; arguments and errors as for `write_quantised`."""
     graph = read_float_graph(model)
-    return quantise_graph(graph, place(graph), calibration)
+    _check_scales(graph, calibration)
+    apply_scales(graph, calibration.channel_scales)
+    return quantise_graph(graph, place(graph, calibration.floats), calibration)
 
 
 def quantise_graph(graph: FloatGraph, placement: Placement, calibration: Calibration) -> onnx.ModelProto:
-    """The QDQ model of a graph whose placement is known already; the graph itself is left as it is."""
+    """The QDQ model of a graph that is equalised and placed already; the graph itself is left as it is."""
     _check_fit(graph, placement, calibration)
-    return _Writer(graph, placement, calibration).write()
+    model = _Writer(graph, placement, calibration).write()
+    if calibration.floats:
+        model.metadata_props.add(key=FLOAT_PRECISION_KEY, value=calibration.float_precision)
+    return model
+
+
+def _check_scales(graph: FloatGraph, calibration: Calibration) -> None:
+    scalable = {name: group for group in tied_tensors(graph) for name in group}
+    for tensor, scales in calibration.channel_scales.items():
+        channels = {
+            len(graph.constants[names[0]])
+            for node in graph.nodes
+            if (names := weight_names(graph, node)) is not None and node.output[0] in scalable.get(tensor, ())
+        }
+        if channels != {len(scales)}:
+            raise ModelError(
+                f"The calibration scales {len(scales)} channels of '{tensor}', which does not fit this model. "
+                "Calibrate this model."
+            )
 
 
 def _check_fit(graph: FloatGraph, placement: Placement, calibration: Calibration) -> None:

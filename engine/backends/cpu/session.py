@@ -20,7 +20,7 @@ from engine.errors import InputError, ModelError
 from engine.graph.ir import Graph
 from engine.graph.passes import lower
 from engine.graph.reader import read_model
-from engine.normalisation import Normalisation
+from engine.normalisation import FLOAT_PRECISION_KEY, Normalisation
 from engine.peak import measure_peak
 from engine.profile import LayerCost, layer_costs
 from engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
@@ -44,11 +44,14 @@ class CpuSession(Session):
             raise ModelError(f"{path} is not quantised; quantise it first, or load it with precision='fp32'.")
         self._name = str(path)
         self._threads = threads
-        self._precision = "int8" if quantised else "bf16" if precision == "bf16" else "fp32"
+        if precision == "auto":
+            precision = graph.metadata.get(FLOAT_PRECISION_KEY, "fp32")
+        floats: Precision = "bf16" if precision == "bf16" else "fp32"
+        self._precision = "int8" if quantised else floats
         self._normalisation = Normalisation.from_metadata(graph.metadata)
         self._input, self._output = _specs(graph)
         self._costs = layer_costs(graph)
-        self._plan = _placed_plan(graph, "bf16" if precision == "bf16" else "fp32", self._normalisation)
+        self._plan = _placed_plan(graph, floats, self._normalisation)
         self._program: _native.Program | None = build_program(self._plan, threads)
         _drop_weights(self._plan)
         self._closing = threading.Lock()

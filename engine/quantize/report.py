@@ -1,0 +1,76 @@
+"""What quantisation chose, and why: plain data for a JSON file and for tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+
+from engine.quantize.sensitivity import Sensitivity
+from engine.quantize.walk import LayerNoise, TensorChoice
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What the quantised network must reach on calibration images that its numbers were not fitted to.
+
+    Attributes:
+        sqnr: least signal-to-noise ratio of the result, in dB.
+        agreement: least share of images for which both networks name the same class first, 0 to 1.
+    """
+
+    sqnr: float = 31.0
+    agreement: float = 0.985
+
+
+@dataclass(frozen=True)
+class Round:
+    """One attempt.
+
+    Attributes:
+        floats: tensors kept in floating point.
+        sqnr: signal-to-noise ratio of the result, in dB; None where nothing could be measured.
+        agreement: share of images with the same first class, likewise.
+    """
+
+    floats: tuple[str, ...]
+    sqnr: float | None
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole story of one quantisation.
+
+    Attributes:
+        images: calibration images seen.
+        checked: images that the gate was measured on.
+        gate: what was asked.
+        met: whether the last round meets it; True where nothing could be measured.
+        rounds: every attempt, the last of which was kept.
+        choices: how the range of each tensor was chosen, in the last round.
+        layers: noise along the network, in the last round.
+        sensitivities: what each tensor's eight bits cost by themselves, worst first; empty when not measured.
+        equalised: tensors whose channels were rescaled.
+        seconds: how long it took.
+    """
+
+    images: int
+    checked: int
+    gate: Gate
+    met: bool
+    rounds: list[Round]
+    choices: list[TensorChoice]
+    layers: list[LayerNoise]
+    sensitivities: list[Sensitivity] = field(default_factory=list)
+    equalised: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def floats(self) -> list[Sensitivity]:
+        """The tensors that were kept in floating point, with what their eight bits would have cost."""
+        kept = set(self.rounds[-1].floats)
+        return [entry for entry in self.sensitivities if entry.tensor in kept]
+
+    def to_json(self) -> str:
+        """The report as a JSON document."""
+        return json.dumps(asdict(self), indent=1) + "\n"

@@ -1,0 +1,168 @@
+"""How much each tensor's eight bits cost at the end of the network, and which tensors to keep in floating point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from engine.quantize.calibration import ActivationRange
+from engine.quantize.float_graph import weight_names
+from engine.quantize.nodes import NodeRunners
+from engine.quantize.placement import Placement
+from engine.quantize.walk import fake_quantise, power
+from engine.quantize.weights import quantise_weights
+
+Array = NDArray[np.float32]
+
+# Layers in floating point cost about twice as much on the CPUs that this matters on; a tensor without layers costs
+# memory traffic, here as much as this share of the network's multiplications.
+_TENSOR_COST = 0.002
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What storing one tensor in eight bits costs, everything else in floating point.
+
+    Attributes:
+        tensor: the tensor.
+        layers: the layers that read it, by their outputs; their weights are quantised with it.
+        noise: power of the error of the network's result over the power of the result.
+        share: the layers' share of the network's multiply-accumulates, 0 to 1.
+    """
+
+    tensor: str
+    layers: tuple[str, ...]
+    noise: float
+    share: float
+
+    @property
+    def decibels(self) -> float:
+        """The noise as a signal-to-noise ratio in dB."""
+        return decibels(self.noise)
+
+
+def decibels(noise: float) -> float:
+    """Noise power over signal power as a signal-to-noise ratio in dB; infinite without noise."""
+    return -10 * math.log10(noise) if noise > 0 else math.inf
+
+
+def measure_sensitivities(
+    runners: NodeRunners,
+    placement: Placement,
+    ranges: Mapping[str, ActivationRange],
+    images: Array,
+    report: Callable[[str, float], None],
+) -> list[Sensitivity]:
+    """Quantise one tensor at a time and run the rest of the network from there in floating point.
+
+    Args:
+        runners: the float network and what runs its nodes.
+        placement: which tensors are quantised.
+        ranges: their ranges.
+        images: float32 [n, C, H, W]; a handful, because what counts is power summed over all of the result.
+        report: called as `report(stage, fraction)`.
+
+    Returns:
+        The worst first.
+    """
+    graph = runners.graph
+    values = {graph.inputs[0].name: images}
+    for node in graph.nodes:
+        values[node.output[0]] = runners.of(node).run(values)
+    result = graph.outputs[0].name
+    signal = max(power(values[result]), 1e-30)
+    costs = _multiplications(runners, values)
+    total = max(sum(costs.values()), 1)
+    found = []
+    tensors = placement.ranges_needed()
+    for position, tensor in enumerate(tensors):
+        report("measuring sensitivity", position / len(tensors))
+        layers = _layers_behind(runners, placement, tensor)
+        got = _run_with(runners, placement, values, tensor, ranges[tensor], layers)
+        noise = power(np.subtract(got, values[result])) / signal
+        names = tuple(layer.output[0] for layer in layers)
+        found.append(Sensitivity(tensor, names, noise, sum(costs[name] for name in names) / total))
+    return sorted(found, key=lambda entry: -entry.noise)
+
+
+def choose_floats(sensitivities: Sequence[Sensitivity], noise_limit: float, already: Sequence[str] = ()) -> list[str]:
+    """The tensors to keep in floating point so that the noise of all others together stays within a limit.
+
+    Errors of different tensors are taken as independent, so their powers add up. Tensors are taken by the noise that
+    they save for what they cost.
+
+    Args:
+        sensitivities: as measured.
+        noise_limit: most noise power over signal power.
+        already: tensors that are in floating point in any case.
+
+    Returns:
+        `already` and what has been added, in the order of the choice.
+    """
+    chosen = list(already)
+    left = [entry for entry in sensitivities if entry.tensor not in chosen]
+    left.sort(key=lambda entry: -entry.noise / (entry.share + _TENSOR_COST))
+    noise = sum(entry.noise for entry in left)
+    while left and noise > noise_limit:
+        entry = left.pop(0)
+        chosen.append(entry.tensor)
+        noise -= entry.noise
+    return chosen
+
+
+def _multiplications(runners: NodeRunners, values: Mapping[str, Array]) -> dict[str, int]:
+    """Multiply-accumulates of one image, by layer."""
+    graph, costs = runners.graph, {}
+    for node in graph.nodes:
+        names = weight_names(graph, node)
+        if names is not None:
+            result = values[node.output[0]]
+            weight = graph.constants[names[0]]
+            costs[node.output[0]] = int(result[0].size) * int(weight[0].size)
+    return costs
+
+
+def _layers_behind(runners: NodeRunners, placement: Placement, tensor: str) -> list[onnx.NodeProto]:
+    graph = runners.graph
+    return [
+        node
+        for node in graph.nodes
+        if weight_names(graph, node) is not None and placement.roots.get(node.input[0]) == tensor
+    ]
+
+
+def _run_with(
+    runners: NodeRunners,
+    placement: Placement,
+    values: Mapping[str, Array],
+    tensor: str,
+    stored_as: ActivationRange,
+    layers: Sequence[onnx.NodeProto],
+) -> Array:
+    """The network's result with one tensor and the weights of its layers in eight bits."""
+    graph = runners.graph
+    changed = {tensor: fake_quantise(values[tensor], stored_as)}
+    quantised = {layer.output[0] for layer in layers}
+    last_reader = {name: position for position, node in enumerate(graph.nodes) for name in node.input}
+    for position, node in enumerate(graph.nodes):
+        output = node.output[0]
+        if output == tensor or not any(name in changed for name in node.input):
+            continue
+        runner = runners.of(node)
+        if output in quantised:
+            names = weight_names(graph, node)
+            assert names is not None, "layers have weights"
+            scale = stored_as.scale_and_zero_point()[0]
+            integers = quantise_weights(graph.constants[names[0]], graph.constants[names[1]], scale)
+            runner = runners.quantised(node, {names[0]: integers.real()})
+        changed[output] = runner.run_on([changed.get(name, values[name]) for name in runner.inputs if name in values])
+        for name in node.input:
+            if last_reader[name] == position:
+                changed.pop(name, None)
+    result: Array = changed.get(graph.outputs[0].name, values[graph.outputs[0].name])
+    return result

@@ -1,0 +1,90 @@
+"""Quantisation of a model folder from photos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.quantize.pipeline import Fallback, Progress, calibrate
+from engine.quantize.ranges import Method
+from engine.quantize.report import Gate, Report
+from models.cache import calibration_file, default_cache, make_folder
+from models.package import read_package
+from models.photos import find_photos, read_photos
+from models.source import float_model
+from models.weights import file_sha256
+
+
+def quantise_model(
+    model_path: str | os.PathLike[str],
+    images_folder: str | os.PathLike[str],
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    into_folder: bool = False,
+    limit: int | None = None,
+    method: Method = "auto",
+    bias_correction: bool = True,
+    gate: Gate | None = None,
+    fallback: Fallback = "bf16",
+    equalisation: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Path, Report]:
+    """Quantise a model folder on the photos of another folder; the next `open_model` builds its int8 variant.
+
+    Args:
+        model_path: the model folder.
+        images_folder: photos like the ones the model will see; subfolders are searched too.
+        cache: the cache folder; None for the default one.
+        into_folder: write `calibration.json` beside the weights, to be shipped with them, instead of into the cache.
+        limit: most photos to use, spread evenly over the folder; None for all.
+        method: as for `engine.quantize.quantize`, like all arguments that are not explained here.
+        bias_correction: as for `quantize`.
+        gate: as for `quantize`.
+        fallback: as for `quantize`.
+        equalisation: as for `quantize`.
+        threads: threads of the calibration runs; None leaves the choice to ONNX Runtime.
+        progress: called as `progress(stage, fraction)` with the fraction of the stage.
+
+    Returns:
+        The calibration file that was written, and the report.
+
+    Raises:
+        ModelError: model or photos cannot be read, or the result cannot be written.
+    """
+    package = read_package(Path(model_path))
+    photos = find_photos(Path(images_folder), limit)
+    source_sha256 = file_sha256(package.source)
+    calibration, report = calibrate(
+        float_model(package),
+        _counted(read_photos(photos, package.preprocessing), len(photos), progress),
+        method=method,
+        bias_correction=bias_correction,
+        gate=gate,
+        fallback=fallback,
+        equalisation=equalisation,
+        model_sha256=source_sha256,
+        threads=threads,
+        progress=progress,
+    )
+    target = package.calibration
+    if not into_folder:
+        target = calibration_file(default_cache() if cache is None else Path(cache), source_sha256)
+        make_folder(target.parent)
+    calibration.save(target)
+    return target, report
+
+
+def _counted(
+    batches: Iterator[NDArray[np.float32]], total: int, progress: Progress | None
+) -> Iterator[NDArray[np.float32]]:
+    seen = 0
+    for batch in batches:
+        yield batch
+        seen += len(batch)
+        if progress is not None:
+            progress("observing activations", seen / total)
