@@ -12,6 +12,8 @@ from app.api.body import read_body, wait_for_disconnect
 from app.api.context import ServiceDependency
 from app.api.openapi import CLASSIFY_OPENAPI, CLASSIFY_RESPONSES
 from app.errors import ClientDisconnectedError, DeadlineExceededError, InvalidParameterError, RequestError
+from app.observability import tracing
+from app.observability.tracing import trace_images
 from app.protocol.classify import Classified, build_answer, resolve_top_k
 from app.protocol.multipart import Upload, is_multipart, parse_multipart
 from app.routing.variants import HEADER, choose_variant
@@ -42,9 +44,12 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
         service.check_room()
         images = await _answer_in_time(request, service, variant, started)
         postprocessing = time.perf_counter()
+        trace_images(images, postprocessing)
         answer = build_answer(loaded.model.name, variant, images, loaded.model.labels, top_k)
         response = JSONResponse(answer, headers={HEADER: variant})
-        service.metrics.stage("postprocess", time.perf_counter() - postprocessing)
+        answered = time.perf_counter()
+        service.metrics.stage("postprocess", answered - postprocessing)
+        tracing.stage("postprocess", postprocessing, answered)
         outcome = "ok"
         return response
     except RequestError as error:
