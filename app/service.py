@@ -21,7 +21,7 @@ from app.observability.metrics import Metrics
 from app.protocol.classify import Classified
 from app.protocol.multipart import Upload
 from app.scheduling.scheduler import Scheduler
-from app.scheduling.ticket import Outcome, Ticket
+from app.scheduling.ticket import Outcome, Priority, Ticket
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -55,8 +55,8 @@ class Service:
         self._progress = progress
         self._stage = ("starting", 0.0)
         self._decoder = ImageDecoder(max_pixels=settings.max_pixels)
-        workers = settings.decode_threads or max(2, engine.cpu_budget() // 2)
-        self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="tessera-decode")
+        self._decode_workers = settings.decode_threads or max(2, engine.cpu_budget() // 2)
+        self._decoders = ThreadPoolExecutor(self._decode_workers, thread_name_prefix="tessera-decode")
         self._loaded: LoadedModel | None = None
         self._scheduler: Scheduler | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -107,20 +107,30 @@ class Service:
             raise NotReadyError(f"The model is not ready yet: {stage}, {fraction:.0%}.", retry_after=2)
         return self._running()[0]
 
-    def check_room(self) -> None:
-        """Raise `QueueFullError` when no request would be admitted now."""
-        self._running()[1].check_room()
+    def check_room(self, variant: str, *, deadline: float, priority: Priority) -> None:
+        """Raise what `classify` would raise now for a single image, before it is read."""
+        self._running()[1].check_room(variant, deadline=deadline, priority=priority)
 
-    async def classify(self, uploads: Sequence[Upload], variant: str) -> list[Classified]:
+    async def classify(
+        self, uploads: Sequence[Upload], variant: str, *, deadline: float, priority: Priority = Priority.NORMAL
+    ) -> list[Classified]:
         """Classify the images of one request. Cancelling the call drops whatever has not run yet.
+
+        Args:
+            uploads: The images.
+            variant: Who answers.
+            deadline: Reading of `time.perf_counter` after which nobody wants the answer.
+            priority: How urgent it is.
 
         Raises:
             QueueFullError: No room for so many images.
+            DeadlineUnreachableError: The answer could not be ready by the deadline.
+            DeadlineExceededError: It was not ready by the deadline.
             RequestError: An image cannot be decoded; the message names it when there are several.
             InferenceError: The engine failed on one of the images.
         """
         _, scheduler = self._running()
-        ticket = scheduler.admit(variant, len(uploads))
+        ticket = scheduler.admit(variant, len(uploads), deadline=deadline, priority=priority)
         try:
             pixels, decode_seconds = await self._decode(uploads)
             done = self._waiting[ticket] = asyncio.get_running_loop().create_future()
@@ -129,6 +139,8 @@ class Service:
         finally:
             self._waiting.pop(ticket, None)
             scheduler.cancel(ticket)
+        if ticket.failure is not None:
+            raise ticket.failure
         return [
             self._classified(uploads, index, outcome, seconds)
             for index, (outcome, seconds) in enumerate(zip(ticket.outcomes, decode_seconds, strict=True))
@@ -155,13 +167,15 @@ class Service:
             capacity=self.settings.max_queue_images,
             deliver=lambda tickets: _call_soon(loop, self._resolve, tickets),
             observer=self.metrics,
+            decoders=min(self._decode_workers, engine.cpu_budget()),
         )
         isa = next((variant.info.isa for variant in loaded.variants.values() if variant.info.backend == "cpu"), "")
         self.metrics.describe_build(version=service_version(), model=loaded.model.name, isa=isa)
         self.metrics.watch_queue(lambda: scheduler.depth)
         for name, variant in loaded.variants.items():
             self.metrics.add_variant(name, macs=variant.info.macs, peak=variant.peak)
-            scheduler.measured(name, self.settings.max_batch, variant.full_batch_seconds)
+            for images, seconds in variant.batch_seconds.items():
+                scheduler.measured(name, images, seconds)
         scheduler.start()
         return scheduler
 
@@ -197,10 +211,12 @@ class Service:
         return pixels, seconds
 
     def _decode_one(self, data: bytes, row: np.ndarray) -> float:
-        started = time.perf_counter()
+        started, on_core = time.perf_counter(), time.thread_time()
         self._decoder.decode(data, row)
         seconds = time.perf_counter() - started
         self.metrics.stage("decode", seconds)
+        # What it took of a core, not of the clock: waiting for a core is already in the batches' times.
+        self._running()[1].decoded(time.thread_time() - on_core)
         return seconds
 
     def _resolve(self, tickets: Sequence[Ticket]) -> None:
