@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -11,13 +11,14 @@ from fastapi import FastAPI
 from app.api import classify, docs, health, metrics, models
 from app.api.context import InFlight, RequestContext
 from app.api.handlers import install_error_handlers
+from app.dispatch.dispatcher import Dispatcher
 from app.limits.clients import RateLimiter
 from app.limits.uploads import UploadBudget
-from app.loading import Progress
 from app.observability.metrics import Metrics
 from app.observability.tracing import Tracing
-from app.service import Service, service_version
+from app.service import Service
 from app.settings import Settings
+from app.version import service_version
 
 _DESCRIPTION = """
 ResNet-50 in two variants, chosen per request: **baseline** (fp32 on ONNX Runtime) and **optimised** (fused, int8,
@@ -25,21 +26,25 @@ blocked layout on our own engine). Every error answer has the same shape: `error
 `request_id`.
 """
 
+DispatcherFactory = Callable[[Settings, Metrics], Dispatcher]
 
-def create_app(settings: Settings | None = None, *, progress: Progress | None = None) -> FastAPI:
+
+def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactory | None = None) -> FastAPI:
     """Build the application.
 
     Args:
         settings: The settings; None reads them from the environment.
-        progress: Told about building and loading: (stage, fraction of the stage).
+        dispatcher: Makes what runs the images; None loads the model into this process.
     """
     service_settings = settings or Settings()
     endpoint = service_settings.otlp_endpoint
     tracing = None if endpoint is None else Tracing(endpoint, service_version())
+    make_dispatcher = dispatcher or _local
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service = app.state.service = Service(service_settings, Metrics(), progress)
+        counted = Metrics()
+        service = app.state.service = Service(service_settings, counted, make_dispatcher(service_settings, counted))
         service.start()
         try:
             yield
@@ -73,3 +78,10 @@ def create_app(settings: Settings | None = None, *, progress: Progress | None = 
 
 def _rate_limiter(settings: Settings) -> RateLimiter | None:
     return None if settings.rate_limit is None else RateLimiter(settings.rate_limit, settings.rate_burst)
+
+
+def _local(settings: Settings, metrics: Metrics) -> Dispatcher:
+    # Imported here, because a process that only speaks HTTP must not load the engine.
+    from app.dispatch.local import LocalDispatcher
+
+    return LocalDispatcher(settings, metrics)
