@@ -16,6 +16,7 @@ from app.imaging.decoder import ImageDecoder
 from app.observability.metrics import Metrics
 from app.protocol.classify import Classified
 from app.protocol.multipart import Upload
+from app.protocol.oip.description import VariantStatistics
 from app.scheduling.ticket import Outcome
 from app.settings import Settings
 
@@ -37,6 +38,7 @@ class Service:
         self.metrics = metrics
         self.dispatcher = dispatcher
         self.draining = False
+        self.unloaded: set[str] = set()
         self._decoder = ImageDecoder(max_pixels=settings.max_pixels)
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="tessera-decode")
 
@@ -121,8 +123,7 @@ class Service:
             outcomes = await self.dispatcher.run(reservation)
         finally:
             self._release(reservation, jobs)
-        for outcome in outcomes:
-            self.metrics.stage("queue", outcome.queue_seconds)
+        self._count(variant, outcomes, max(decode_seconds))
         return [
             _classified(uploads, index, outcome, seconds)
             for index, (outcome, seconds) in enumerate(zip(outcomes, decode_seconds, strict=True))
@@ -156,17 +157,35 @@ class Service:
         try:
             if tensor.dtype != reservation.rows.dtype or tensor.shape != reservation.rows.shape:
                 raise ValueError(f"rows are {reservation.rows.dtype} {reservation.rows.shape}, not {tensor.shape}")
+            started = time.perf_counter()
             np.copyto(reservation.rows, tensor)
+            copied = time.perf_counter()
             outcomes = await self.dispatcher.run(reservation)
         finally:
             self.dispatcher.release(reservation)
-        for outcome in outcomes:
-            self.metrics.stage("queue", outcome.queue_seconds)
+        self._count(variant, outcomes, copied - started)
         return outcomes
+
+    async def load_variant(self, variant: str) -> None:
+        """Answer requests for a variant again."""
+        self.unloaded.discard(variant)
+
+    async def unload_variant(self, variant: str) -> None:
+        """Refuse further requests for a variant; those in flight go on."""
+        self.unloaded.add(variant)
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of all processes for a scraper that accepts `accept`: body and Content-Type."""
         return await self.dispatcher.render_metrics(accept)
+
+    async def statistics(self) -> dict[str, VariantStatistics]:
+        """What each variant has done since the start."""
+        return self.metrics.statistics.snapshot()
+
+    def _count(self, variant: str, outcomes: Sequence[Outcome], input_seconds: float) -> None:
+        for outcome in outcomes:
+            self.metrics.stage("queue", outcome.queue_seconds)
+        self.metrics.statistics.ran(variant, outcomes, input_seconds)
 
     def _release(self, reservation: Reservation, jobs: Sequence[Future[float]]) -> None:
         """Give a reservation back as soon as no decoder writes into its rows, which will belong to somebody else."""

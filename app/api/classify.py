@@ -44,7 +44,7 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
         postprocessing = time.perf_counter()
         answer = build_answer(model.name, variant, images, model.labels, top_k)
         response = JSONResponse(answer, headers={HEADER: variant})
-        service.metrics.stage("postprocess", time.perf_counter() - postprocessing)
+        service.metrics.answer_built(variant, time.perf_counter() - postprocessing)
         outcome = "ok"
         return response
     except RequestError as error:

@@ -34,12 +34,14 @@ class Call(NamedTuple):
     Attributes:
         request: Message class of the request.
         response: Message class of the response.
-        streams: Whether the server answers with a stream.
+        client_streams: Whether the client sends a stream.
+        server_streams: Whether the server answers with a stream.
     """
 
     request: Any
     response: Any
-    streams: bool
+    client_streams: bool
+    server_streams: bool
 
 
 class Schema:
@@ -66,7 +68,9 @@ class Schema:
         (service,) = parsed.service
         self.service = f"{parsed.package}.{service.name}"
         self.calls = {
-            method.name: Call(self[method.input_type], self[method.output_type], method.server_streaming)
+            method.name: Call(
+                self[method.input_type], self[method.output_type], method.client_streaming, method.server_streaming
+            )
             for method in service.method
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -29,39 +30,39 @@ class Statistics:
             counted.execution_count += 1
             counted.batches.setdefault(images, Duration()).add(seconds)
 
-    def answered(
-        self, variant: str, outcomes: Sequence[Outcome], *, seconds: float, input_seconds: float, output_seconds: float
-    ) -> None:
-        """Count an answered request.
+    def ran(self, variant: str, outcomes: Sequence[Outcome], input_seconds: float) -> None:
+        """Count the images of one request.
 
         Args:
-            variant: Who answered.
+            variant: Who ran them.
             outcomes: One per image.
-            seconds: From its headers to its answer.
             input_seconds: Decoding, or copying a tensor.
-            output_seconds: Building the answer.
         """
         waited = min(outcome.queue_seconds for outcome in outcomes)
         ended = max(outcome.queue_seconds + outcome.compute_seconds for outcome in outcomes)
         with self._lock:
             counted = self._of(variant)
             counted.last_inference = round(self._clock() * 1000)
-            counted.inference_count += len(outcomes)
-            counted.success.add(seconds)
+            counted.inference_count += sum(outcome.logits is not None for outcome in outcomes)
             counted.queue.add(waited)
             counted.compute_input.add(input_seconds)
             counted.compute_infer.add(ended - waited)
-            counted.compute_output.add(output_seconds)
 
-    def failed(self, variant: str, seconds: float) -> None:
-        """Count a request that reached a variant and was not answered after `seconds`."""
+    def answer_built(self, variant: str, seconds: float) -> None:
+        """Count the building of one answer."""
         with self._lock:
-            self._of(variant).fail.add(seconds)
+            self._of(variant).compute_output.add(seconds)
 
-    def of(self, variant: str) -> VariantStatistics:
-        """A variant's statistics; read them at once, they go on counting."""
+    def request_finished(self, variant: str, *, success: bool, seconds: float) -> None:
+        """Count a request that `variant` answered, or should have answered, `seconds` after its headers."""
         with self._lock:
-            return self._of(variant)
+            counted = self._of(variant)
+            (counted.success if success else counted.fail).add(seconds)
+
+    def snapshot(self) -> dict[str, VariantStatistics]:
+        """A copy of everything, by variant."""
+        with self._lock:
+            return copy.deepcopy(self._variants)
 
     def _of(self, variant: str) -> VariantStatistics:
         return self._variants.setdefault(variant, VariantStatistics())

@@ -53,7 +53,7 @@ class Catalogue:
         self._versions = {name: str(number) for number, name in enumerate(ordered, start=1) if name in names}
         own = Entry(model, {version: variant for variant, version in self._versions.items()})
         each = (Entry(f"{model}-{variant}", {version: variant}) for variant, version in self._versions.items())
-        self.entries = {entry.name: entry for entry in (*each, own)}
+        self.entries = {entry.name: entry for entry in (own, *each)}
 
     def version_of(self, variant: str) -> str:
         """The version number of a variant."""

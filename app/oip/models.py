@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.errors import ModelUnavailableError
+from app.imaging.decoder import SHAPE
 from app.oip.catalogue import Catalogue
 from app.oip.repository import Repository
 from app.oip.tensors import Interface
@@ -27,7 +28,7 @@ class ModelViews:
         self.interface = Interface(
             input_name=self._served.input_name,
             output_name=self._served.output_name,
-            image=self._served.image,
+            image=(SHAPE[0], SHAPE[1]),
             labels=self._served.labels,
             max_images=service.settings.max_images_per_request,
         )
@@ -75,7 +76,12 @@ class ModelViews:
             self.catalogue.address(model, version)
         counted = await self._service.statistics()
         return [
-            describe_statistics(entry.name, number, counted.get(variant, VariantStatistics()))
+            describe_statistics(
+                entry.name,
+                number,
+                counted.get(variant, VariantStatistics()),
+                memory=self._served.variants[variant].arena_bytes,
+            )
             for entry in ([self.catalogue.entry(model)] if model else self.catalogue.entries.values())
             for number, variant in entry.versions.items()
             if version in ("", number)

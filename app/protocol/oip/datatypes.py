@@ -87,7 +87,8 @@ def elements_from_binary(name: str, shape: tuple[int, ...], data: memoryview) ->
     Raises:
         InvalidInferenceRequestError: A length points past the end, or the number of elements is not the shape's.
     """
-    count, elements, at = math.prod(shape), [], 0
+    count, at = math.prod(shape), 0
+    elements: list[memoryview] = []
     while at < len(data):
         start = at + _LENGTH_BYTES
         end = start + int.from_bytes(data[at:start], "little")
@@ -108,9 +109,7 @@ def elements_from_binary(name: str, shape: tuple[int, ...], data: memoryview) ->
     return elements
 
 
-def elements_from_sizes(
-    name: str, shape: tuple[int, ...], data: memoryview, sizes: Sequence[int]
-) -> list[memoryview]:
+def elements_from_sizes(name: str, shape: tuple[int, ...], data: memoryview, sizes: Sequence[int]) -> list[memoryview]:
     """Cut the elements of a BYTES tensor apart where they lie side by side without lengths between them.
 
     This is how OpenVINO Model Server's clients send images: `binary_data_size` is then a text of sizes, "812,4711".

@@ -82,12 +82,12 @@ class VariantStatistics:
         last_inference: Milliseconds since 1970, 0 for never.
         inference_count: Images answered.
         execution_count: Batches run.
-        success: Requests answered, first byte to answer.
-        fail: Requests that reached the variant and were not answered.
-        queue: Waiting for a batch, per answered request: the longest of its images.
-        compute_input: Decoding and copying, per answered request.
-        compute_infer: Run time of its batches, per answered request.
-        compute_output: Building the answer, per answered request.
+        success: Requests answered, from their headers to the answer.
+        fail: Requests that the variant should have answered and that got an error.
+        queue: Per request, from joining the queue to the start of its first batch.
+        compute_input: Per request, decoding its images or copying its tensor.
+        compute_infer: Per request, from the start of its first batch to the end of its last.
+        compute_output: Per request, building the answer.
         batches: Run time by batch size, per batch.
     """
 
@@ -157,8 +157,15 @@ def configure_model(model: ModelDescription) -> dict[str, object]:
     }
 
 
-def describe_statistics(name: str, version: str, statistics: VariantStatistics) -> dict[str, object]:
-    """One entry of `model_stats`. There is no response cache, so its two durations stay 0."""
+def describe_statistics(name: str, version: str, statistics: VariantStatistics, *, memory: int) -> dict[str, object]:
+    """One entry of `model_stats`; there is no response cache, so its two durations stay 0.
+
+    Args:
+        name: The model's name.
+        version: Its version.
+        statistics: What has been counted.
+        memory: Bytes of memory that it holds between batches.
+    """
     nothing = Duration().to_json()
     return {
         "name": name,
@@ -186,7 +193,7 @@ def describe_statistics(name: str, version: str, statistics: VariantStatistics) 
             }
             for size, duration in sorted(statistics.batches.items())
         ],
-        "memory_usage": [],
+        "memory_usage": [{"type": "CPU", "id": 0, "byte_size": memory}],
     }
 
 

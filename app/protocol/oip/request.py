@@ -290,14 +290,22 @@ def _text(entry: Mapping[str, Any], key: str, default: str | None = None) -> str
     return value
 
 
-def _parameters(entry: Mapping[str, Any], what: str) -> Mapping[str, Any]:
-    parameters = _object(entry.get("parameters") or {}, f"{what}'s parameters")
+def check_parameters(parameters: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    """Check a map of parameters; `what` names their owner in messages.
+
+    Raises:
+        InvalidInferenceRequestError: A reserved name, or a value that is no text, number or boolean.
+    """
     for key, value in parameters.items():
         if key.startswith(_RESERVED_PREFIX):
             raise InvalidInferenceRequestError(f"{what}: parameters that begin with {_RESERVED_PREFIX} are reserved.")
         if not isinstance(value, (str, int, float, bool)):
             raise InvalidInferenceRequestError(f"{what}: the parameter {key[:40]!r} must be a text, number or boolean.")
     return parameters
+
+
+def _parameters(entry: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    return check_parameters(_object(entry.get("parameters") or {}, f"{what}'s parameters"), what)
 
 
 def _flag(parameters: Mapping[str, Any], key: str, *, default: bool) -> bool:

@@ -49,7 +49,12 @@ def numbers(draw: st.DrawFn) -> tuple[str, np.ndarray]:
 @given(st.lists(st.tuples(NAMES, numbers()), min_size=1, max_size=4, unique_by=lambda item: item[0]), st.text())
 def test_binary_tensors_are_read_back_exactly(inputs: list[tuple[str, tuple[str, np.ndarray]]], identity: str) -> None:
     entries = [
-        {"name": name, "datatype": datatype, "shape": list(array.shape), "parameters": {"binary_data_size": array.nbytes}}
+        {
+            "name": name,
+            "datatype": datatype,
+            "shape": list(array.shape),
+            "parameters": {"binary_data_size": array.nbytes},
+        }
         for name, (datatype, array) in inputs
     ]
     body, length = body_of({"id": identity, "inputs": entries}, *(array.tobytes() for _, (_, array) in inputs))
@@ -109,15 +114,17 @@ def test_a_shortened_bytes_tensor_is_refused(elements: list[bytes], data: st.Dat
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("BYTES") | st.just("UINT8"),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(
-        st.sampled_from(
-            ["inputs", "outputs", "name", "shape", "datatype", "data", "parameters", "id"]
-            + ["binary_data_size", "binary_data", "classification", "priority", "timeout", "b64"]
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["inputs", "outputs", "name", "shape", "datatype", "data", "parameters", "id"]
+                + ["binary_data_size", "binary_data", "classification", "priority", "timeout", "b64"]
+            )
+            | st.text(max_size=4),
+            inner,
+            max_size=6,
         )
-        | st.text(max_size=4),
-        inner,
-        max_size=6,
     ),
     max_leaves=20,
 )
@@ -241,14 +248,20 @@ def test_a_raw_body_is_the_tensor_of_its_size_or_an_image_file() -> None:
 
 
 @given(
-    hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=5), elements=st.floats(-1e6, 1e6, width=32)),
+    hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=5),
+        elements=st.floats(-1e6, 1e6, width=32),
+    ),
     st.booleans(),
     st.text(max_size=8),
 )
 def test_outputs_can_be_read_by_a_client(values: np.ndarray, binary: bool, identity: str) -> None:
     labels = [f"label {index}" for index in range(values.shape[1])]
     best = classify_output("best", values, 2, labels)
-    headers, body = build_response("m", "2", identity, [(OutputTensor("o", values.shape, values), binary), (best, binary)])
+    headers, body = build_response(
+        "m", "2", identity, [(OutputTensor("o", values.shape, values), binary), (best, binary)]
+    )
     length = int(headers.get(HEADER_LENGTH, len(body)))
     assert (HEADER_LENGTH in headers) == binary
     document, rest = json.loads(body[:length]), body[length:]
@@ -259,7 +272,9 @@ def test_outputs_can_be_read_by_a_client(values: np.ndarray, binary: bool, ident
     if binary:
         size = first["parameters"]["binary_data_size"]
         got = np.frombuffer(rest[:size], "<f4").reshape(values.shape)
-        texts = [bytes(e).decode() for e in elements_from_binary("best", tuple(second["shape"]), memoryview(rest[size:]))]
+        texts = [
+            bytes(e).decode() for e in elements_from_binary("best", tuple(second["shape"]), memoryview(rest[size:]))
+        ]
     else:
         got, texts = np.array(first["data"], "<f4").reshape(values.shape), second["data"]
     np.testing.assert_array_equal(got, values)
