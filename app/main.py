@@ -39,8 +39,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         counted = Metrics()
-        runner = make_dispatcher(service_settings, counted)
-        service = app.state.service = Service(service_settings, counted, runner, _decode_threads(service_settings))
+        service = app.state.service = Service(service_settings, counted, make_dispatcher(service_settings, counted))
         service.start()
         try:
             async with _grpc(service, app.state.in_flight):
@@ -89,11 +88,3 @@ async def _grpc(service: Service, in_flight: InFlight) -> AsyncIterator[None]:
         yield
     finally:
         await server.stop()
-
-
-def _decode_threads(settings: Settings) -> int:
-    if settings.decode_threads is not None:
-        return settings.decode_threads
-    from app.loading import decode_threads  # loads the engine, as above
-
-    return decode_threads()

@@ -18,7 +18,6 @@ from app.oip.inference import Inference
 from app.oip.models import ModelViews
 from app.oip.repository import Repository, check_load_parameters
 from app.protocol.oip.description import configure_model, describe_model, describe_server
-from app.routing.variants import HEADER
 from app.service import Service
 from app.version import service_version
 
@@ -75,7 +74,7 @@ class InferenceCalls:
                 record,
                 request.model_name,
                 request.model_version,
-                metadata_values(context, HEADER.lower()),
+                lambda name: metadata_values(context, name.lower()),
             )
             parsed = parse_infer(request)
             timeout = inference.deadline(parsed) - time.perf_counter()

@@ -97,7 +97,6 @@ class Metrics:
         self.engine_busy.inc(seconds)
         self.stage_duration.labels("compute").observe(seconds)
         self._busy.observe(seconds)
-        self.statistics.batch_finished(variant, images, seconds)
         if variant in self._utilisation:
             self._utilisation[variant].observe(images, seconds)
 

@@ -1,4 +1,4 @@
-"""What each variant has done since the start, as the Open Inference Protocol's statistics tell it."""
+"""Requests and their times by variant since the start, for the statistics of the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from app.protocol.oip.description import Duration, VariantStatistics
+from app.protocol.oip.description import VariantStatistics
 from app.scheduling.ticket import Outcome
 
 
@@ -22,13 +22,6 @@ class Statistics:
         self._clock = clock
         self._lock = threading.Lock()
         self._variants: dict[str, VariantStatistics] = {}
-
-    def batch_finished(self, variant: str, images: int, seconds: float) -> None:
-        """Count a batch of `images` that ran for `seconds`."""
-        with self._lock:
-            counted = self._of(variant)
-            counted.execution_count += 1
-            counted.batches.setdefault(images, Duration()).add(seconds)
 
     def ran(self, variant: str, outcomes: Sequence[Outcome], input_seconds: float) -> None:
         """Count the images of one request.
@@ -60,7 +53,7 @@ class Statistics:
             (counted.success if success else counted.fail).add(seconds)
 
     def snapshot(self) -> dict[str, VariantStatistics]:
-        """A copy of everything, by variant."""
+        """A copy of everything, by variant; the scheduler knows the batches."""
         with self._lock:
             return copy.deepcopy(self._variants)
 

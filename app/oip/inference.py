@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from app.dispatch.dispatcher import DEFAULT_PRIORITY
 from app.errors import InferenceError
 from app.observability.recording import Record
 from app.oip.models import ModelViews
@@ -15,7 +14,13 @@ from app.oip.routing import choose
 from app.oip.tensors import Interface, build_outputs, images_of, outputs_of
 from app.protocol.oip.request import InferRequest
 from app.protocol.oip.response import OutputTensor
+from app.protocol.urgency import PRIORITY_HEADER, TIMEOUT_HEADER, parse_priority, parse_timeout
+from app.routing.variants import HEADER
+from app.scheduling.ticket import Priority
 from app.service import Service
+
+# The protocol's priorities count downwards from 1; 0 is whatever the header says.
+_LEVELS = {1: Priority.HIGH, 2: Priority.NORMAL}
 
 
 class Inference:
@@ -28,37 +33,41 @@ class Inference:
         record: Where the request is counted; gets the variant.
         model: The model's name, as addressed.
         version: Its version, "" for none.
-        variant_values: Every `X-Model-Variant` value of the request.
+        header: Gives every value of a request header (gRPC: of a metadata key).
 
     Attributes:
         interface: The model's input and output.
         variant: Who answers.
         version: The version that answers.
-        longest: When the configured timeout ends, on `time.perf_counter`.
+        longest: The deadline by settings and headers, on `time.perf_counter`.
 
     Raises:
         NotReadyError: There is no model yet, or the variant is not loaded.
         UnknownModelError: There is no such model or version.
         UnknownVariantError: The header names no variant, or contradicts the model's name.
+        InvalidParameterError: A header's value is not valid.
         QueueFullError: There is no room.
+        DeadlineUnreachableError: The answer could not be ready by the deadline.
     """
 
     def __init__(
-        self, service: Service, record: Record, model: str, version: str, variant_values: Sequence[str]
+        self, service: Service, record: Record, model: str, version: str, header: Callable[[str], Sequence[str]]
     ) -> None:
         views = ModelViews(service)
         self._service = service
         self._started = record.started
         self.interface: Interface = views.interface
-        self.variant = choose(service, views.catalogue.address(model, version), variant_values)
+        self.variant = choose(service, views.catalogue.address(model, version), header(HEADER))
         self.version = views.catalogue.version_of(self.variant)
-        self.longest = record.started + service.settings.request_timeout_ms / 1000
         record.variant = self.variant
+        timeout_ms = parse_timeout(header(TIMEOUT_HEADER), service.settings.request_timeout_ms)
+        self.longest = record.started + timeout_ms / 1000
+        self._priority = parse_priority(header(PRIORITY_HEADER))
         Repository(service).check_available(self.variant, model)
-        service.check_room(self.variant, deadline=self.longest)
+        service.check_room(self.variant, deadline=self.longest, priority=self._priority)
 
     def deadline(self, request: InferRequest) -> float:
-        """When the answer is worth nothing any more; the `timeout` parameter can only shorten the configured one."""
+        """When the answer is worth nothing any more; the `timeout` parameter can only shorten the time."""
         if request.timeout_seconds is None:
             return self.longest
         return min(self.longest, self._started + request.timeout_seconds)
@@ -76,17 +85,16 @@ class Inference:
         wanted = outputs_of(request, self.interface)
         images = images_of(request, self.interface)
         deadline = self.deadline(request)
+        priority = _LEVELS.get(request.priority, Priority.BACKGROUND) if request.priority else self._priority
         if isinstance(images, list):
-            classified = await self._service.classify(
-                images, self.variant, deadline=deadline, priority=DEFAULT_PRIORITY
-            )
+            classified = await self._service.classify(images, self.variant, deadline=deadline, priority=priority)
             logits = [image.logits for image in classified]
         else:
-            logits = await self._run_tensor(images, deadline)
+            logits = await self._run_tensor(images, deadline, priority)
         return build_outputs(wanted, np.stack(logits), self.interface.labels)
 
-    async def _run_tensor(self, tensor: np.ndarray, deadline: float) -> list[np.ndarray]:
-        outcomes = await self._service.infer(tensor, self.variant, deadline=deadline, priority=DEFAULT_PRIORITY)
+    async def _run_tensor(self, tensor: np.ndarray, deadline: float, priority: Priority) -> list[np.ndarray]:
+        outcomes = await self._service.infer(tensor, self.variant, deadline=deadline, priority=priority)
         logits = []
         for index, outcome in enumerate(outcomes):
             if outcome.logits is None:

@@ -31,7 +31,7 @@ async def infer(request: Request, service: ServiceDependency, model: str, versio
     """Run the images of an Open Inference Protocol request, with the variant that path or header name."""
     try:
         with recorded(service.metrics) as record:
-            inference = Inference(service, record, model, version, request.headers.getlist(HEADER))
+            inference = Inference(service, record, model, version, request.headers.getlist)
             settings = service.settings
             timeout = inference.longest - time.perf_counter()
             body = await read_body(request, limit=settings.max_body_bytes, timeout=timeout)
