@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import classify, docs, health, metrics, models
+from app.api import classify, docs, health, metrics, models, oip
 from app.api.context import InFlight, RequestContext
 from app.api.handlers import install_error_handlers
 from app.dispatch.dispatcher import Dispatcher
+from app.errors import StartupError
 from app.limits.clients import RateLimiter
 from app.limits.uploads import UploadBudget
 from app.observability.metrics import Metrics
@@ -47,7 +48,8 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         service = app.state.service = Service(service_settings, counted, make_dispatcher(service_settings, counted))
         service.start()
         try:
-            yield
+            async with _grpc(service, app.state.in_flight):
+                yield
         finally:
             await service.stop()
             if tracing is not None:
@@ -71,8 +73,8 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         tracing=tracing,
     )
     install_error_handlers(app)
-    for route in (classify, models, health, metrics, docs):
-        app.include_router(route.router)
+    for route in (classify.router, models.router, *oip.routers, health.router, metrics.router, docs.router):
+        app.include_router(route)
     return app
 
 
@@ -85,3 +87,23 @@ def _local(settings: Settings, metrics: Metrics) -> Dispatcher:
     from app.dispatch.local import LocalDispatcher
 
     return LocalDispatcher(settings, metrics)
+
+
+@asynccontextmanager
+async def _grpc(service: Service, in_flight: InFlight) -> AsyncIterator[None]:
+    """Serve gRPC beside HTTP where the settings ask for it."""
+    if service.settings.grpc_port is None:
+        yield
+        return
+    try:
+        from app.grpc.server import GrpcServer  # an extra
+    except ModuleNotFoundError as error:
+        raise StartupError(
+            f"gRPC needs the package {error.name}: pip install 'tessera-inference[grpc]', or leave --grpc-port out."
+        ) from error
+    server = GrpcServer(service, in_flight)
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop()

@@ -17,6 +17,7 @@ from app.imaging.decoder import ImageDecoder
 from app.observability.metrics import Metrics
 from app.protocol.classify import Classified
 from app.protocol.multipart import Upload
+from app.protocol.oip.description import Duration, VariantStatistics
 from app.scheduling.ticket import InputType, Outcome, Priority
 from app.settings import Settings
 
@@ -44,6 +45,7 @@ class Service:
         self.metrics = metrics
         self.dispatcher = dispatcher
         self.draining = False
+        self.unloaded: set[str] = set()
         self._decoder = ImageDecoder(max_pixels=settings.max_pixels)
         self._decoders: ThreadPoolExecutor | None = None
 
@@ -133,8 +135,7 @@ class Service:
             outcomes = await self.dispatcher.run(reservation, sum(image.core_seconds for image in decoded))
         finally:
             self._release(reservation, jobs)
-        for outcome in outcomes:
-            self.metrics.stage("queue", outcome.queue_seconds)
+        self._count(variant, outcomes, max(image.seconds for image in decoded))
         return [
             _classified(uploads, index, outcome, image.seconds)
             for index, (outcome, image) in enumerate(zip(outcomes, decoded, strict=True))
@@ -168,17 +169,41 @@ class Service:
         try:
             if tensor.dtype != reservation.rows.dtype or tensor.shape != reservation.rows.shape:
                 raise ValueError(f"rows are {reservation.rows.dtype} {reservation.rows.shape}, not {tensor.shape}")
+            started = time.perf_counter()
             np.copyto(reservation.rows, tensor)
+            copied = time.perf_counter()
             outcomes = await self.dispatcher.run(reservation)
         finally:
             self.dispatcher.release(reservation)
-        for outcome in outcomes:
-            self.metrics.stage("queue", outcome.queue_seconds)
+        self._count(variant, outcomes, copied - started)
         return outcomes
+
+    async def load_variant(self, variant: str) -> None:
+        """Answer requests for a variant again."""
+        self.unloaded.discard(variant)
+
+    async def unload_variant(self, variant: str) -> None:
+        """Refuse further requests for a variant; those in flight go on."""
+        self.unloaded.add(variant)
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of all processes for a scraper that accepts `accept`: body and Content-Type."""
         return await self.dispatcher.render_metrics(accept)
+
+    async def statistics(self) -> dict[str, VariantStatistics]:
+        """What each variant has done since the start."""
+        counted = self.metrics.statistics.snapshot()
+        for name, variant in self.dispatcher.snapshot().variants.items():
+            statistics = counted.setdefault(name, VariantStatistics())
+            ran = {size: row for size, row in variant.batches.items() if row.batches}
+            statistics.batches = {size: Duration(row.batches, round(row.seconds * 1e9)) for size, row in ran.items()}
+            statistics.execution_count = sum(row.batches for row in ran.values())
+        return counted
+
+    def _count(self, variant: str, outcomes: Sequence[Outcome], input_seconds: float) -> None:
+        for outcome in outcomes:
+            self.metrics.stage("queue", outcome.queue_seconds)
+        self.metrics.statistics.ran(variant, outcomes, input_seconds)
 
     def _release(self, reservation: Reservation, jobs: Sequence[Future[_Decoded]]) -> None:
         """Give a reservation back as soon as no decoder writes into its rows, which will belong to somebody else."""

@@ -52,7 +52,7 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
         answer = build_answer(model.name, variant, images, model.labels, top_k)
         response = JSONResponse(answer, headers={HEADER: variant})
         answered = time.perf_counter()
-        service.metrics.stage("postprocess", answered - postprocessing)
+        service.metrics.answer_built(variant, answered - postprocessing)
         tracing.stage("postprocess", postprocessing, answered)
         outcome = "ok"
         return response

@@ -40,11 +40,15 @@ class ServedModel:
     Attributes:
         name: The model's name.
         labels: Class names, in the order of the scores.
+        input_name: Name of the network's input.
+        output_name: Name of its output, the scores.
         variants: By name.
     """
 
     name: str
     labels: tuple[str, ...]
+    input_name: str
+    output_name: str
     variants: dict[str, ServedVariant]
 
     def to_json(self) -> bytes:
@@ -56,4 +60,4 @@ class ServedModel:
         """The inverse of `to_json`."""
         fields = json.loads(data)
         variants = {name: ServedVariant(**variant) for name, variant in fields["variants"].items()}
-        return cls(fields["name"], tuple(fields["labels"]), variants)
+        return cls(fields["name"], tuple(fields["labels"]), fields["input_name"], fields["output_name"], variants)
