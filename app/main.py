@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import classify, docs, health, metrics, models, oip
+from app.api import admin, classify, docs, health, metrics, models, oip
 from app.api.context import InFlight, RequestContext
 from app.api.handlers import install_error_handlers
 from app.dispatch.dispatcher import Dispatcher
 from app.errors import StartupError
+from app.limits.admin import AdminGate
 from app.limits.clients import RateLimiter
 from app.limits.uploads import UploadBudget
 from app.observability.metrics import Metrics
@@ -40,12 +41,14 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
     service_settings = settings or Settings()
     endpoint = service_settings.otlp_endpoint
     tracing = None if endpoint is None else Tracing(endpoint, service_version())
+    admin_gate = AdminGate(service_settings)
     make_dispatcher = dispatcher or _local
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         counted = Metrics()
-        service = app.state.service = Service(service_settings, counted, make_dispatcher(service_settings, counted))
+        running = make_dispatcher(service_settings, counted)
+        service = app.state.service = Service(service_settings, counted, running, admin_gate)
         service.start()
         try:
             async with _grpc(service, app.state.in_flight):
@@ -73,7 +76,15 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         tracing=tracing,
     )
     install_error_handlers(app)
-    for route in (classify.router, models.router, *oip.routers, health.router, metrics.router, docs.router):
+    for route in (
+        classify.router,
+        models.router,
+        *oip.routers,
+        health.router,
+        metrics.router,
+        admin.router,
+        docs.router,
+    ):
         app.include_router(route)
     return app
 

@@ -9,11 +9,13 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 import engine
 from app.dispatch.dispatcher import ROW_SHAPES, Phase, Reservation, Status
+from app.dispatch.lifecycle import ModelLifecycle
 from app.dispatch.model import ServedModel
 from app.errors import InternalError, NotReadyError, StartupError
 from app.loading import LoadedModel, Progress, default_decode_threads, load
@@ -22,6 +24,8 @@ from app.scheduling.scheduler import ENGINE_THREAD, Scheduler
 from app.scheduling.snapshot import Snapshot
 from app.scheduling.ticket import InputType, Outcome, Priority, Ticket
 from app.settings import Settings
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +55,7 @@ class LocalDispatcher:
         self._metrics = metrics
         self._progress = progress
         self._status = Status(Phase.LOADING, "starting")
-        self._loaded: LoadedModel | None = None
-        self._model: ServedModel | None = None
+        self._lifecycle: ModelLifecycle | None = None
         self._scheduler: Scheduler | None = None
         self._loading: asyncio.Task[None] | None = None
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
@@ -70,8 +73,8 @@ class LocalDispatcher:
             await asyncio.gather(self._loading, return_exceptions=True)
         if self._scheduler is not None:
             await asyncio.to_thread(self._scheduler.stop)
-        if self._loaded is not None:
-            self._loaded.close()
+        if self._lifecycle is not None:
+            self._lifecycle.close()
 
     def status(self) -> Status:
         """Where loading is."""
@@ -79,9 +82,7 @@ class LocalDispatcher:
 
     def model(self) -> ServedModel:
         """The loaded model."""
-        if self._model is None:
-            raise NotReadyError("The model is not ready yet.", retry_after=2)
-        return self._model
+        return self._owner().served
 
     def check_alive(self) -> None:
         """Raise `InternalError` when the model could not be loaded, or the engine thread has died."""
@@ -140,20 +141,29 @@ class LocalDispatcher:
         assert isinstance(reservation, LocalReservation), "a reservation goes back to who made it"
         self._running().cancel(reservation.ticket)
 
+    async def load(self, variant: str) -> None:
+        """Load a variant beside the one that answers, then let it answer in its place."""
+        lifecycle = self._owner()
+        await in_daemon_thread(lambda: lifecycle.load(variant))
+
+    async def unload(self, variant: str) -> None:
+        """Refuse further requests for a variant, wait for those admitted, and free it."""
+        lifecycle = self._owner()
+        await in_daemon_thread(lambda: lifecycle.unload(variant))
+
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of this process, which are all."""
         return self._metrics.render(accept)
 
     async def _load(self) -> None:
         try:
-            loaded = await _in_daemon_thread(lambda: load(self._settings, self._report))
+            loaded = await in_daemon_thread(lambda: load(self._settings, self._report))
         except Exception as error:
             self._status = Status(Phase.FAILED, failure=error)
             logger.error("the model could not be loaded: %s", error, exc_info=not isinstance(error, StartupError))
             return
-        self._loaded = loaded
-        self._model = loaded.served()
-        self._scheduler = self._schedule(loaded, self._model)
+        self._scheduler = self._schedule(loaded, loaded.served())
+        self._lifecycle = ModelLifecycle(self._settings, loaded, self._scheduler)
         self._status = Status(Phase.READY)
 
     def _schedule(self, loaded: LoadedModel, model: ServedModel) -> Scheduler:
@@ -178,6 +188,11 @@ class LocalDispatcher:
         self._status = Status(Phase.LOADING, stage, fraction)
         if self._progress is not None:
             self._progress(stage, fraction)
+
+    def _owner(self) -> ModelLifecycle:
+        if self._lifecycle is None:
+            raise NotReadyError("The model is not ready yet.", retry_after=2)
+        return self._lifecycle
 
     def _running(self) -> Scheduler:
         if self._scheduler is None:
@@ -216,24 +231,24 @@ def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *
         logger.debug("the event loop closed before a thread was done; nobody waits for it")
 
 
-async def _in_daemon_thread(work: Callable[[], LoadedModel]) -> LoadedModel:
+async def in_daemon_thread(work: Callable[[], T]) -> T:
     """Run `work` in a thread that does not hold up the end of the process, as asyncio's own worker threads would."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[LoadedModel] = loop.create_future()
+    done: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: LoadedModel | None, error: Exception | None) -> None:
+    def settle(result: list[T], error: Exception | None) -> None:
         if done.done():
             return
-        if result is not None:
-            done.set_result(result)
+        if error is None:
+            done.set_result(result[0])
         else:
-            done.set_exception(error or RuntimeError("nothing was loaded"))
+            done.set_exception(error)
 
     def run() -> None:
         try:
-            outcome: tuple[LoadedModel | None, Exception | None] = (work(), None)
+            outcome: tuple[list[T], Exception | None] = ([work()], None)
         except Exception as error:
-            outcome = (None, error)
+            outcome = ([], error)
         _call_soon(loop, settle, *outcome)
 
     threading.Thread(target=run, name=LOADING_THREAD, daemon=True).start()

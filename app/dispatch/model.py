@@ -20,6 +20,7 @@ class ServedVariant:
         arena_bytes: Activation memory held between runs.
         peak: Measured peak multiply-accumulates per second at its precision, or None where it cannot be measured.
         note: A remark of the registry's; may be empty.
+        loaded: Whether it answers; it was unloaded otherwise, and can be loaded again.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ServedVariant:
     arena_bytes: int
     peak: float | None
     note: str
+    loaded: bool = True
 
 
 @dataclass(frozen=True)
