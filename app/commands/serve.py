@@ -40,7 +40,7 @@ def _serve(settings: Settings) -> int:
     listener = bind(settings.host, settings.port)
     url = url_of(listener)
     logger.info("listening", extra={"fields": {"url": url}})
-    with ProgressDisplay() as display:
+    with ProgressDisplay(as_log=settings.log_format == "json") as display:
 
         def announce(service: Service) -> None:
             display.close()
