@@ -60,6 +60,7 @@ class LoadedVariant:
             arena_bytes=info.arena_bytes,
             peak=self.peak,
             note=self.note,
+            batch_seconds=self.batch_seconds,
         )
 
 
@@ -130,8 +131,13 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
     return model
 
 
-def load(settings: Settings, progress: Progress) -> LoadedModel:
+def load(settings: Settings, progress: Progress, known: ServedModel | None = None) -> LoadedModel:
     """Open the model, and load and warm every variant, measuring its batches up to `max_batch`.
+
+    Args:
+        settings: The settings.
+        progress: Told about building and loading: (stage, fraction of the stage).
+        known: What has been measured of the same model on this machine before; it is not measured again.
 
     Raises:
         StartupError: The model cannot be found, built or loaded; the message says why.
@@ -145,27 +151,29 @@ def load(settings: Settings, progress: Progress) -> LoadedModel:
                 session = open_session(variant, settings)
                 opened.callback(session.close)
                 info = _check(model, variant, session)
-                seconds = measure_batches(session, settings.max_batch)
-                variants[name] = LoadedVariant(session, info, variant.note, _peak(info), seconds)
+                before = known.variants.get(name) if known is not None and known.name == model.name else None
+                peak = _peak(info) if before is None else before.peak
+                seconds = measure_batches(session, settings.max_batch) if before is None else before.batch_seconds
+                variants[name] = LoadedVariant(session, info, variant.note, peak, seconds)
             except (EngineError, OSError) as error:
                 raise StartupError(f"Variant {name!r} of {model.name} cannot be loaded: {error}") from error
         opened.pop_all()
     return LoadedModel(model, variants)
 
 
-def reload_variant(settings: Settings, served: Model, name: str, *, peak: float | None) -> LoadedVariant:
+def reload_variant(settings: Settings, served: Model, known: ServedVariant) -> LoadedVariant:
     """Load and warm one variant from the model's files as they are now, while others answer.
 
     Args:
         settings: The settings.
         served: The model that is being served; its labels have to be those of the files.
-        name: The variant.
-        peak: Its peak as it was measured on an idle machine, which this one may not be.
+        known: The variant, with what was measured of it at the start: on an idle machine, which this one may not be.
 
     Raises:
         StartupError: The model or the variant cannot be opened or built, or it is another model by now.
     """
     model = open_configured_model(settings)
+    name = known.name
     variant = model.variants.get(name)
     if variant is None:
         raise StartupError(f"{model.name} has no variant {name!r} any more.")
@@ -180,8 +188,7 @@ def reload_variant(settings: Settings, served: Model, name: str, *, peak: float 
         except (EngineError, OSError) as error:
             raise StartupError(str(error)) from error
         opened.pop_all()
-    # Times measured beside running batches would be wrong; those that are known go on and are corrected as batches run.
-    return LoadedVariant(session, info, variant.note, peak, {})
+    return LoadedVariant(session, info, variant.note, known.peak, known.batch_seconds)
 
 
 def default_decode_threads() -> int:

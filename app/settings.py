@@ -52,6 +52,12 @@ class Settings(BaseSettings):
     default_variant: str = Field(
         default="optimised", min_length=1, description="variant that answers requests without an X-Model-Variant header"
     )
+    frontends: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="HTTP processes in front of one engine process; 0 keeps everything in a single process",
+    )
     threads: int | None = Field(
         default=None,
         ge=1,

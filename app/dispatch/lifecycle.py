@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 from app.dispatch.model import ServedModel, ServedVariant
 from app.errors import LoadFailedError, StartupError
 from app.loading import LoadedModel, LoadedVariant, reload_variant
-from app.scheduling.scheduler import Scheduler
+from app.scheduling.scheduler import Runner, Scheduler
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -25,12 +26,20 @@ class ModelLifecycle:
         settings: The settings.
         loaded: The model as it was loaded at the start.
         scheduler: Runs its sessions.
+        watch: Wraps each session before it is used.
     """
 
-    def __init__(self, settings: Settings, loaded: LoadedModel, scheduler: Scheduler) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        loaded: LoadedModel,
+        scheduler: Scheduler,
+        watch: Callable[[LoadedVariant], Runner],
+    ) -> None:
         self._settings = settings
         self._model = loaded.model
         self._scheduler = scheduler
+        self._watch = watch
         self._variants: dict[str, LoadedVariant] = dict(loaded.variants)
         self._lock = threading.Lock()
         self._closed = False
@@ -45,7 +54,7 @@ class ModelLifecycle:
         with self._lock:
             described = self.served.variants[name]
             try:
-                fresh = reload_variant(self._settings, self._model, name, peak=described.peak)
+                fresh = reload_variant(self._settings, self._model, described)
             except StartupError as error:
                 logger.warning("a variant could not be loaded, nothing changes: %s", error)
                 raise LoadFailedError(f"The variant {name!r} cannot be loaded: {error}") from error
@@ -53,7 +62,7 @@ class ModelLifecycle:
                 fresh.session.close()
                 return
             before = self._variants.get(name)
-            self._scheduler.replace(name, fresh.session)
+            self._scheduler.replace(name, self._watch(fresh))
             self._variants[name] = fresh
             self._show(fresh.served(name))
             if before is not None:

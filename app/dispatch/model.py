@@ -20,6 +20,7 @@ class ServedVariant:
         arena_bytes: Activation memory held between runs.
         peak: Measured peak multiply-accumulates per second at its precision, or None where it cannot be measured.
         note: A remark of the registry's; may be empty.
+        batch_seconds: How long a batch took while warming up, by its size.
         loaded: Whether it answers; it was unloaded otherwise, and can be loaded again.
     """
 
@@ -32,6 +33,7 @@ class ServedVariant:
     arena_bytes: int
     peak: float | None
     note: str
+    batch_seconds: dict[int, float]
     loaded: bool = True
 
 
@@ -61,5 +63,8 @@ class ServedModel:
     def from_json(cls, data: bytes) -> ServedModel:
         """The inverse of `to_json`."""
         fields = json.loads(data)
-        variants = {name: ServedVariant(**variant) for name, variant in fields["variants"].items()}
+        variants = {}
+        for name, variant in fields["variants"].items():
+            seconds = {int(size): value for size, value in variant.pop("batch_seconds").items()}
+            variants[name] = ServedVariant(**variant, batch_seconds=seconds)
         return cls(fields["name"], tuple(fields["labels"]), fields["input_name"], fields["output_name"], variants)

@@ -68,6 +68,12 @@ class Metrics:
             ("variant",),
             registry=self.registry,
         )
+        self.restarts = Counter(
+            "tessera_process_restarts",
+            "Processes that ended unasked and were replaced.",
+            ("process",),
+            registry=self.registry,
+        )
         self.build = Info("tessera_build", "Version and machine of this process.", registry=self.registry)
         ProcessCollector(registry=self.registry)
         self.statistics = Statistics()
@@ -76,6 +82,8 @@ class Metrics:
         self._utilisation: dict[str, ComputeUtilisation] = {}
         for stage in STAGES:
             self.stage_duration.labels(stage)
+        for process in ("engine", "frontend"):
+            self.restarts.labels(process)
 
     def describe_model(self, model: ServedModel) -> None:
         """Set the labels of `tessera_build_info`, and make every variant's series appear at once."""
@@ -117,6 +125,10 @@ class Metrics:
     def rejected(self, reason: str) -> None:
         """Count a request that was turned away; `reason` is an error code."""
         self.rejections.labels(reason).inc()
+
+    def restarted(self, process: str) -> None:
+        """Count a process that ended unasked; `process` is `engine` or `frontend`."""
+        self.restarts.labels(process).inc()
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Encode every metric for a scraper that accepts `accept`; returns the body and its Content-Type."""
