@@ -360,8 +360,9 @@ class RemoteDispatcher:
             change = self._changes.get(message.identity)
             if change is not None and not change.done():
                 change.set_result(None)
-        elif message.kind == Kind.FAILED and message.identity in self._changes:
-            self._changes[message.identity].set_exception(unpack_error(message))
+        elif message.kind == Kind.FAILED and (change := self._changes.get(message.identity)) is not None:
+            if not change.done():
+                change.set_exception(unpack_error(message))
         elif message.kind == Kind.FAILED:
             reservation = self._reservations.get(message.identity)
             if reservation is not None:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests import imagefiles
+from tests.fuzz.images import attack, mutations
 from tests.servers import ServerProcess
 from tests.small_model import small_folder
 
@@ -183,6 +184,14 @@ def test_no_path_reaches_the_file_system(path: str, strict: ServerProcess) -> No
             answer = read_to_end(connection)
         assert answer[9:12] in (b"403", b"404", b"405"), answer
         assert b"root:" not in answer
+
+
+def test_damaged_images_get_clean_answers(strict: ServerProcess) -> None:
+    answers = attack(strict, mutations(seed=1, count=2000))
+    assert answers.total() == 2000
+    assert answers[200, "ok"] > 100
+    assert answers[400, "corrupt_image"] > 100
+    assert {status for status, _ in answers} <= {200, 400, 413, 415}
 
 
 def test_the_service_is_whole_after_all_that(strict: ServerProcess) -> None:
