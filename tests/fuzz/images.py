@@ -107,7 +107,10 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place, ServerProcess(model_path=small_folder(Path(place) / "small")) as server:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        ServerProcess(model_path=small_folder(Path(place) / "small")) as server,
+    ):
         done: Counter[tuple[int, str]] = Counter()
         for start in range(0, arguments.count, 10_000):
             part = min(10_000, arguments.count - start)

@@ -62,6 +62,7 @@ def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not happen within 30 s")
 
 
+@pytest.mark.effect_of("default_variant", "threads")
 def test_the_default_variant_is_the_configured_one(small: ServerProcess) -> None:
     with small.client() as client:
         assert client.post(PATH, content=JPEG).json()["variant"] == "baseline"
@@ -70,6 +71,7 @@ def test_the_default_variant_is_the_configured_one(small: ServerProcess) -> None
     assert {variant["threads"] for variant in model["variants"]} == {1}
 
 
+@pytest.mark.effect_of("decode_threads")
 def test_decode_threads_bound_the_decoders(small: ServerProcess) -> None:
     with small.client() as client:
         assert client.post(PATH, files=files(6)).status_code == 200
@@ -77,12 +79,14 @@ def test_decode_threads_bound_the_decoders(small: ServerProcess) -> None:
     assert sum(name.startswith("tessera-decode") for name in names) <= 1
 
 
+@pytest.mark.effect_of("max_batch")
 def test_batches_keep_to_max_batch(small: ServerProcess) -> None:
     with small.client() as client:
         results = client.post(PATH, files=files(8)).json()["results"]
     assert {result["timing"]["batch_size"] for result in results} <= {1, 2}
 
 
+@pytest.mark.effect_of("max_body_bytes", "max_pixels", "max_images_per_request")
 @pytest.mark.parametrize(
     ("send", "code"),
     [
@@ -97,6 +101,7 @@ def test_limits_are_the_configured_ones(send: dict[str, object], code: str, smal
         assert client.post(PATH, content=imagefiles.png(1000, 500)).status_code == 200
 
 
+@pytest.mark.effect_of("max_queue_images")
 def test_a_full_queue_refuses_with_a_time_to_come_back(small: ServerProcess) -> None:
     def ask(_: int) -> httpx.Response:
         with small.client() as client:
@@ -119,6 +124,7 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(small: ServerProcess) -> 
     assert ask(0).status_code == 200
 
 
+@pytest.mark.effect_of("request_timeout_ms")
 def test_a_body_that_does_not_arrive_is_given_up(small: ServerProcess) -> None:
     with _connect(small) as connection:
         connection.sendall(_head(1000) + b"\xff" * 10)
@@ -186,6 +192,7 @@ def test_every_priority_is_answered(priority: str, server: ServerProcess) -> Non
         assert client.post(PATH, content=JPEG).status_code == 200
 
 
+@pytest.mark.effect_of("log_level")
 def test_a_quiet_log_level_leaves_out_requests(small: ServerProcess, server: ServerProcess) -> None:
     for running in (small, server):
         with running.client() as client:
