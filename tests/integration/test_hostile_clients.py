@@ -174,8 +174,15 @@ def test_headers_of_a_part_are_bounded(strict: ServerProcess) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/../../etc/passwd", "/docs/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd"]
-    + ["/v2/models/..%2f..%2fetc/ready", "/v2/models/%2Fetc%2Fpasswd", "/v2/repository/models/..%2f..%2ftmp/load"],
+    [
+        "/../../etc/passwd",
+        "/docs/../../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/v1/models/..%2f..%2fetc%2fpasswd",
+        "/v2/models/..%2f..%2fetc/ready",
+        "/v2/models/%2Fetc%2Fpasswd",
+        "/v2/repository/models/..%2f..%2ftmp/load",
+    ],
 )
 def test_no_path_reaches_the_file_system(path: str, strict: ServerProcess) -> None:
     for method in (b"GET", b"POST"):

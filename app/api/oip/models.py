@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from app.api.context import ServiceDependency
 from app.api.openapi import ERROR_RESPONSES, ErrorBody

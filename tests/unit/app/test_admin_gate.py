@@ -45,7 +45,7 @@ def test_only_the_token_passes(sent: str | None) -> None:
 @pytest.mark.effect_of("admin_host", "host")
 def test_admin_verbs_are_answered_on_their_address_only() -> None:
     for address in ("10.0.0.5", "0.0.0.0", None, "not an address"):
-        with pytest.raises(ForbiddenError, match="127.0.0.1 only"):
+        with pytest.raises(ForbiddenError, match="on 127"):
             gate(host="0.0.0.0").check(RIGHT, address)
     gate(host="0.0.0.0").check(RIGHT, "::ffff:127.0.0.1")
     gate(host="10.0.0.5", admin_host="10.0.0.5").check(RIGHT, "10.0.0.5")
