@@ -72,19 +72,27 @@ def _local(settings: Settings, metrics: Metrics) -> Dispatcher:
 
 @asynccontextmanager
 async def _grpc(service: Service, in_flight: InFlight) -> AsyncIterator[None]:
-    """Serve gRPC beside HTTP where the settings ask for it."""
+    """Serve gRPC beside HTTP where the settings ask for it; where that cannot be, the service has failed."""
     if service.settings.grpc_port is None:
         yield
         return
     try:
         from app.grpc.server import GrpcServer  # an extra
+
+        server = GrpcServer(service, in_flight)
+        await server.start()
     except ModuleNotFoundError as error:
-        raise StartupError(
-            f"gRPC needs the package {error.name}: pip install 'tessera-inference[grpc]', or leave --grpc-port out."
-        ) from error
-    server = GrpcServer(service, in_flight)
-    await server.start()
-    try:
+        service.fail(
+            StartupError(
+                f"gRPC needs the package {error.name}: pip install 'tessera-inference[grpc]', or leave --grpc-port out."
+            )
+        )
         yield
-    finally:
-        await server.stop()
+    except StartupError as error:
+        service.fail(error)
+        yield
+    else:
+        try:
+            yield
+        finally:
+            await server.stop()

@@ -89,7 +89,8 @@ def test_every_kind_of_input_gives_what_classify_gives(
     np.testing.assert_allclose(softmax(logits), expected, atol=1e-4)
     np.testing.assert_allclose(scores(client, pixels(), variant), logits, rtol=1e-4, atol=1e-4)
     # Rounding of the normalisation may move an activation across a step of the int8 grid.
-    np.testing.assert_allclose(scores(client, normalised(), variant), logits, atol=0.2 if variant == "optimised" else 2e-3)
+    tolerance = 0.2 if variant == "optimised" else 2e-3
+    np.testing.assert_allclose(scores(client, normalised(), variant), logits, atol=tolerance)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -390,7 +391,11 @@ REFUSED: dict[str, tuple[int, str, Callable[[], Body]]] = {
         lambda: (gzip.compress(bytes(17 * 1024 * 1024), 1), {"Content-Encoding": "gzip"}),
     ),
     "not gzip": (400, "invalid_inference_request", lambda: (b"hello", {"Content-Encoding": "gzip"})),
-    "cut short": (400, "invalid_inference_request", lambda: (zlib.compress(b"{}")[:-2], {"Content-Encoding": "deflate"})),
+    "cut short": (
+        400,
+        "invalid_inference_request",
+        lambda: (zlib.compress(b"{}")[:-2], {"Content-Encoding": "deflate"}),
+    ),
     "unknown encoding": (501, "unsupported", lambda: (b"{}", {"Content-Encoding": "br"})),
     "unknown variant": (400, "unknown_variant", lambda: (b"{}", {"X-Model-Variant": "fast"})),
     "shared memory": (
