@@ -129,16 +129,14 @@ def test_a_shortened_bytes_tensor_is_refused(elements: list[bytes], data: st.Dat
         elements_from_binary("i", (len(elements) - 1,), memoryview(packed))
 
 
+KEYS = ["inputs", "outputs", "name", "shape", "datatype", "data", "parameters", "id"]
+KEYS += ["binary_data_size", "binary_data", "classification", "priority", "timeout", "b64"]
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("BYTES") | st.just("UINT8"),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(
-                "inputs outputs name shape datatype data parameters id binary_data_size binary_data classification priority "
-                "timeout b64".split()
-            )
-            | st.text(max_size=4),
+            st.sampled_from(KEYS) | st.text(max_size=4),
             inner,
             max_size=6,
         )
