@@ -17,6 +17,8 @@ PATIENCE = 5.0
 # BACKGROUND has room of its own, this share of the queue, so that it never takes the place of a request that matters.
 BACKGROUND_ROOM = 1 / 8
 
+# What a predicted wait is multiplied by before it becomes a promise: batches are not always full, nor times the mean.
+_CAUTION = 1.1
 _DECODE_WEIGHT = 1 / 32  # of the newest image in the running mean: sizes differ much from image to image
 
 
@@ -74,7 +76,7 @@ class Admission:
         """When a ticket's last chance to start comes, or its patience ends: the order in which requests run."""
         if ticket.priority is not Priority.NORMAL:
             return ticket.admitted_at
-        latest = ticket.deadline - self._table.seconds(ticket.variant, len(ticket.waiting))
+        latest = ticket.deadline - self._table.work(ticket.variant, len(ticket.waiting))
         return min(latest, ticket.admitted_at + PATIENCE)
 
     def check(self, ticket: Ticket, now: float, engine_free_at: float) -> None:
@@ -112,10 +114,11 @@ class Admission:
 
     def predict(self, ticket: Ticket, now: float, engine_free_at: float) -> float:
         """Clock reading at which a ticket that is not counted yet would be answered."""
-        batch = min(ticket.images, self._table.limit)
+        batch = min(ticket.images, self._table.efficient(ticket.variant))
         margin = self._table.tail(ticket.variant, batch) - self._table.seconds(ticket.variant, batch)
         behind = sum(self._cost(other) for other in self._behind(ticket))
-        return max(now, engine_free_at) + self._backlog(ticket) - behind + margin
+        wait = max(0.0, engine_free_at - now) + self._backlog(ticket) - behind
+        return now + _CAUTION * wait + margin
 
     def add(self, ticket: Ticket) -> None:
         """Count an admitted ticket, whose images are being decoded."""
@@ -180,14 +183,14 @@ class Admission:
             images = counts[Priority.NORMAL] + counts[Priority.HIGH]
             if ticket is not None and ticket.variant == variant:
                 images += ticket.images
-            seconds += self._table.seconds(variant, images)
+            seconds += self._table.work(variant, images)
         decoding = self._decoding + (ticket.images if ticket is not None else 0)
         return seconds + decoding * self._decode_seconds / self._decoders
 
     def _cost(self, ticket: Ticket) -> float:
         images = len(ticket.waiting)
-        limit = self._table.limit
-        seconds = images * self._table.seconds(ticket.variant, limit) / limit
+        size = self._table.efficient(ticket.variant)
+        seconds = images * self._table.seconds(ticket.variant, size) / size
         if ticket.state is State.ADMITTED:
             seconds += images * self._decode_seconds / self._decoders
         return seconds
