@@ -1,7 +1,7 @@
 """A simulated server: one engine, a few decoders, the real queue or a rival, under a given stream of requests.
 
-Discrete events, no threads, no sleeping: the clock jumps from event to event, so an hour of traffic takes seconds. The batch
-times are given (`BatchTimes`), and so is the decoding time; both may vary at random.
+Discrete events, no threads, no sleeping: the clock jumps from event to event, so an hour of traffic takes seconds. The
+times of batches and of decoding are given (`Server`) and vary at random.
 """
 
 from __future__ import annotations
