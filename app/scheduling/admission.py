@@ -132,6 +132,13 @@ class Admission:
         if ticket.priority is not Priority.BACKGROUND:
             self._decoding -= ticket.images
 
+    def postpone(self, ticket: Ticket, due: float) -> None:
+        """Change when a counted ticket is due."""
+        ticket.due = due
+        if ticket.priority is not Priority.BACKGROUND:
+            self._order.leave(ticket)
+            self._order.join(ticket, due)
+
     def remove(self, ticket: Ticket, images: int) -> None:
         """Uncount `images` of a ticket, which went into a batch or were dropped; call it after taking them out."""
         self.depths[ticket.variant][ticket.priority] -= images
@@ -139,8 +146,8 @@ class Admission:
             self._order.leave(ticket)
 
     def backlog_seconds(self) -> float:
-        """Time to answer everything of NORMAL and HIGH priority that is admitted, without the running batch."""
-        return self._backlog(None)
+        """Time to promise for everything of NORMAL and HIGH priority that is admitted, without the running batch."""
+        return _CAUTION * self._backlog(None)
 
     def _check_room(self, images: int, background: bool) -> None:
         depth = self.depth(background=background)

@@ -17,7 +17,7 @@ _DRIFT_WEIGHT = 1 / 16
 _MOST_DRIFT = 2.0  # a single hiccup says little about other sizes
 # A batch that is larger than it needs to be makes everyone in it and behind it wait for nothing: the size that suits
 # is the smallest whose time per image is within this factor of the best.
-_EFFICIENT = 1.02
+_EFFICIENT = 1.01
 # And the least that is worth running while many wait, so that late ones do not make everyone after them late.
 _FRUGAL = 1.1
 _SEED_DEVIATION = 0.05  # of the mean, until there are measurements to say

@@ -250,7 +250,7 @@ class ImageQueue:
             if not ticket.waiting:
                 line.leave(ticket)
             elif ticket.turn == 0:
-                self._turn_over(ticket, line)
+                self._turn_over(ticket, line, now)
         return members
 
     def _too_late(self, ticket: Ticket, now: float, least: int) -> bool:
@@ -265,11 +265,15 @@ class ImageQueue:
         needed = max(self.table.work(variant, len(ticket.waiting)), self.table.seconds(variant, least))
         return now + needed > ticket.deadline
 
-    def _turn_over(self, ticket: Ticket, line: Line) -> None:
+    def _turn_over(self, ticket: Ticket, line: Line, now: float) -> None:
+        """Put a ticket that has given its share behind everyone in its line, if that leaves it time enough."""
         line.leave(ticket)
         ticket.turn = self._share
-        behind_all = max(ticket.due, line.ends) if line else ticket.due
-        line.join(ticket, min(behind_all, ticket.deadline - self.table.work(ticket.variant, len(ticket.waiting))))
+        if line and now + self._admission.backlog_seconds() + self.table.work(ticket.variant, self._share) <= (
+            ticket.deadline
+        ):
+            self._admission.postpone(ticket, max(ticket.due, line.ends))
+        line.join(ticket, ticket.due)
 
     def _start(self, members: list[tuple[Ticket, int]], now: float) -> Batch:
         # Rows of one request side by side: when it is alone in the batch, its rows are used where they are.

@@ -47,7 +47,7 @@ def test_an_unsteady_machine_has_a_long_tail() -> None:
     assert made.tail("a", 1) > 0.15
 
 
-@pytest.mark.parametrize(("fixed", "size"), [(0.0, 1), (0.0005, 3), (0.002, 7), (1.0, 16)])
+@pytest.mark.parametrize(("fixed", "size"), [(0.0, 1), (0.0005, 4), (0.002, 9), (1.0, 16)])
 def test_the_batch_that_suits_grows_with_the_fixed_cost(fixed: float, size: int) -> None:
     each = 0.01
     made = table({images: fixed + each * images for images in range(1, 17)})
