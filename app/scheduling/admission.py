@@ -45,17 +45,15 @@ class Admission:
         self._decoders = decoders
         self._order = Line(count())  # NORMAL and HIGH requests with images that wait or are being decoded
         self.depths: dict[str, Counter[Priority]] = {variant: Counter() for variant in variants}
+        self._urgent = dict.fromkeys(variants, 0)  # the same without BACKGROUND: asked for often
+        self._background = 0
         self._decoding = 0
         self._decode_seconds = 0.0
 
-    def depth(self, *, background: bool | None = None) -> int:
-        """Images admitted and not yet in a batch: all, only BACKGROUND (True), or without it (False)."""
-        return sum(
-            images
-            for counts in self.depths.values()
-            for priority, images in counts.items()
-            if background is None or background is (priority is Priority.BACKGROUND)
-        )
+    @property
+    def depth(self) -> int:
+        """Images admitted and not yet in a batch."""
+        return sum(self._urgent.values()) + self._background
 
     @property
     def decoding(self) -> bool:
@@ -122,7 +120,7 @@ class Admission:
 
     def add(self, ticket: Ticket) -> None:
         """Count an admitted ticket, whose images are being decoded."""
-        self.depths[ticket.variant][ticket.priority] += ticket.images
+        self._count(ticket, ticket.images)
         if ticket.priority is not Priority.BACKGROUND:
             self._order.join(ticket, ticket.due)
             self._decoding += ticket.images
@@ -141,7 +139,7 @@ class Admission:
 
     def remove(self, ticket: Ticket, images: int) -> None:
         """Uncount `images` of a ticket, which went into a batch or were dropped; call it after taking them out."""
-        self.depths[ticket.variant][ticket.priority] -= images
+        self._count(ticket, -images)
         if not ticket.waiting:
             self._order.leave(ticket)
 
@@ -149,8 +147,15 @@ class Admission:
         """Time to promise for everything of NORMAL and HIGH priority that is admitted, without the running batch."""
         return _CAUTION * self._backlog(None)
 
+    def _count(self, ticket: Ticket, images: int) -> None:
+        self.depths[ticket.variant][ticket.priority] += images
+        if ticket.priority is Priority.BACKGROUND:
+            self._background += images
+        else:
+            self._urgent[ticket.variant] += images
+
     def _check_room(self, images: int, background: bool) -> None:
-        depth = self.depth(background=background)
+        depth = self._background if background else sum(self._urgent.values())
         room = max(1, int(self._capacity * BACKGROUND_ROOM)) if background else self._capacity
         if depth + images > room:
             wait = _seconds_to_wait(self._backlog(None))
@@ -162,9 +167,13 @@ class Admission:
 
     def _check_others(self, ticket: Ticket, now: float, engine_free_at: float) -> None:
         """Walk those behind the newcomer, last one first; each keeps its promise, or had none left to keep."""
-        delay = self._backlog(ticket) - self._backlog(None)
-        answered = max(now, engine_free_at) + self._backlog(None)
-        for other in self._behind(ticket):
+        behind = self._behind(ticket)
+        if not behind:
+            return
+        before = self._backlog(None)
+        delay = self._backlog(ticket) - before
+        answered = max(now, engine_free_at) + before
+        for other in behind:
             protected = other.priority is ticket.priority or other.priority is Priority.HIGH
             if protected and answered <= other.deadline < answered + delay:
                 late = _seconds_to_wait(answered + delay - other.deadline)
@@ -186,8 +195,7 @@ class Admission:
     def _backlog(self, ticket: Ticket | None) -> float:
         """Engine and decoding time of everything counted that is not BACKGROUND, and of `ticket`."""
         seconds = 0.0
-        for variant, counts in self.depths.items():
-            images = counts[Priority.NORMAL] + counts[Priority.HIGH]
+        for variant, images in self._urgent.items():
             if ticket is not None and ticket.variant == variant:
                 images += ticket.images
             seconds += self._table.work(variant, images)

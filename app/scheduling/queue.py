@@ -66,7 +66,7 @@ class ImageQueue:
     @property
     def depth(self) -> int:
         """Images admitted and not yet in a batch."""
-        return self._admission.depth()
+        return self._admission.depth
 
     def check_room(
         self, variant: str | None = None, *, deadline: float | None = None, priority: Priority = Priority.NORMAL
