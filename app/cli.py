@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from app.errors import TesseraError
+from app.version import service_version
 from engine.errors import EngineError
 
 # Command -> what it does; each lives in app/commands/<command>.py as add_arguments(parser) and run(arguments).
@@ -24,8 +25,6 @@ _USAGE = "\n".join(f"  {name:<10} {purpose}" for name, purpose in COMMANDS.items
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 fine, 1 it failed, 2 it was called wrongly."""
-    from app.service import service_version
-
     parser = argparse.ArgumentParser(
         prog="tessera",
         usage="tessera COMMAND [options]",

@@ -13,6 +13,7 @@ from typing import cast
 import numpy as np
 
 import engine
+from app.dispatch.model import ServedModel, ServedVariant
 from app.errors import StartupError
 from app.imaging.decoder import SHAPE
 from app.settings import Settings
@@ -50,6 +51,24 @@ class LoadedModel:
 
     model: Model
     variants: dict[str, LoadedVariant]
+
+    def served(self) -> ServedModel:
+        """What is loaded, described without the sessions."""
+        variants = {
+            name: ServedVariant(
+                name=name,
+                backend=variant.info.backend,
+                isa=variant.info.isa,
+                precision=variant.info.precision,
+                threads=variant.info.threads,
+                macs=variant.info.macs,
+                arena_bytes=variant.info.arena_bytes,
+                peak=variant.peak,
+                note=variant.note,
+            )
+            for name, variant in self.variants.items()
+        }
+        return ServedModel(self.model.name, tuple(self.model.labels), variants)
 
     def close(self) -> None:
         """Free every session."""
@@ -121,6 +140,11 @@ def load(settings: Settings, progress: Progress) -> LoadedModel:
                 raise StartupError(f"Variant {name!r} of {model.name} cannot be loaded: {error}") from error
         opened.pop_all()
     return LoadedModel(model, variants)
+
+
+def decode_threads() -> int:
+    """How many images are decoded at once by default: half of the CPU budget, at least 2."""
+    return max(2, engine.cpu_budget() // 2)
 
 
 def open_session(variant: Variant, settings: Settings) -> engine.Session:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -10,10 +10,11 @@ from fastapi import FastAPI
 from app.api import classify, health, metrics, models
 from app.api.context import InFlight, RequestContext
 from app.api.handlers import install_error_handlers
-from app.loading import Progress
+from app.dispatch.dispatcher import Dispatcher
 from app.observability.metrics import Metrics
-from app.service import Service, service_version
+from app.service import Service
 from app.settings import Settings
+from app.version import service_version
 
 _DESCRIPTION = """
 ResNet-50 in two variants, chosen per request: **baseline** (fp32 on ONNX Runtime) and **optimised** (fused, int8,
@@ -21,19 +22,24 @@ blocked layout on our own engine). Every error answer has the same shape: `error
 `request_id`.
 """
 
+DispatcherFactory = Callable[[Settings, Metrics], Dispatcher]
 
-def create_app(settings: Settings | None = None, *, progress: Progress | None = None) -> FastAPI:
+
+def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactory | None = None) -> FastAPI:
     """Build the application.
 
     Args:
         settings: The settings; None reads them from the environment.
-        progress: Told about building and loading: (stage, fraction of the stage).
+        dispatcher: Makes what runs the images; None loads the model into this process.
     """
     service_settings = settings or Settings()
+    make_dispatcher = dispatcher or _local
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service = app.state.service = Service(service_settings, Metrics(), progress)
+        counted = Metrics()
+        runner = make_dispatcher(service_settings, counted)
+        service = app.state.service = Service(service_settings, counted, runner, _decode_threads(service_settings))
         service.start()
         try:
             yield
@@ -54,3 +60,18 @@ def create_app(settings: Settings | None = None, *, progress: Progress | None = 
     for route in (classify, models, health, metrics):
         app.include_router(route.router)
     return app
+
+
+def _local(settings: Settings, metrics: Metrics) -> Dispatcher:
+    # Imported here, because a process that only speaks HTTP must not load the engine.
+    from app.dispatch.local import LocalDispatcher
+
+    return LocalDispatcher(settings, metrics)
+
+
+def _decode_threads(settings: Settings) -> int:
+    if settings.decode_threads is not None:
+        return settings.decode_threads
+    from app.loading import decode_threads  # loads the engine, as above
+
+    return decode_threads()

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import socket
-import sys
-import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -18,8 +15,7 @@ from fastapi import FastAPI
 from app.api.context import InFlight
 from app.errors import StartupError
 from app.http_protocol import HttpProtocol
-from app.scheduling.scheduler import ENGINE_THREAD
-from app.service import LOADING_THREAD, Phase, Service
+from app.service import Service
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +102,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: notice readiness, failure, and the end of the drain."""
         service = self._service
-        if service is not None and service.phase is Phase.READY and self._on_ready is not None:
+        if service is not None and service.ready and self._on_ready is not None:
             self._on_ready(service)
             self._on_ready = None
         if self.failure is not None:
@@ -129,19 +125,6 @@ class Server(uvicorn.Server):
     def _in_flight(self) -> InFlight:
         in_flight: InFlight = self._app.state.in_flight
         return in_flight
-
-
-def leave_working_threads(code: int) -> None:
-    """End the process now when threads of the service are still inside native code; else do nothing.
-
-    They cannot be interrupted, and an interpreter that shuts down under them aborts the process. It happens when the
-    end comes while the model is being loaded, and at a second signal.
-    """
-    if any(thread.name in (ENGINE_THREAD, LOADING_THREAD) for thread in threading.enumerate()):
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:

@@ -35,14 +35,14 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
     started = time.perf_counter()
     variant, outcome = UNRESOLVED, "internal_error"
     try:
-        loaded = service.check_ready()
+        model = service.check_ready()
         sent = request.headers.getlist(HEADER)
-        variant = choose_variant(sent, loaded.variants.keys(), service.settings.default_variant)
-        top_k = resolve_top_k(_single(request, "top_k"), len(loaded.model.labels))
-        service.check_room()
+        variant = choose_variant(sent, model.variants.keys(), service.settings.default_variant)
+        top_k = resolve_top_k(_single(request, "top_k"), len(model.labels))
+        service.check_room(variant, deadline=started + service.settings.request_timeout_ms / 1000)
         images = await _answer_in_time(request, service, variant, started)
         postprocessing = time.perf_counter()
-        answer = build_answer(loaded.model.name, variant, images, loaded.model.labels, top_k)
+        answer = build_answer(model.name, variant, images, model.labels, top_k)
         response = JSONResponse(answer, headers={HEADER: variant})
         service.metrics.stage("postprocess", time.perf_counter() - postprocessing)
         outcome = "ok"
@@ -67,7 +67,7 @@ async def _answer_in_time(request: Request, service: Service, variant: str, star
         uploads = parse_multipart(content_type, body, max_files=settings.max_images_per_request)
     else:
         uploads = [Upload(None, body)]
-    work = asyncio.ensure_future(service.classify(uploads, variant))
+    work = asyncio.ensure_future(service.classify(uploads, variant, deadline=deadline))
     gone = asyncio.ensure_future(wait_for_disconnect(request))
     try:
         await asyncio.wait({work, gone}, timeout=deadline - time.perf_counter(), return_when=asyncio.FIRST_COMPLETED)

@@ -9,9 +9,10 @@ import sys
 
 from app.commands.flags import add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
+from app.dispatch.local import LocalDispatcher, leave_working_threads
 from app.main import create_app
 from app.observability.logs import configure_logs
-from app.server import Server, bind, leave_working_threads, url_of
+from app.server import Server, bind, url_of
 from app.service import Service
 from app.settings import Settings
 
@@ -41,13 +42,14 @@ def _serve(settings: Settings) -> int:
 
         def announce(service: Service) -> None:
             display.close()
-            model = service.check_ready().model
+            model = service.check_ready()
             names = ", ".join(
                 f"{name} (default)" if name == settings.default_variant else name for name in sorted(model.variants)
             )
             print(f"Tessera is ready on {url}  model: {model.name}  variants: {names}  docs: {url}/docs", flush=True)
 
-        server = Server(create_app(settings, progress=display), drain_seconds=settings.drain_seconds, on_ready=announce)
+        app = create_app(settings, dispatcher=lambda given, metrics: LocalDispatcher(given, metrics, display))
+        server = Server(app, drain_seconds=settings.drain_seconds, on_ready=announce)
         server.run(sockets=[listener])
     if server.failure is not None:
         print(f"tessera: {server.failure}", file=sys.stderr)

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from app.dispatch.model import ServedModel, ServedVariant
 from app.observability.utilisation import BusyRatio, ComputeUtilisation
+from app.version import service_version
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -116,28 +118,18 @@ class Metrics:
         for stage in STAGES:
             self.stage_duration.labels(stage)
 
-    def describe_build(self, *, version: str, model: str, isa: str) -> None:
-        """Set the labels of `tessera_build_info`."""
-        self.build.info({"version": version, "model": model, "isa": isa, "python": platform.python_version()})
+    def describe_model(self, model: ServedModel) -> None:
+        """Set the labels of `tessera_build_info`, and make every variant's series appear at once."""
+        isa = next((variant.isa for variant in model.variants.values() if variant.backend == "cpu"), "")
+        self.build.info(
+            {"version": service_version(), "model": model.name, "isa": isa, "python": platform.python_version()}
+        )
+        for variant in model.variants.values():
+            self._add_variant(variant)
 
     def watch_queue(self, depth: Callable[[], float]) -> None:
         """Read the queue depth from `depth` at every scrape."""
         self.queue_depth.set_function(depth)
-
-    def add_variant(self, variant: str, *, macs: int, peak: float | None) -> None:
-        """Make the series of a variant appear before its first batch.
-
-        Args:
-            variant: Its name.
-            macs: Multiply-accumulates per image.
-            peak: Peak multiply-accumulates per second, or None where it is not known: then there is no utilisation.
-        """
-        self.batch_size.labels(variant)
-        self.images.labels(variant)
-        if peak:
-            utilisation = ComputeUtilisation(macs, peak)
-            self._utilisation[variant] = utilisation
-            self.compute_utilisation.labels(variant).set_function(utilisation.value)
 
     def batch_finished(self, variant: str, images: int, seconds: float) -> None:
         """Count a batch of `images` that ran for `seconds`."""
@@ -191,3 +183,11 @@ class Metrics:
         """Encode every metric for a scraper that accepts `accept`; returns the body and its Content-Type."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
+
+    def _add_variant(self, variant: ServedVariant) -> None:
+        self.batch_size.labels(variant.name)
+        self.images.labels(variant.name)
+        if variant.peak:  # where it is not known there is no utilisation
+            utilisation = ComputeUtilisation(variant.macs, variant.peak)
+            self._utilisation[variant.name] = utilisation
+            self.compute_utilisation.labels(variant.name).set_function(utilisation.value)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prometheus_client import Metric
 
+from app.dispatch.model import ServedModel, ServedVariant
 from app.observability.metrics import Metrics
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -26,8 +27,8 @@ def exposed_name(family: Metric) -> str:
 def existing() -> dict[str, tuple[str, frozenset[str]]]:
     """Name -> (type, labels) of every metric after one use of each."""
     metrics = Metrics()
-    metrics.describe_build(version="1", model="m", isa="i")
-    metrics.add_variant("v", macs=1, peak=1.0)
+    variant = ServedVariant("v", "cpu", "i", "int8", threads=1, macs=1, arena_bytes=0, peak=1.0, note="")
+    metrics.describe_model(ServedModel("m", (), {"v": variant}))
     metrics.batch_finished("v", 1, 1.0)
     metrics.request_finished(variant="v", outcome="ok", seconds=1.0)
     metrics.rejected("queue_full")

@@ -1,0 +1,59 @@
+"""What is served, described without the engine: processes that only speak HTTP load no weights and no runtime."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class ServedVariant:
+    """One loaded variant.
+
+    Attributes:
+        name: Its name on the wire.
+        backend: "cpu", "onnxruntime" or "ascend".
+        isa: Instruction-set level of its kernels; the provider's name for ONNX Runtime.
+        precision: What most multiply-accumulates run in.
+        threads: Threads of one run.
+        macs: Multiply-accumulates per image.
+        arena_bytes: Activation memory held between runs.
+        peak: Measured peak multiply-accumulates per second at its precision, or None where it cannot be measured.
+        note: A remark of the registry's; may be empty.
+    """
+
+    name: str
+    backend: str
+    isa: str
+    precision: str
+    threads: int
+    macs: int
+    arena_bytes: int
+    peak: float | None
+    note: str
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """The loaded model.
+
+    Attributes:
+        name: The model's name.
+        labels: Class names, in the order of the scores.
+        variants: By name.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    variants: dict[str, ServedVariant]
+
+    def to_json(self) -> bytes:
+        """Everything as JSON, for another process."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> ServedModel:
+        """The inverse of `to_json`."""
+        fields = json.loads(data)
+        variants = {name: ServedVariant(**variant) for name, variant in fields["variants"].items()}
+        return cls(fields["name"], tuple(fields["labels"]), variants)
