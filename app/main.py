@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import classify, health, metrics, models
+from app.api import classify, experiments, health, metrics, models
 from app.api.context import InFlight, RequestContext
 from app.api.handlers import install_error_handlers
 from app.dispatch.dispatcher import Dispatcher
@@ -57,7 +57,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
     app.state.in_flight = InFlight()
     app.add_middleware(RequestContext, in_flight=app.state.in_flight)
     install_error_handlers(app)
-    for route in (classify, models, health, metrics):
+    for route in (classify, experiments, models, health, metrics):
         app.include_router(route.router)
     return app
 

@@ -10,12 +10,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from app.dispatch.dispatcher import DEFAULT_PRIORITY, Dispatcher, Phase, Reservation, RowType
+from app.dispatch.experiment import ExperimentAccess, plan_from
 from app.dispatch.model import ServedModel
+from app.dispatch.shadow import Shadow
 from app.errors import InferenceError, NotReadyError, RequestError, ShuttingDownError
 from app.imaging.decoder import ImageDecoder
 from app.observability.metrics import Metrics
 from app.protocol.classify import Classified
 from app.protocol.multipart import Upload
+from app.routing.experiment import Answered
+from app.routing.router import Decision, Router
 from app.scheduling.ticket import Outcome
 from app.settings import Settings
 
@@ -39,6 +43,8 @@ class Service:
         self.draining = False
         self._decoder = ImageDecoder(max_pixels=settings.max_pixels)
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="tessera-decode")
+        self._router = Router(plan_from(settings))
+        self._shadow = Shadow(dispatcher, share=settings.effective_shadow_share)
 
     def start(self) -> None:
         """Begin loading in the background."""
@@ -48,6 +54,7 @@ class Service:
         """Stop the engine and free everything. Requests in flight should have been waited for before."""
         self.drain()
         self._decoders.shutdown(wait=False, cancel_futures=True)
+        await self._shadow.stop()
         await self.dispatcher.stop()
 
     def drain(self) -> None:
@@ -86,6 +93,34 @@ class Service:
             raise NotReadyError(f"The model is not ready yet: {status.stage}, {status.fraction:.0%}.", retry_after=2)
         return self.dispatcher.model()
 
+    @property
+    def experiment(self) -> ExperimentAccess:
+        """The experiment of the whole service; only once it is ready."""
+        return self.dispatcher.experiment
+
+    def route(self, variant_values: Sequence[str], key_values: Sequence[str], request_id: str) -> Decision:
+        """Decide which variant answers a request, the same for every protocol; see `Router.route`.
+
+        Whoever asks tells `answered` when the request has been answered with success.
+
+        Args:
+            variant_values: Every `X-Model-Variant` value of the request, or the variant that it names otherwise.
+            key_values: Every `X-Experiment-Key` value of the request.
+            request_id: The request's id.
+
+        Raises:
+            UnknownVariantError: The request names no variant of the model.
+            InvalidParameterError: The request has several different keys.
+            NotReadyError: See `check_ready`.
+        """
+        variants = self.check_ready().variants.keys()
+        tripped = self.experiment.tripped
+        return self._router.route(variant_values, key_values, request_id, variants=variants, tripped=tripped)
+
+    def answered(self, decision: Decision, seconds: float) -> None:
+        """Count a request that was answered with success, `seconds` after its headers."""
+        self.experiment.record(Answered(decision, seconds))
+
     def check_room(self, variant: str, *, deadline: float | None = None, priority: int = DEFAULT_PRIORITY) -> None:
         """Raise the error that a request of one image would get now, before its body is read."""
         self.dispatcher.check_room(variant, deadline=deadline, priority=priority)
@@ -119,6 +154,7 @@ class Service:
         try:
             decode_seconds = await _decoded(jobs, uploads)
             outcomes = await self.dispatcher.run(reservation)
+            self._shadow.offer(reservation, outcomes)
         finally:
             self._release(reservation, jobs)
         for outcome in outcomes:
@@ -158,6 +194,7 @@ class Service:
                 raise ValueError(f"rows are {reservation.rows.dtype} {reservation.rows.shape}, not {tensor.shape}")
             np.copyto(reservation.rows, tensor)
             outcomes = await self.dispatcher.run(reservation)
+            self._shadow.offer(reservation, outcomes)
         finally:
             self.dispatcher.release(reservation)
         for outcome in outcomes:

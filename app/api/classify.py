@@ -14,7 +14,8 @@ from app.api.openapi import CLASSIFY_OPENAPI, CLASSIFY_RESPONSES
 from app.errors import ClientDisconnectedError, DeadlineExceededError, InvalidParameterError, RequestError
 from app.protocol.classify import Classified, build_answer, resolve_top_k
 from app.protocol.multipart import Upload, is_multipart, parse_multipart
-from app.routing.variants import HEADER, choose_variant
+from app.routing.split import KEY_HEADER
+from app.routing.variants import HEADER
 from app.service import Service
 
 router = APIRouter(tags=["classification"])
@@ -36,8 +37,10 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
     variant, outcome = UNRESOLVED, "internal_error"
     try:
         model = service.check_ready()
-        sent = request.headers.getlist(HEADER)
-        variant = choose_variant(sent, model.variants.keys(), service.settings.default_variant)
+        decision = service.route(
+            request.headers.getlist(HEADER), request.headers.getlist(KEY_HEADER), request.state.request_id
+        )
+        variant = decision.variant
         top_k = resolve_top_k(_single(request, "top_k"), len(model.labels))
         service.check_room(variant, deadline=started + service.settings.request_timeout_ms / 1000)
         images = await _answer_in_time(request, service, variant, started)
@@ -46,6 +49,7 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
         response = JSONResponse(answer, headers={HEADER: variant})
         service.metrics.stage("postprocess", time.perf_counter() - postprocessing)
         outcome = "ok"
+        service.answered(decision, time.perf_counter() - started)
         return response
     except RequestError as error:
         outcome = error.code

@@ -6,7 +6,6 @@ from fastapi import APIRouter
 
 from app.api.context import ServiceDependency
 from app.api.openapi import ERROR_RESPONSES
-from app.routing.report import RESET_PATH
 
 router = APIRouter(tags=["experiments"])
 

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from app.dispatch.experiment import ExperimentAccess
 from app.dispatch.model import ServedModel
 from app.imaging.decoder import SHAPE
 from app.scheduling.ticket import Outcome
@@ -18,6 +19,7 @@ RowType = Literal["uint8", "float32"]
 ROW_SHAPES: dict[RowType, tuple[int, ...]] = {"uint8": SHAPE, "float32": (SHAPE[2], SHAPE[0], SHAPE[1])}
 
 DEFAULT_PRIORITY = 0
+BACKGROUND_PRIORITY = -1
 
 
 class Phase(Enum):
@@ -81,6 +83,10 @@ class Dispatcher(Protocol):
 
     def check_alive(self) -> None:
         """Raise `InternalError` when only a restart of the whole service helps."""
+
+    @property
+    def experiment(self) -> ExperimentAccess:
+        """The experiment of the whole service; only after `status` has said READY once."""
 
     @property
     def depth(self) -> int:

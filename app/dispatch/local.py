@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.dispatch.dispatcher import DEFAULT_PRIORITY, ROW_SHAPES, Phase, Reservation, RowType, Status
+from app.dispatch.experiment import ExperimentAccess, LocalExperiment, open_experiment
 from app.dispatch.model import ServedModel
 from app.errors import InternalError, NotReadyError, StartupError
 from app.loading import LoadedModel, Progress, load
@@ -52,6 +53,7 @@ class LocalDispatcher:
         self._loaded: LoadedModel | None = None
         self._model: ServedModel | None = None
         self._scheduler: Scheduler | None = None
+        self._experiment: LocalExperiment | None = None
         self._loading: asyncio.Task[None] | None = None
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
 
@@ -87,6 +89,13 @@ class LocalDispatcher:
             raise InternalError("The model could not be loaded; the log says why.")
         if self._status.phase is Phase.READY and not self._running().alive:
             raise InternalError("The engine thread has stopped; the log says why. Restart the service.")
+
+    @property
+    def experiment(self) -> ExperimentAccess:
+        """The experiment, which is in this process."""
+        if self._experiment is None:
+            raise NotReadyError("The model is not ready yet.", retry_after=2)
+        return self._experiment
 
     @property
     def depth(self) -> int:
@@ -142,6 +151,7 @@ class LocalDispatcher:
             return
         self._loaded = loaded
         self._model = loaded.served()
+        self._experiment = LocalExperiment(open_experiment(self._settings, loaded.variants, self._metrics))
         self._scheduler = self._schedule(loaded, self._model)
         self._status = Status(Phase.READY)
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,7 +84,8 @@ class Experiment:
     """State of the running experiment; thread-safe.
 
     Args:
-        router: Who decides; gives the plan and the variants.
+        router: Who decides.
+        variants: The variants that the model has.
         guard: The guard, or None for none.
         observer: Who counts.
         clock: Seconds since 1970.
@@ -93,18 +94,20 @@ class Experiment:
     def __init__(
         self,
         router: Router,
+        variants: Collection[str],
         *,
         guard: Guard | None,
         observer: ExperimentObserver,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._router = router
+        self._variants = tuple(sorted(variants))
         self._guard = guard
         self._observer = observer
         self._lock = threading.Lock()
         self._since = clock()
         self._requests: Counter[Decision] = Counter()
-        self._latency = {name: Distribution() for name in router.variants}
+        self._latency = {name: Distribution() for name in self._variants}
         self._shadow = ShadowRecord()
         self._tell(None)
 
@@ -139,7 +142,7 @@ class Experiment:
         with self._lock:
             return {
                 "since": report.timestamp(self._since),
-                "split": report.describe_split(self._router, tripped=self.tripped),
+                "split": report.describe_split(self._router, self._variants, tripped=self.tripped),
                 "variants": {
                     name: report.describe_variant(name, self._requests, latency)
                     for name, latency in self._latency.items()
@@ -166,4 +169,4 @@ class Experiment:
             level = logging.ERROR if self.tripped else logging.WARNING
             logger.log(level, "accuracy guard", extra={"fields": {"event": change.event, "why": change.why}})
         self._observer.guard_changed(tripped=self.tripped, event=change.event if change else None)
-        self._observer.split_changed(self._router.live_split(tripped=self.tripped))
+        self._observer.split_changed(self._router.live_split(self._variants, tripped=self.tripped))

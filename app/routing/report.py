@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 
 from app.routing.guard import Guard, GuardEvent, GuardState
@@ -14,11 +14,11 @@ from app.routing.statistics import CONFIDENCE, Distribution, Interval
 RESET_PATH = "/v1/experiments/guard/reset"
 
 
-def describe_split(router: Router, *, tripped: bool) -> dict[str, object]:
+def describe_split(router: Router, variants: Collection[str], *, tripped: bool) -> dict[str, object]:
     """The split as configured and as it is now."""
     return {
         "configured": router.configured_split(),
-        "live": router.live_split(tripped=tripped),
+        "live": router.live_split(variants, tripped=tripped),
         "default_variant": router.plan.default,
         "key_header": KEY_HEADER,
         "salt": router.plan.salt,

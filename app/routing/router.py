@@ -45,16 +45,20 @@ class Router:
 
     Args:
         plan: What was asked for.
-        variants: The variants that the model has.
     """
 
-    def __init__(self, plan: Plan, variants: Collection[str]) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.variants = tuple(sorted(variants))
         self._split = Split(plan.shares, plan.salt) if plan.shares else None
 
     def route(
-        self, variant_values: Sequence[str], key_values: Sequence[str], request_id: str, *, tripped: bool
+        self,
+        variant_values: Sequence[str],
+        key_values: Sequence[str],
+        request_id: str,
+        *,
+        variants: Collection[str],
+        tripped: bool,
     ) -> Decision:
         """Decide who answers: the request's explicit choice, then the guard, then the split, then the default.
 
@@ -63,6 +67,7 @@ class Router:
             key_values: Every `X-Experiment-Key` value of the request.
             request_id: The request's id. It is the key of a request that brings none: such requests are split evenly,
                 and a retry under the same id meets the same variant.
+            variants: The variants that the model has.
             tripped: Whether the guard keeps traffic on the baseline.
 
         Raises:
@@ -71,7 +76,7 @@ class Router:
         """
         key = experiment_key(key_values)
         if variant_values:
-            return Decision(choose_variant(variant_values, self.variants, self.plan.default), "explicit")
+            return Decision(choose_variant(variant_values, variants, self.plan.default), "explicit")
         planned = (
             Decision(self.plan.default, "default")
             if self._split is None
@@ -79,18 +84,19 @@ class Router:
         )
         return Decision(BASELINE, "guard") if tripped and planned.variant != BASELINE else planned
 
-    def shadow_of(self, variant: str) -> str | None:
-        """The variant that `variant` is compared with: the baseline, or another for the baseline; None without one."""
-        others = [name for name in self.variants if name != variant]
-        if variant == BASELINE:
-            return others[0] if others else None
-        return BASELINE if BASELINE in others else None
-
     def configured_split(self) -> dict[str, float] | None:
         """The split's shares, summing to 1, or None without a split."""
         return None if self._split is None else self._split.shares
 
-    def live_split(self, *, tripped: bool) -> dict[str, float]:
+    def live_split(self, variants: Collection[str], *, tripped: bool) -> dict[str, float]:
         """Share of the requests without an explicit choice that each variant gets now."""
         shares = {BASELINE: 1.0} if tripped else self.configured_split() or {self.plan.default: 1.0}
-        return {name: shares.get(name, 0.0) for name in self.variants}
+        return {name: shares.get(name, 0.0) for name in sorted(variants)}
+
+
+def shadow_of(variant: str, variants: Collection[str]) -> str | None:
+    """The variant that `variant` is compared with: the baseline, or another for the baseline; None without one."""
+    others = sorted(name for name in variants if name != variant)
+    if variant == BASELINE:
+        return others[0] if others else None
+    return BASELINE if BASELINE in others else None

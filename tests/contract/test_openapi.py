@@ -5,10 +5,22 @@ import httpx
 
 def test_the_api_describes_itself(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
-    assert set(document["paths"]) == {"/v1/classify", "/v1/models", "/healthz", "/readyz", "/metrics"}
+    assert set(document["paths"]) == {
+        "/v1/classify",
+        "/v1/experiments",
+        "/v1/models",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    }
     classify = document["paths"]["/v1/classify"]["post"]
     assert {"image/jpeg", "application/octet-stream", "multipart/form-data"} == set(classify["requestBody"]["content"])
-    assert {parameter["name"] for parameter in classify["parameters"]} == {"top_k", "X-Model-Variant", "X-Request-ID"}
+    assert {parameter["name"] for parameter in classify["parameters"]} == {
+        "top_k",
+        "X-Model-Variant",
+        "X-Experiment-Key",
+        "X-Request-ID",
+    }
     assert {"400", "408", "413", "415", "422", "500", "503", "504"} <= set(classify["responses"])
     assert set(document["components"]["schemas"]["ErrorBody"]["properties"]) == {"error", "code", "request_id"}
     assert "swagger" in client.get("/docs").text

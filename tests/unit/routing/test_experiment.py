@@ -10,7 +10,7 @@ import pytest
 from app.errors import InvalidParameterError, UnknownVariantError
 from app.routing.experiment import Answered, Compared, Experiment, NotCompared
 from app.routing.guard import MIN_SAMPLES, Guard
-from app.routing.router import Decision, Plan, Router
+from app.routing.router import Decision, Plan, Router, shadow_of
 from app.routing.shadow import Comparison
 
 VARIANTS = ("optimised", "baseline")
@@ -18,43 +18,47 @@ SPLIT = {"optimised": 0.5, "baseline": 0.5}
 
 
 def router(**plan: object) -> Router:
-    return Router(Plan(**{"default": "optimised", **plan}), VARIANTS)  # type: ignore[arg-type]
+    return Router(Plan(**{"default": "optimised", **plan}))  # type: ignore[arg-type]
+
+
+def route(routes: Router, variant: list[str], key: list[str], request_id: str, *, tripped: bool = False) -> Decision:
+    return routes.route(variant, key, request_id, variants=VARIANTS, tripped=tripped)
 
 
 def test_without_a_plan_the_header_chooses_and_the_default_fills_in() -> None:
-    assert router().route([], [], "id", tripped=False) == ("optimised", "default")
-    assert router().route([], ["some key"], "id", tripped=False) == ("optimised", "default")
-    assert router().route(["baseline"], [], "id", tripped=False) == ("baseline", "explicit")
+    assert route(router(), [], [], "id") == ("optimised", "default")
+    assert route(router(), [], ["some key"], "id") == ("optimised", "default")
+    assert route(router(), ["baseline"], [], "id") == ("baseline", "explicit")
 
 
 def test_the_key_decides_under_a_split_and_the_request_id_where_there_is_none() -> None:
     routes = router(shares=SPLIT)
-    by_key = {key: routes.route([], [key], "any", tripped=False).variant for key in map(str, range(50))}
+    by_key = {key: route(routes, [], [key], "any").variant for key in map(str, range(50))}
     assert set(by_key.values()) == set(VARIANTS)
-    assert by_key == {key: routes.route([], [key], "other", tripped=False).variant for key in by_key}
-    assert by_key == {key: routes.route([], [], key, tripped=False).variant for key in by_key}
+    assert by_key == {key: route(routes, [], [key], "other").variant for key in by_key}
+    assert by_key == {key: route(routes, [], [], key).variant for key in by_key}
 
 
 def test_a_tripped_guard_overrules_split_and_default_and_not_the_client() -> None:
     for routes in (router(), router(shares=SPLIT)):
-        decisions = {routes.route([], [str(key)], "id", tripped=True) for key in range(50)}
+        decisions = {route(routes, [], [str(key)], "id", tripped=True) for key in range(50)}
         assert {decision.variant for decision in decisions} == {"baseline"}
         assert ("baseline", "guard") in decisions
-        assert routes.route(["optimised"], [], "id", tripped=True) == ("optimised", "explicit")
+        assert route(routes, ["optimised"], [], "id", tripped=True) == ("optimised", "explicit")
 
 
 def test_bad_headers_are_errors() -> None:
     with pytest.raises(UnknownVariantError, match="baseline, optimised"):
-        router().route(["fast"], [], "id", tripped=False)
+        route(router(), ["fast"], [], "id")
     with pytest.raises(InvalidParameterError):
-        router().route([], ["a", "b"], "id", tripped=False)
+        route(router(), [], ["a", "b"], "id")
 
 
 def test_who_shadows_whom() -> None:
-    assert router().shadow_of("optimised") == "baseline"
-    assert router().shadow_of("baseline") == "optimised"
-    assert Router(Plan("baseline"), ["baseline"]).shadow_of("baseline") is None
-    assert Router(Plan("optimised"), ["optimised", "other"]).shadow_of("optimised") is None
+    assert shadow_of("optimised", VARIANTS) == "baseline"
+    assert shadow_of("baseline", VARIANTS) == "optimised"
+    assert shadow_of("baseline", ["baseline"]) is None
+    assert shadow_of("optimised", ["optimised", "other"]) is None
 
 
 class Watcher:
@@ -83,7 +87,7 @@ class Watcher:
 
 def experiment(watcher: Watcher, bound: float | None = 0.9, **plan: object) -> Experiment:
     guard = None if bound is None else Guard(bound, 100, automatic=False, clock=lambda: 1_800_000_000.0)
-    return Experiment(router(**plan), guard=guard, observer=watcher, clock=lambda: 1_700_000_000.0)
+    return Experiment(router(**plan), VARIANTS, guard=guard, observer=watcher, clock=lambda: 1_700_000_000.0)
 
 
 def compared(number: int, *, agrees: bool) -> Compared:
