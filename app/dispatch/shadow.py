@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +22,13 @@ logger = logging.getLogger(__name__)
 
 MOST_WAITING = 16  # images, 150 kB each
 PATIENCE = 1.0  # seconds that an image waits for an idle engine
+
+
+class _Job(NamedTuple):
+    variant: str
+    other: str
+    row: np.ndarray
+    outcome: Outcome
 
 
 class Shadow:
@@ -45,8 +54,9 @@ class Shadow:
         self._dispatcher = dispatcher
         self._share = share
         self._chance = chance
-        self._waiting = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._jobs: deque[_Job] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self._admitted = 0  # images of ours that the dispatcher counts in its depth, 0 or 1
 
     def offer(self, reservation: Reservation, outcomes: Sequence[Outcome]) -> None:
         """Perhaps run a request's images again. Copies what it takes and returns at once.
@@ -61,59 +71,55 @@ class Shadow:
         other = shadow_of(variant, self._dispatcher.model().variants)
         if other is None:
             return
-        room = 0 if self._dispatcher.depth > 0 else MOST_WAITING - self._waiting
-        taken = min(room, len(rows))
-        if taken < len(rows):
-            self._dispatcher.experiment.record(NotCompared("dropped", len(rows) - taken))
-        if taken > 0:
-            self._waiting += taken
-            work = self._run_all(variant, other, rows[:taken].copy(), outcomes[:taken])
-            task = asyncio.get_running_loop().create_task(work)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        busy = self._dispatcher.depth > self._admitted
+        room = 0 if busy else min(MOST_WAITING - len(self._jobs), len(rows))
+        for row, outcome in zip(rows[:room], outcomes[:room], strict=True):
+            self._jobs.append(_Job(variant, other, row.copy(), outcome))
+        if room < len(rows):
+            self._record(NotCompared("dropped", len(rows) - room))
+        if self._jobs and (self._worker is None or self._worker.done()):
+            self._worker = asyncio.get_running_loop().create_task(self._work())
 
     async def stop(self) -> None:
         """Drop whatever has not run."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._jobs.clear()
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
 
-    async def _run_all(self, variant: str, other: str, rows: np.ndarray, outcomes: Sequence[Outcome]) -> None:
-        left = len(rows)
-        try:
-            for row, outcome in zip(rows, outcomes, strict=True):
-                event = await self._run(variant, other, row, outcome)
-                self._dispatcher.experiment.record(event)
-                self._waiting -= 1
-                left -= 1
-        except Exception:
-            logger.exception("a shadow run failed")
-        finally:
-            self._waiting -= left
+    async def _work(self) -> None:
+        while self._jobs:
+            job = self._jobs.popleft()
+            try:
+                self._record(await self._run(job))
+            except Exception:
+                logger.exception("a shadow run failed")
 
-    async def _run(self, variant: str, other: str, row: np.ndarray, outcome: Outcome) -> Event:
-        if outcome.logits is None:
+    def _record(self, event: Event) -> None:
+        self._dispatcher.experiment.record(event)
+
+    async def _run(self, job: _Job) -> Event:
+        if job.outcome.logits is None:
             return NotCompared("failed")
         try:
-            second = await self._run_again(other, row)
+            second = await self._run_again(job)
         except (RequestError, TimeoutError, asyncio.TimeoutError):
             return NotCompared("dropped")
         if second.logits is None:
             return NotCompared("failed")
-        runs = {
-            variant: Run(outcome.logits, outcome.compute_seconds, outcome.batch_size),
-            other: Run(second.logits, second.compute_seconds, second.batch_size),
-        }
-        reference = runs.pop(BASELINE)
-        (candidate,) = runs.values()
-        return Compared(compare(reference, candidate), pixel_digest(row))
+        first = Run(job.outcome.logits, job.outcome.compute_seconds, job.outcome.batch_size)
+        again = Run(second.logits, second.compute_seconds, second.batch_size)
+        reference, candidate = (first, again) if job.variant == BASELINE else (again, first)
+        return Compared(compare(reference, candidate), pixel_digest(job.row))
 
-    async def _run_again(self, other: str, row: np.ndarray) -> Outcome:
-        rows: RowType = "float32" if row.dtype == np.float32 else "uint8"
-        reservation = self._dispatcher.reserve(other, 1, rows=rows, priority=BACKGROUND_PRIORITY)
+    async def _run_again(self, job: _Job) -> Outcome:
+        rows: RowType = "float32" if job.row.dtype == np.float32 else "uint8"
+        reservation = self._dispatcher.reserve(job.other, 1, rows=rows, priority=BACKGROUND_PRIORITY)
+        self._admitted = 1
         try:
-            np.copyto(reservation.rows[0], row)
+            np.copyto(reservation.rows[0], job.row)
             (outcome,) = await asyncio.wait_for(self._dispatcher.run(reservation), PATIENCE)
             return outcome
         finally:
+            self._admitted = 0
             self._dispatcher.release(reservation)
