@@ -24,6 +24,8 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
         │   └── InferenceError              500 inference_failed
         ├── NotReadyError                   503 not_ready
         ├── QueueFullError                  503 queue_full
+        ├── DeadlineUnreachableError        503 deadline_unreachable
+        ├── EngineLostError                 503 engine_lost
         ├── ShuttingDownError               503 shutting_down
         └── DeadlineExceededError           504 deadline_exceeded
 
@@ -175,7 +177,7 @@ class UnsupportedImageError(RequestError):
 
 
 class InvalidParameterError(RequestError):
-    """A query parameter has no valid value."""
+    """A query parameter or a header has no valid value."""
 
     status = 422
     code = "invalid_parameter"
@@ -208,6 +210,20 @@ class QueueFullError(RequestError):
     code = "queue_full"
 
 
+class DeadlineUnreachableError(RequestError):
+    """By the measured speed and backlog the answer would come too late, so the work is not begun."""
+
+    status = 503
+    code = "deadline_unreachable"
+
+
+class EngineLostError(RequestError):
+    """The engine process died while it had this request, and the second attempt did not come to an answer either."""
+
+    status = 503
+    code = "engine_lost"
+
+
 class ShuttingDownError(RequestError):
     """The service is stopping and takes no new work."""
 
@@ -216,7 +232,7 @@ class ShuttingDownError(RequestError):
 
 
 class DeadlineExceededError(RequestError):
-    """The answer was not ready within the request timeout."""
+    """The answer was not ready by the request's deadline."""
 
     status = 504
     code = "deadline_exceeded"

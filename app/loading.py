@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]
 
+_WARM_UP_SIZES = (1, 2, 4, 8, 16)
+
 
 @dataclass(frozen=True)
 class LoadedVariant:
@@ -36,14 +39,14 @@ class LoadedVariant:
         info: What the session says of itself.
         note: A remark of the registry's on this variant; may be empty.
         peak: Measured peak multiply-accumulates per second at its precision, or None where it cannot be measured.
-        full_batch_seconds: How long a warm batch of `max_batch` images took.
+        batch_seconds: How long a batch took while warming up, by its size.
     """
 
     session: engine.Session
     info: engine.SessionInfo
     note: str
     peak: float | None
-    full_batch_seconds: float
+    batch_seconds: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -119,12 +122,12 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
             f"The default variant {settings.default_variant!r} does not exist; {model.name} has: "
             f"{', '.join(sorted(model.variants))}."
         )
-    check_plan(settings, model.name, set(model.variants))
+    check_plan(settings, model.name, model.variants)
     return model
 
 
 def load(settings: Settings, progress: Progress) -> LoadedModel:
-    """Open the model, and load and warm every variant at batch 1 and `max_batch`.
+    """Open the model, and load and warm every variant, measuring its batches up to `max_batch`.
 
     Raises:
         StartupError: The model cannot be found, built or loaded; the message says why.
@@ -144,8 +147,8 @@ def load(settings: Settings, progress: Progress) -> LoadedModel:
     return LoadedModel(model, variants)
 
 
-def decode_threads() -> int:
-    """How many images are decoded at once by default: half of the CPU budget, at least 2."""
+def default_decode_threads() -> int:
+    """How many images are decoded at once unless a setting says so: half of the CPU budget, at least 2."""
     return max(2, engine.cpu_budget() // 2)
 
 
@@ -161,17 +164,30 @@ def _warm(model: Model, variant: Variant, session: engine.Session, max_batch: in
             f"Variant {variant.name!r} of {model.name} takes no uint8 images: {variant.path.name} carries no "
             "normalisation (metadata tessera.mean and tessera.std)."
         )
-    for size in (1, max_batch):
-        images = np.zeros((size, *SHAPE), np.uint8)
-        session.run(images)
-        started = time.perf_counter()
-        logits = session.run(images)
-        seconds = time.perf_counter() - started
+    logits = session.run(np.zeros((1, *SHAPE), np.uint8))
     if logits.shape[1] != len(model.labels):
         raise StartupError(
             f"Variant {variant.name!r} of {model.name} gives {logits.shape[1]} scores for {len(model.labels)} labels."
         )
-    return LoadedVariant(session, info, variant.note, _peak(info), seconds)
+    return LoadedVariant(session, info, variant.note, _peak(info), measure_batches(session, max_batch))
+
+
+def measure_batches(session: engine.Session, max_batch: int) -> dict[int, float]:
+    """Run a warm session once per size 1, 2, 4, ... and `max_batch`; returns the seconds by size.
+
+    Once each, because loading should be quick: running batches correct the figures. The first run of a size also pays
+    for its memory, so a size is taken to need no longer per image than the one before it.
+    """
+    sizes = sorted({size for size in _WARM_UP_SIZES if size < max_batch} | {max_batch})
+    measured: dict[int, float] = {}
+    per_image = math.inf
+    for size in sizes:
+        images = np.zeros((size, *SHAPE), np.uint8)
+        started = time.perf_counter()
+        session.run(images)
+        per_image = min(per_image, (time.perf_counter() - started) / size)
+        measured[size] = per_image * size
+    return measured
 
 
 def _peak(info: engine.SessionInfo) -> float | None:

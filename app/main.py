@@ -38,8 +38,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         counted = Metrics()
-        runner = make_dispatcher(service_settings, counted)
-        service = app.state.service = Service(service_settings, counted, runner, _decode_threads(service_settings))
+        service = app.state.service = Service(service_settings, counted, make_dispatcher(service_settings, counted))
         service.start()
         try:
             yield
@@ -67,11 +66,3 @@ def _local(settings: Settings, metrics: Metrics) -> Dispatcher:
     from app.dispatch.local import LocalDispatcher
 
     return LocalDispatcher(settings, metrics)
-
-
-def _decode_threads(settings: Settings) -> int:
-    if settings.decode_threads is not None:
-        return settings.decode_threads
-    from app.loading import decode_threads  # loads the engine, as above
-
-    return decode_threads()

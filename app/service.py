@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
-from app.dispatch.dispatcher import DEFAULT_PRIORITY, Dispatcher, Phase, Reservation, RowType
+from app.dispatch.dispatcher import Dispatcher, Phase, Reservation
 from app.dispatch.experiment import ExperimentAccess, plan_from
 from app.dispatch.model import ServedModel
 from app.dispatch.shadow import Shadow
@@ -20,8 +21,15 @@ from app.protocol.classify import Classified
 from app.protocol.multipart import Upload
 from app.routing.experiment import Answered
 from app.routing.router import Decision, Router
-from app.scheduling.ticket import Outcome
+from app.scheduling.ticket import InputType, Outcome, Priority
 from app.settings import Settings
+
+
+class _Decoded(NamedTuple):
+    """What decoding an image took: of the clock, and of a core."""
+
+    seconds: float
+    core_seconds: float
 
 
 class Service:
@@ -33,18 +41,17 @@ class Service:
         settings: The settings.
         metrics: Where it counts.
         dispatcher: Where images run.
-        decode_threads: How many images it decodes at once.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, dispatcher: Dispatcher, decode_threads: int) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, dispatcher: Dispatcher) -> None:
         self.settings = settings
         self.metrics = metrics
         self.dispatcher = dispatcher
         self.draining = False
         self._decoder = ImageDecoder(max_pixels=settings.max_pixels)
-        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="tessera-decode")
-        self._router = Router(plan_from(settings))
-        self._shadow = Shadow(dispatcher, share=settings.effective_shadow_share)
+        self._decoders: ThreadPoolExecutor | None = None
+        self._router = Router(plan_from(self.settings))
+        self._shadow = Shadow(dispatcher, share=self.settings.effective_shadow_share)
 
     def start(self) -> None:
         """Begin loading in the background."""
@@ -53,7 +60,8 @@ class Service:
     async def stop(self) -> None:
         """Stop the engine and free everything. Requests in flight should have been waited for before."""
         self.drain()
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        if self._decoders is not None:
+            self._decoders.shutdown(wait=False, cancel_futures=True)
         await self._shadow.stop()
         await self.dispatcher.stop()
 
@@ -121,7 +129,7 @@ class Service:
         """Count a request that was answered with success, `seconds` after its headers."""
         self.experiment.record(Answered(decision, seconds))
 
-    def check_room(self, variant: str, *, deadline: float | None = None, priority: int = DEFAULT_PRIORITY) -> None:
+    def check_room(self, variant: str, *, deadline: float | None = None, priority: Priority = Priority.NORMAL) -> None:
         """Raise the error that a request of one image would get now, before its body is read."""
         self.dispatcher.check_room(variant, deadline=deadline, priority=priority)
 
@@ -131,7 +139,7 @@ class Service:
         variant: str,
         *,
         deadline: float | None = None,
-        priority: int = DEFAULT_PRIORITY,
+        priority: Priority = Priority.NORMAL,
     ) -> list[Classified]:
         """Run the image files of one request. Cancelling the call drops whatever has not run yet.
 
@@ -139,29 +147,33 @@ class Service:
             uploads: The files, at least one.
             variant: One of the model's.
             deadline: When the answer is worth nothing any more, on `time.perf_counter`.
-            priority: As the scheduler defines it.
+            priority: How urgent the request is.
 
         Raises:
             QueueFullError: No room for so many images.
+            DeadlineUnreachableError: The answer could not be ready by the deadline.
+            DeadlineExceededError: It was not ready by the deadline.
+            EngineLostError: The engine process died, and died again when the images were run once more.
             RequestError: An image cannot be decoded; the message names it when there are several.
             InferenceError: The engine failed on one of the images.
         """
         reservation = self.dispatcher.reserve(variant, len(uploads), deadline=deadline, priority=priority)
+        decoders = self._decoder_pool()
         jobs = [
-            self._decoders.submit(self._decode_one, upload.data, row)
+            decoders.submit(self._decode_one, upload.data, row)
             for upload, row in zip(uploads, reservation.rows, strict=True)
         ]
         try:
-            decode_seconds = await _decoded(jobs, uploads)
-            outcomes = await self.dispatcher.run(reservation)
+            decoded = await _decoded(jobs, uploads)
+            outcomes = await self.dispatcher.run(reservation, sum(image.core_seconds for image in decoded))
             self._shadow.offer(reservation, outcomes)
         finally:
             self._release(reservation, jobs)
         for outcome in outcomes:
             self.metrics.stage("queue", outcome.queue_seconds)
         return [
-            _classified(uploads, index, outcome, seconds)
-            for index, (outcome, seconds) in enumerate(zip(outcomes, decode_seconds, strict=True))
+            _classified(uploads, index, outcome, image.seconds)
+            for index, (outcome, image) in enumerate(zip(outcomes, decoded, strict=True))
         ]
 
     async def infer(
@@ -170,7 +182,7 @@ class Service:
         variant: str,
         *,
         deadline: float | None = None,
-        priority: int = DEFAULT_PRIORITY,
+        priority: Priority = Priority.NORMAL,
     ) -> list[Outcome]:
         """Run the rows of one tensor. Cancelling the call drops whatever has not run yet.
 
@@ -178,17 +190,17 @@ class Service:
             tensor: uint8 [n, 224, 224, 3] pixels, or float32 [n, 3, 224, 224] normalised; n at least 1.
             variant: One of the model's.
             deadline: When the answer is worth nothing any more, on `time.perf_counter`.
-            priority: As the scheduler defines it.
+            priority: How urgent the request is.
 
         Returns:
             One outcome per row, in order; `logits` is None where the engine failed on that row.
 
         Raises:
-            QueueFullError: No room for so many rows.
+            RequestError: As `classify`, where it concerns rows.
             ValueError: The tensor has another type or shape; protocols check that before.
         """
-        rows: RowType = "float32" if tensor.dtype == np.float32 else "uint8"
-        reservation = self.dispatcher.reserve(variant, len(tensor), rows=rows, deadline=deadline, priority=priority)
+        dtype: InputType = "float32" if tensor.dtype == np.float32 else "uint8"
+        reservation = self.dispatcher.reserve(variant, len(tensor), dtype=dtype, deadline=deadline, priority=priority)
         try:
             if tensor.dtype != reservation.rows.dtype or tensor.shape != reservation.rows.shape:
                 raise ValueError(f"rows are {reservation.rows.dtype} {reservation.rows.shape}, not {tensor.shape}")
@@ -205,7 +217,7 @@ class Service:
         """Encode the metrics of all processes for a scraper that accepts `accept`: body and Content-Type."""
         return await self.dispatcher.render_metrics(accept)
 
-    def _release(self, reservation: Reservation, jobs: Sequence[Future[float]]) -> None:
+    def _release(self, reservation: Reservation, jobs: Sequence[Future[_Decoded]]) -> None:
         """Give a reservation back as soon as no decoder writes into its rows, which will belong to somebody else."""
         running = [asyncio.wrap_future(job) for job in jobs if not job.cancel() and not job.done()]
         if running:
@@ -214,23 +226,28 @@ class Service:
         else:
             self.dispatcher.release(reservation)
 
-    def _decode_one(self, data: bytes, row: np.ndarray) -> float:
-        started = time.perf_counter()
+    def _decoder_pool(self) -> ThreadPoolExecutor:
+        if self._decoders is None:
+            self._decoders = ThreadPoolExecutor(self.dispatcher.decoders, thread_name_prefix="tessera-decode")
+        return self._decoders
+
+    def _decode_one(self, data: bytes, row: np.ndarray) -> _Decoded:
+        started, on_core = time.perf_counter(), time.thread_time()
         self._decoder.decode(data, row)
-        seconds = time.perf_counter() - started
-        self.metrics.stage("decode", seconds)
-        return seconds
+        decoded = _Decoded(time.perf_counter() - started, time.thread_time() - on_core)
+        self.metrics.stage("decode", decoded.seconds)
+        return decoded
 
 
-async def _decoded(jobs: Sequence[Future[float]], uploads: Sequence[Upload]) -> list[float]:
-    """Wait until every image is decoded; returns the seconds of each. The first bad image ends it."""
-    seconds = []
+async def _decoded(jobs: Sequence[Future[_Decoded]], uploads: Sequence[Upload]) -> list[_Decoded]:
+    """Wait until every image is decoded; returns what each took. The first bad image ends it."""
+    decoded = []
     for index, job in enumerate(jobs):
         try:
-            seconds.append(await asyncio.wrap_future(job))
+            decoded.append(await asyncio.wrap_future(job))
         except RequestError as error:
             raise _naming(error, uploads, index) from error
-    return seconds
+    return decoded
 
 
 def _classified(uploads: Sequence[Upload], index: int, outcome: Outcome, decode_seconds: float) -> Classified:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from app.dispatch.experiment import ExperimentAccess
 from app.dispatch.model import ServedModel
 from app.imaging.decoder import SHAPE
-from app.scheduling.ticket import Outcome
-
-RowType = Literal["uint8", "float32"]
+from app.scheduling.snapshot import Snapshot
+from app.scheduling.ticket import InputType, Outcome, Priority
 
 # Shape of one row: pixels as the decoder writes them, or the tensor that the network's own input takes.
-ROW_SHAPES: dict[RowType, tuple[int, ...]] = {"uint8": SHAPE, "float32": (SHAPE[2], SHAPE[0], SHAPE[1])}
-
-DEFAULT_PRIORITY = 0
-BACKGROUND_PRIORITY = -1
+ROW_SHAPES: dict[InputType, tuple[int, ...]] = {"uint8": SHAPE, "float32": (SHAPE[2], SHAPE[0], SHAPE[1])}
 
 
 class Phase(Enum):
@@ -89,16 +85,20 @@ class Dispatcher(Protocol):
         """The experiment of the whole service; only after `status` has said READY once."""
 
     @property
-    def depth(self) -> int:
-        """Images admitted and not yet in a batch."""
+    def decoders(self) -> int:
+        """How many images this process should decode at once."""
+
+    def snapshot(self) -> Snapshot:
+        """Depths, predictions, the measured table and the age of the oldest work."""
 
     def check_room(
-        self, variant: str, images: int = 1, *, deadline: float | None = None, priority: int = DEFAULT_PRIORITY
+        self, variant: str, images: int = 1, *, deadline: float | None = None, priority: Priority = Priority.NORMAL
     ) -> None:
         """Raise what `reserve` would raise now; costs no round trip.
 
         Raises:
-            QueueFullError: There is no room; carries when to try again.
+            QueueFullError: There is no room.
+            DeadlineUnreachableError: The answer could not be ready by the deadline.
         """
 
     def reserve(
@@ -106,27 +106,37 @@ class Dispatcher(Protocol):
         variant: str,
         images: int,
         *,
-        rows: RowType = "uint8",
+        dtype: InputType = "uint8",
         deadline: float | None = None,
-        priority: int = DEFAULT_PRIORITY,
+        priority: Priority = Priority.NORMAL,
     ) -> Reservation:
         """Make room for `images` (at least 1), before they are decoded.
 
         Args:
             variant: One of the model's.
             images: How many.
-            rows: What they are written as.
+            dtype: What they are written as.
             deadline: When the answer is worth nothing any more; None for never.
-            priority: As the scheduler defines it.
+            priority: How urgent the request is.
 
         Raises:
             QueueFullError: There is no room.
+            DeadlineUnreachableError: The answer could not be ready by the deadline.
         """
 
-    async def run(self, reservation: Reservation) -> list[Outcome]:
+    async def run(self, reservation: Reservation, core_seconds: float = 0.0) -> list[Outcome]:
         """Run the images that have been written into `rows`; one outcome per image, in order.
 
         Cancelling the call drops whatever has not run yet.
+
+        Args:
+            reservation: As `reserve` returned it.
+            core_seconds: What decoding its images took of a core, in all; predictions learn from it.
+
+        Raises:
+            QueueFullError, DeadlineUnreachableError: As `reserve`, when the engine decides so only now.
+            DeadlineExceededError: The images were dropped because their deadline had come.
+            EngineLostError: The engine process died twice over these images.
         """
 
     def release(self, reservation: Reservation) -> None:

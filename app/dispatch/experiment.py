@@ -91,7 +91,7 @@ def check_plan(settings: Settings, model: str, variants: Collection[str]) -> Non
         StartupError: The split names no variant of it, or there are no two variants to compare.
     """
     plan = plan_from(settings)
-    unknown = sorted(plan.shares.keys() - variants) if plan.shares else []
+    unknown = sorted(plan.shares.keys() - set(variants)) if plan.shares else []
     if unknown:
         raise StartupError(
             f"The split names {', '.join(map(repr, unknown))}, and {model} has: {', '.join(sorted(variants))}."

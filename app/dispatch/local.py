@@ -12,14 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.dispatch.dispatcher import DEFAULT_PRIORITY, ROW_SHAPES, Phase, Reservation, RowType, Status
+import engine
+from app.dispatch.dispatcher import ROW_SHAPES, Phase, Reservation, Status
 from app.dispatch.experiment import ExperimentAccess, LocalExperiment, open_experiment
 from app.dispatch.model import ServedModel
 from app.errors import InternalError, NotReadyError, StartupError
-from app.loading import LoadedModel, Progress, load
+from app.loading import LoadedModel, Progress, default_decode_threads, load
 from app.observability.metrics import Metrics
 from app.scheduling.scheduler import ENGINE_THREAD, Scheduler
-from app.scheduling.ticket import Outcome, Ticket
+from app.scheduling.snapshot import Snapshot
+from app.scheduling.ticket import InputType, Outcome, Priority, Ticket
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -98,39 +100,48 @@ class LocalDispatcher:
         return self._experiment
 
     @property
-    def depth(self) -> int:
-        """Images admitted and not yet in a batch."""
-        return 0 if self._scheduler is None else self._scheduler.depth
+    def decoders(self) -> int:
+        """How many images are decoded at once."""
+        return self._settings.decode_threads or default_decode_threads()
+
+    def snapshot(self) -> Snapshot:
+        """Depths, predictions, the measured table and the age of the oldest work."""
+        return self._running().snapshot()
 
     def check_room(
-        self, variant: str, images: int = 1, *, deadline: float | None = None, priority: int = DEFAULT_PRIORITY
+        self, variant: str, images: int = 1, *, deadline: float | None = None, priority: Priority = Priority.NORMAL
     ) -> None:
         """Raise what `reserve` would raise now."""
-        self._running().check_room()
+        self._running().check_room(variant, deadline=deadline, priority=priority)
 
     def reserve(
         self,
         variant: str,
         images: int,
         *,
-        rows: RowType = "uint8",
+        dtype: InputType = "uint8",
         deadline: float | None = None,
-        priority: int = DEFAULT_PRIORITY,
+        priority: Priority = Priority.NORMAL,
     ) -> LocalReservation:
         """Make room for `images`."""
-        ticket = self._running().admit(variant, images)
-        return LocalReservation(variant, np.empty((images, *ROW_SHAPES[rows]), rows), ticket)
+        ticket = self._running().admit(variant, images, deadline=deadline, priority=priority, dtype=dtype)
+        return LocalReservation(variant, np.empty((images, *ROW_SHAPES[dtype]), dtype), ticket)
 
-    async def run(self, reservation: Reservation) -> list[Outcome]:
+    async def run(self, reservation: Reservation, core_seconds: float = 0.0) -> list[Outcome]:
         """Run the images; one outcome per image, in order."""
         assert isinstance(reservation, LocalReservation), "a reservation goes back to who made it"
-        ticket = reservation.ticket
+        ticket, scheduler = reservation.ticket, self._running()
+        if core_seconds > 0:
+            for _ in range(ticket.images):
+                scheduler.decoded(core_seconds / ticket.images)
         done = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         try:
-            self._running().submit(ticket, reservation.rows)
+            scheduler.submit(ticket, reservation.rows)
             await done
         finally:
             self._waiting.pop(ticket, None)
+        if ticket.failure is not None:
+            raise ticket.failure
         return [_present(outcome) for outcome in ticket.outcomes]
 
     def release(self, reservation: Reservation) -> None:
@@ -163,11 +174,13 @@ class LocalDispatcher:
             capacity=self._settings.max_queue_images,
             deliver=lambda tickets: _call_soon(loop, self._resolve, tickets),
             observer=self._metrics,
+            decoders=min(self.decoders, engine.cpu_budget()),
         )
         self._metrics.describe_model(model)
         self._metrics.watch_queue(lambda: scheduler.depth)
         for name, variant in loaded.variants.items():
-            scheduler.measured(name, self._settings.max_batch, variant.full_batch_seconds)
+            for images, seconds in variant.batch_seconds.items():
+                scheduler.measured(name, images, seconds)
         scheduler.start()
         return scheduler
 

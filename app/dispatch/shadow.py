@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app.dispatch.dispatcher import BACKGROUND_PRIORITY, Dispatcher, Reservation, RowType
+from app.dispatch.dispatcher import Dispatcher, Reservation
 from app.errors import RequestError
 from app.routing.experiment import Compared, Event, NotCompared
 from app.routing.router import BASELINE, shadow_of
 from app.routing.shadow import Run, compare, pixel_digest
-from app.scheduling.ticket import Outcome
+from app.scheduling.ticket import InputType, Outcome, Priority
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,6 @@ class Shadow:
         self._chance = chance
         self._jobs: deque[_Job] = deque()
         self._worker: asyncio.Task[None] | None = None
-        self._admitted = 0  # images of ours that the dispatcher counts in its depth, 0 or 1
 
     def offer(self, reservation: Reservation, outcomes: Sequence[Outcome]) -> None:
         """Perhaps run a request's images again. Copies what it takes and returns at once.
@@ -71,8 +70,7 @@ class Shadow:
         other = shadow_of(variant, self._dispatcher.model().variants)
         if other is None:
             return
-        busy = self._dispatcher.depth > self._admitted
-        room = 0 if busy else min(MOST_WAITING - len(self._jobs), len(rows))
+        room = 0 if self._busy() else min(MOST_WAITING - len(self._jobs), len(rows))
         for row, outcome in zip(rows[:room], outcomes[:room], strict=True):
             self._jobs.append(_Job(variant, other, row.copy(), outcome))
         if room < len(rows):
@@ -86,6 +84,13 @@ class Shadow:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
+
+    def _busy(self) -> bool:
+        """Whether a request's images wait or are being decoded, in any process."""
+        depths = [variant.depth for variant in self._dispatcher.snapshot().variants.values()]
+        return any(
+            images for depth in depths for priority, images in depth.items() if priority is not Priority.BACKGROUND
+        )
 
     async def _work(self) -> None:
         while self._jobs:
@@ -113,13 +118,11 @@ class Shadow:
         return Compared(compare(reference, candidate), pixel_digest(job.row))
 
     async def _run_again(self, job: _Job) -> Outcome:
-        rows: RowType = "float32" if job.row.dtype == np.float32 else "uint8"
-        reservation = self._dispatcher.reserve(job.other, 1, rows=rows, priority=BACKGROUND_PRIORITY)
-        self._admitted = 1
+        dtype: InputType = "float32" if job.row.dtype == np.float32 else "uint8"
+        reservation = self._dispatcher.reserve(job.other, 1, dtype=dtype, priority=Priority.BACKGROUND)
         try:
             np.copyto(reservation.rows[0], job.row)
             (outcome,) = await asyncio.wait_for(self._dispatcher.run(reservation), PATIENCE)
             return outcome
         finally:
-            self._admitted = 0
             self._dispatcher.release(reservation)

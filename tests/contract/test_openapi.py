@@ -19,6 +19,8 @@ def test_the_api_describes_itself(client: httpx.Client) -> None:
         "top_k",
         "X-Model-Variant",
         "X-Experiment-Key",
+        "X-Request-Timeout-Ms",
+        "X-Priority",
         "X-Request-ID",
     }
     assert {"400", "408", "413", "415", "422", "500", "503", "504"} <= set(classify["responses"])

@@ -196,9 +196,3 @@ def test_the_split_is_kept_sticky_and_shown(right: Path) -> None:
         answer = client.post(CLASSIFY, content=picture(1), headers=contradicting)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
         assert server.stop() == 0
-
-
-def test_a_split_over_an_unknown_variant_stops_the_start(right: Path) -> None:
-    with start(right, wait=False, split="optimised=1,fast=1") as server:
-        assert server.wait() == 1
-        assert any("'fast'" in line and "baseline, optimised" in line for line in server.log), server.describe()

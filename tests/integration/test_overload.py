@@ -102,14 +102,19 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(small: ServerProcess) -> 
         with small.client() as client:
             return client.post(PATH, files=files(4))
 
-    before = sample(small, "tessera_rejections_total", reason="queue_full")
+    def refusals() -> float:
+        return sum(sample(small, "tessera_rejections_total", reason=reason) for reason in reasons)
+
+    # On a machine as busy as this, the queue may be too long for the 2 s before it is too long for 8 images.
+    reasons = {"queue_full", "deadline_unreachable"}
+    before = refusals()
     with ThreadPoolExecutor(24) as clients:
         answers = list(clients.map(ask, range(24)))
     refused = [answer for answer in answers if answer.status_code == 503]
     assert {answer.status_code for answer in answers} == {200, 503}
-    assert {answer.json()["code"] for answer in refused} == {"queue_full"}
+    assert {answer.json()["code"] for answer in refused} <= reasons
     assert all(1 <= int(answer.headers["Retry-After"]) <= 60 for answer in refused)
-    assert sample(small, "tessera_rejections_total", reason="queue_full") == before + len(refused)
+    assert refusals() == before + len(refused)
     assert sample(small, "tessera_queue_depth_images") == 0
     assert ask(0).status_code == 200
 
@@ -155,13 +160,30 @@ def test_the_work_of_a_client_that_left_is_dropped(server: ServerProcess) -> Non
 
 
 def test_an_answer_that_comes_too_late_is_not_waited_for() -> None:
-    with ServerProcess(request_timeout_ms=150, threads=1) as hasty:
-        with hasty.client(headers={"X-Model-Variant": "baseline"}) as client:
-            late = client.post(PATH, files=files(64))
+    slow_to_decode = imagefiles.png(7_000, 7_000)
+    with ServerProcess(request_timeout_ms=150) as hasty:
+        with hasty.client() as client:
+            late = client.post(PATH, content=slow_to_decode)
             assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
             until(lambda: sample(hasty, "tessera_queue_depth_images") == 0)
             assert client.get("/readyz").status_code == 200
         assert hasty.stop() == 0
+
+
+def test_what_cannot_be_answered_in_time_is_refused_before_it_is_decoded(server: ServerProcess) -> None:
+    decoded = sample(server, "tessera_stage_duration_seconds_count", stage="decode")
+    with server.client(headers={"X-Request-Timeout-Ms": "50", "X-Model-Variant": "baseline"}) as client:
+        refused = client.post(PATH, files=files(64))
+    assert (refused.status_code, refused.json()["code"]) == (503, "deadline_unreachable")
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert sample(server, "tessera_stage_duration_seconds_count", stage="decode") == decoded
+    assert sample(server, "tessera_rejections_total", reason="deadline_unreachable") >= 1
+
+
+@pytest.mark.parametrize("priority", ["high", "normal", "background"])
+def test_every_priority_is_answered(priority: str, server: ServerProcess) -> None:
+    with server.client(headers={"X-Priority": priority, "X-Request-Timeout-Ms": "60000"}) as client:
+        assert client.post(PATH, content=JPEG).status_code == 200
 
 
 def test_a_quiet_log_level_leaves_out_requests(small: ServerProcess, server: ServerProcess) -> None:

@@ -191,8 +191,8 @@ def test_a_cancelled_request_never_reaches_a_batch() -> None:
 
 def test_retry_after_follows_the_measured_rate() -> None:
     queue = make_queue(capacity=100)
-    queue.rate.observe("baseline", 10, 1.0)
-    queue.rate.observe("optimised", 10, 0.1)
+    queue.table.seed("baseline", 10, 1.0)
+    queue.table.seed("optimised", 10, 0.1)
     put(queue, "baseline", 80)
     put(queue, "optimised", 20)
     with pytest.raises(QueueFullError, match="100 of 100 images are waiting") as full:
