@@ -19,7 +19,7 @@ from app.imaging.decoder import ImageDecoder
 from app.observability.metrics import Metrics
 from app.protocol.classify import Classified
 from app.protocol.multipart import Upload
-from app.routing.experiment import Answered
+from app.routing.events import Answered
 from app.routing.router import Decision, Router
 from app.scheduling.ticket import InputType, Outcome, Priority
 from app.settings import Settings

@@ -13,7 +13,7 @@ import numpy as np
 
 from app.dispatch.dispatcher import Dispatcher, Reservation
 from app.errors import RequestError
-from app.routing.experiment import Compared, Event, NotCompared
+from app.routing.events import Compared, Event, NotCompared
 from app.routing.router import BASELINE, shadow_of
 from app.routing.shadow import Run, compare, pixel_digest
 from app.scheduling.ticket import InputType, Outcome, Priority

@@ -7,58 +7,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Protocol
 
 from app.routing import report
+from app.routing.events import Answered, Compared, Event
 from app.routing.guard import Guard, GuardEvent, GuardState
 from app.routing.router import Decision, Router
-from app.routing.shadow import Comparison, ShadowRecord
+from app.routing.shadow import ShadowRecord
 from app.routing.statistics import Distribution
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A request was answered with success.
-
-    Attributes:
-        decision: Who answered, and why this variant.
-        seconds: From its headers to its answer.
-    """
-
-    decision: Decision
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A shadow image was compared.
-
-    Attributes:
-        comparison: The comparison.
-        image: Digest of its pixels.
-    """
-
-    comparison: Comparison
-    image: bytes
-
-
-@dataclass(frozen=True)
-class NotCompared:
-    """Images that were chosen for the shadow were not compared.
-
-    Attributes:
-        outcome: `dropped` or `failed`, see `shadow.OUTCOMES`.
-        images: How many.
-    """
-
-    outcome: str
-    images: int = 1
-
-
-Event = Answered | Compared | NotCompared
 
 
 class ExperimentObserver(Protocol):

@@ -8,7 +8,8 @@ import logging
 import pytest
 
 from app.errors import InvalidParameterError, UnknownVariantError
-from app.routing.experiment import Answered, Compared, Experiment, NotCompared
+from app.routing.events import Answered, Compared, NotCompared, decode_events, encode_events
+from app.routing.experiment import Experiment
 from app.routing.guard import MIN_SAMPLES, Guard
 from app.routing.router import Decision, Plan, Router, shadow_of
 from app.routing.shadow import Comparison
@@ -157,3 +158,13 @@ def test_without_a_guard_nothing_trips() -> None:
     shown = running.snapshot()["guard"]
     assert isinstance(shown, dict)
     assert shown["state"] == "off"
+
+
+def test_events_travel_between_processes_unchanged() -> None:
+    events = [
+        Answered(Decision("optimised", "split"), 0.0123),
+        compared(7, agrees=True),
+        Compared(Comparison(False, 0.5, None), bytes(range(16))),
+        NotCompared("dropped", 3),
+    ]
+    assert decode_events(encode_events(events)) == events
