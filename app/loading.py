@@ -69,6 +69,7 @@ class LoadedModel:
                 arena_bytes=variant.info.arena_bytes,
                 peak=variant.peak,
                 note=variant.note,
+                batch_seconds=variant.batch_seconds,
             )
             for name, variant in self.variants.items()
         }
@@ -126,8 +127,13 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
     return model
 
 
-def load(settings: Settings, progress: Progress) -> LoadedModel:
+def load(settings: Settings, progress: Progress, known: ServedModel | None = None) -> LoadedModel:
     """Open the model, and load and warm every variant, measuring its batches up to `max_batch`.
+
+    Args:
+        settings: The settings.
+        progress: Told about building and loading: (stage, fraction of the stage).
+        known: What has been measured of the same model on this machine before; it is not measured again.
 
     Raises:
         StartupError: The model cannot be found, built or loaded; the message says why.
@@ -140,7 +146,7 @@ def load(settings: Settings, progress: Progress) -> LoadedModel:
             try:
                 session = open_session(variant, settings)
                 opened.callback(session.close)
-                variants[name] = _warm(model, variant, session, settings.max_batch)
+                variants[name] = _warm(model, variant, session, settings.max_batch, known)
             except (EngineError, OSError) as error:
                 raise StartupError(f"Variant {name!r} of {model.name} cannot be loaded: {error}") from error
         opened.pop_all()
@@ -157,7 +163,9 @@ def open_session(variant: Variant, settings: Settings) -> engine.Session:
     return engine.load(variant.path, backend=cast(Backend, variant.backend), threads=settings.threads)
 
 
-def _warm(model: Model, variant: Variant, session: engine.Session, max_batch: int) -> LoadedVariant:
+def _warm(
+    model: Model, variant: Variant, session: engine.Session, max_batch: int, known: ServedModel | None
+) -> LoadedVariant:
     info = session.describe()
     if not info.normalises:
         raise StartupError(
@@ -169,6 +177,9 @@ def _warm(model: Model, variant: Variant, session: engine.Session, max_batch: in
         raise StartupError(
             f"Variant {variant.name!r} of {model.name} gives {logits.shape[1]} scores for {len(model.labels)} labels."
         )
+    before = known.variants.get(variant.name) if known is not None and known.name == model.name else None
+    if before is not None:
+        return LoadedVariant(session, info, variant.note, before.peak, before.batch_seconds)
     return LoadedVariant(session, info, variant.note, _peak(info), measure_batches(session, max_batch))
 
 

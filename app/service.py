@@ -160,7 +160,7 @@ class Service:
         reservation = self.dispatcher.reserve(variant, len(uploads), deadline=deadline, priority=priority)
         decoders = self._decoder_pool()
         jobs = [
-            decoders.submit(self._decode_one, upload.data, row)
+            decoders.submit(self._decode_one, upload.data, row, reservation)
             for upload, row in zip(uploads, reservation.rows, strict=True)
         ]
         try:
@@ -231,7 +231,9 @@ class Service:
             self._decoders = ThreadPoolExecutor(self.dispatcher.decoders, thread_name_prefix="tessera-decode")
         return self._decoders
 
-    def _decode_one(self, data: bytes, row: np.ndarray) -> _Decoded:
+    def _decode_one(self, data: bytes, row: np.ndarray, reservation: Reservation) -> _Decoded:
+        if reservation.refusal is not None:
+            return _Decoded(0.0, 0.0)  # `run` is about to say why
         started, on_core = time.perf_counter(), time.thread_time()
         self._decoder.decode(data, row)
         decoded = _Decoded(time.perf_counter() - started, time.thread_time() - on_core)

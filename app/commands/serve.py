@@ -9,7 +9,8 @@ import sys
 
 from app.commands.flags import add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
-from app.dispatch.local import LocalDispatcher, leave_working_threads
+from app.dispatch.host import leave_working_threads
+from app.dispatch.local import LocalDispatcher
 from app.main import create_app
 from app.observability.logs import configure_logs
 from app.server import Server, bind, url_of

@@ -10,12 +10,9 @@ import numpy as np
 
 from app.dispatch.experiment import ExperimentAccess
 from app.dispatch.model import ServedModel
-from app.imaging.decoder import SHAPE
+from app.errors import RequestError
 from app.scheduling.snapshot import Snapshot
 from app.scheduling.ticket import InputType, Outcome, Priority
-
-# Shape of one row: pixels as the decoder writes them, or the tensor that the network's own input takes.
-ROW_SHAPES: dict[InputType, tuple[int, ...]] = {"uint8": SHAPE, "float32": (SHAPE[2], SHAPE[0], SHAPE[1])}
 
 
 class Phase(Enum):
@@ -51,10 +48,13 @@ class Reservation(Protocol):
         variant: The variant that will run them.
         rows: Where the images go, writable and contiguous: uint8 [n, 224, 224, 3], or float32 [n, 3, 224, 224]. The
             engine reads them where they lie.
+        refusal: Set when the engine has refused the request after all, while its images are still being decoded:
+            `run` will raise it, so there is no point in decoding on.
     """
 
     variant: str
     rows: np.ndarray
+    refusal: RequestError | None
 
 
 class Dispatcher(Protocol):

@@ -1,32 +1,24 @@
-"""Everything in this process: the sessions, and the scheduler with its engine thread."""
+"""Everything in this process: the sessions, the scheduler with its engine thread, and rows in plain memory."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-import engine
-from app.dispatch.dispatcher import ROW_SHAPES, Phase, Reservation, Status
+from app.dispatch.dispatcher import Phase, Reservation, Status
 from app.dispatch.experiment import ExperimentAccess, LocalExperiment, open_experiment
+from app.dispatch.host import EngineHost
 from app.dispatch.model import ServedModel
-from app.errors import InternalError, NotReadyError, StartupError
-from app.loading import LoadedModel, Progress, default_decode_threads, load
+from app.errors import NotReadyError, RequestError
+from app.loading import Progress
 from app.observability.metrics import Metrics
-from app.scheduling.scheduler import ENGINE_THREAD, Scheduler
+from app.scheduling.rows import ROW_SHAPES
 from app.scheduling.snapshot import Snapshot
 from app.scheduling.ticket import InputType, Outcome, Priority, Ticket
 from app.settings import Settings
-
-logger = logging.getLogger(__name__)
-
-LOADING_THREAD = "tessera-load"
 
 
 @dataclass(eq=False)
@@ -36,10 +28,11 @@ class LocalReservation:
     variant: str
     rows: np.ndarray
     ticket: Ticket
+    refusal: RequestError | None = None
 
 
 class LocalDispatcher:
-    """Loads the model and runs images on a `Scheduler` in this process.
+    """Runs images on a `Scheduler` in this process.
 
     Args:
         settings: The settings.
@@ -48,49 +41,31 @@ class LocalDispatcher:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, progress: Progress | None = None) -> None:
-        self._settings = settings
         self._metrics = metrics
-        self._progress = progress
-        self._status = Status(Phase.LOADING, "starting")
-        self._loaded: LoadedModel | None = None
-        self._model: ServedModel | None = None
-        self._scheduler: Scheduler | None = None
+        self._host = EngineHost(settings, metrics, deliver=self._resolve, progress=progress)
+        self._settings = settings
         self._experiment: LocalExperiment | None = None
-        self._loading: asyncio.Task[None] | None = None
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
 
     def start(self) -> None:
         """Begin loading in the background."""
-        self._loading = asyncio.create_task(self._load())
+        self._host.start().add_done_callback(self._open_experiment)
 
     async def stop(self) -> None:
         """Let the running batch end and free everything."""
-        if self._loading is not None:
-            # A build cannot be interrupted half-way from here; its thread is left behind and leaves no
-            # half-written file.
-            self._loading.cancel()
-            await asyncio.gather(self._loading, return_exceptions=True)
-        if self._scheduler is not None:
-            await asyncio.to_thread(self._scheduler.stop)
-        if self._loaded is not None:
-            self._loaded.close()
+        await self._host.stop()
 
     def status(self) -> Status:
         """Where loading is."""
-        return self._status
+        return self._host.status
 
     def model(self) -> ServedModel:
         """The loaded model."""
-        if self._model is None:
-            raise NotReadyError("The model is not ready yet.", retry_after=2)
-        return self._model
+        return self._host.model
 
     def check_alive(self) -> None:
         """Raise `InternalError` when the model could not be loaded, or the engine thread has died."""
-        if self._status.phase is Phase.FAILED:
-            raise InternalError("The model could not be loaded; the log says why.")
-        if self._status.phase is Phase.READY and not self._running().alive:
-            raise InternalError("The engine thread has stopped; the log says why. Restart the service.")
+        self._host.check_alive()
 
     @property
     def experiment(self) -> ExperimentAccess:
@@ -102,17 +77,17 @@ class LocalDispatcher:
     @property
     def decoders(self) -> int:
         """How many images are decoded at once."""
-        return self._settings.decode_threads or default_decode_threads()
+        return self._host.decoders
 
     def snapshot(self) -> Snapshot:
         """Depths, predictions, the measured table and the age of the oldest work."""
-        return self._running().snapshot()
+        return self._host.scheduler.snapshot()
 
     def check_room(
         self, variant: str, images: int = 1, *, deadline: float | None = None, priority: Priority = Priority.NORMAL
     ) -> None:
         """Raise what `reserve` would raise now."""
-        self._running().check_room(variant, deadline=deadline, priority=priority)
+        self._host.scheduler.check_room(variant, deadline=deadline, priority=priority)
 
     def reserve(
         self,
@@ -124,13 +99,13 @@ class LocalDispatcher:
         priority: Priority = Priority.NORMAL,
     ) -> LocalReservation:
         """Make room for `images`."""
-        ticket = self._running().admit(variant, images, deadline=deadline, priority=priority, dtype=dtype)
+        ticket = self._host.scheduler.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype)
         return LocalReservation(variant, np.empty((images, *ROW_SHAPES[dtype]), dtype), ticket)
 
     async def run(self, reservation: Reservation, core_seconds: float = 0.0) -> list[Outcome]:
         """Run the images; one outcome per image, in order."""
         assert isinstance(reservation, LocalReservation), "a reservation goes back to who made it"
-        ticket, scheduler = reservation.ticket, self._running()
+        ticket, scheduler = reservation.ticket, self._host.scheduler
         if core_seconds > 0:
             for _ in range(ticket.images):
                 scheduler.decoded(core_seconds / ticket.images)
@@ -147,52 +122,16 @@ class LocalDispatcher:
     def release(self, reservation: Reservation) -> None:
         """Drop what has not run yet."""
         assert isinstance(reservation, LocalReservation), "a reservation goes back to who made it"
-        self._running().cancel(reservation.ticket)
+        self._host.scheduler.cancel(reservation.ticket)
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of this process, which are all."""
         return self._metrics.render(accept)
 
-    async def _load(self) -> None:
-        try:
-            loaded = await _in_daemon_thread(lambda: load(self._settings, self._report))
-        except Exception as error:
-            self._status = Status(Phase.FAILED, failure=error)
-            logger.error("the model could not be loaded: %s", error, exc_info=not isinstance(error, StartupError))
-            return
-        self._loaded = loaded
-        self._model = loaded.served()
-        self._experiment = LocalExperiment(open_experiment(self._settings, loaded.variants, self._metrics))
-        self._scheduler = self._schedule(loaded, self._model)
-        self._status = Status(Phase.READY)
-
-    def _schedule(self, loaded: LoadedModel, model: ServedModel) -> Scheduler:
-        loop = asyncio.get_running_loop()
-        scheduler = Scheduler(
-            {name: variant.session for name, variant in loaded.variants.items()},
-            max_batch=self._settings.max_batch,
-            capacity=self._settings.max_queue_images,
-            deliver=lambda tickets: _call_soon(loop, self._resolve, tickets),
-            observer=self._metrics,
-            decoders=min(self.decoders, engine.cpu_budget()),
-        )
-        self._metrics.describe_model(model)
-        self._metrics.watch_queue(lambda: scheduler.depth)
-        for name, variant in loaded.variants.items():
-            for images, seconds in variant.batch_seconds.items():
-                scheduler.measured(name, images, seconds)
-        scheduler.start()
-        return scheduler
-
-    def _report(self, stage: str, fraction: float) -> None:
-        self._status = Status(Phase.LOADING, stage, fraction)
-        if self._progress is not None:
-            self._progress(stage, fraction)
-
-    def _running(self) -> Scheduler:
-        if self._scheduler is None:
-            raise NotReadyError("The model is not ready yet.", retry_after=2)
-        return self._scheduler
+    def _open_experiment(self, _: asyncio.Task[None]) -> None:
+        if self.status().phase is Phase.READY:
+            variants = self.model().variants
+            self._experiment = LocalExperiment(open_experiment(self._settings, variants, self._metrics))
 
     def _resolve(self, tickets: Sequence[Ticket]) -> None:
         for ticket in tickets:
@@ -201,50 +140,6 @@ class LocalDispatcher:
                 done.set_result(None)
 
 
-def leave_working_threads(code: int) -> None:
-    """End the process now when threads of the service are still inside native code; else do nothing.
-
-    They cannot be interrupted, and an interpreter that shuts down under them aborts the process. It happens when the
-    end comes while the model is being loaded, and at a second signal.
-    """
-    if any(thread.name in (ENGINE_THREAD, LOADING_THREAD) for thread in threading.enumerate()):
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
 def _present(outcome: Outcome | None) -> Outcome:
     assert outcome is not None, "a delivered ticket has every outcome"
     return outcome
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: object) -> None:
-    try:
-        loop.call_soon_threadsafe(callback, *arguments)
-    except RuntimeError:
-        logger.debug("the event loop closed before a thread was done; nobody waits for it")
-
-
-async def _in_daemon_thread(work: Callable[[], LoadedModel]) -> LoadedModel:
-    """Run `work` in a thread that does not hold up the end of the process, as asyncio's own worker threads would."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[LoadedModel] = loop.create_future()
-
-    def settle(result: LoadedModel | None, error: Exception | None) -> None:
-        if done.done():
-            return
-        if result is not None:
-            done.set_result(result)
-        else:
-            done.set_exception(error or RuntimeError("nothing was loaded"))
-
-    def run() -> None:
-        try:
-            outcome: tuple[LoadedModel | None, Exception | None] = (work(), None)
-        except Exception as error:
-            outcome = (None, error)
-        _call_soon(loop, settle, *outcome)
-
-    threading.Thread(target=run, name=LOADING_THREAD, daemon=True).start()
-    return await done

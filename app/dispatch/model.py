@@ -20,6 +20,7 @@ class ServedVariant:
         arena_bytes: Activation memory held between runs.
         peak: Measured peak multiply-accumulates per second at its precision, or None where it cannot be measured.
         note: A remark of the registry's; may be empty.
+        batch_seconds: How long a batch took while warming up, by its size.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ServedVariant:
     arena_bytes: int
     peak: float | None
     note: str
+    batch_seconds: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -55,5 +57,8 @@ class ServedModel:
     def from_json(cls, data: bytes) -> ServedModel:
         """The inverse of `to_json`."""
         fields = json.loads(data)
-        variants = {name: ServedVariant(**variant) for name, variant in fields["variants"].items()}
+        variants = {}
+        for name, variant in fields["variants"].items():
+            seconds = {int(size): value for size, value in variant.pop("batch_seconds").items()}
+            variants[name] = ServedVariant(**variant, batch_seconds=seconds)
         return cls(fields["name"], tuple(fields["labels"]), variants)

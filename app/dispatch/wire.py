@@ -1,0 +1,229 @@
+"""Messages between the processes: fixed binary records over Unix sockets that keep message boundaries; no pickle.
+
+What does not fit a record (a model's description, metrics) is JSON in an anonymous file whose descriptor is passed
+along, so that no message has a size limit and nothing is left behind when a process dies on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+_LARGEST = 64 * 1024  # bytes of one message
+_MOST_FILES = 4  # descriptors with one message
+_HEADER = struct.Struct("<BxxxIQ")  # kind, number, identity
+HEADER_BYTES = _HEADER.size
+_IDENTITY = struct.Struct("<Q")
+
+
+class Kind(IntEnum):
+    """What a message says; who sends it to whom stands beside it."""
+
+    # frontend -> engine
+    ADMIT = 1  # body: Request
+    SUBMIT = 2  # number: first slot of the rows
+    CANCEL = 3
+    DECODED = 4  # body: Seconds; what an image took of a core to decode
+    # engine -> frontend
+    DONE = 5  # number: how many; body: their identities; the outcomes lie in the slots
+    FAILED = 6  # number: Retry-After, 0 for none; body: error code, space, message
+    CANCELLED = 7
+    # supervisor -> engine, frontend
+    CONFIGURE = 16  # files: settings and more
+    ATTACH = 17  # number: the frontend's index; files: socket and, for the engine, its slots
+    STATUS = 18  # number: an index of Phase; body: stage, or why it failed
+    MODEL = 19  # files: JSON
+    DRAIN = 20
+    STOP = 21
+    COLLECT = 22  # identity: echoed
+    METRICS = 23  # identity: of the SCRAPE; files: the exposition
+    # engine, frontend -> supervisor
+    PROGRESS = 32  # number: per mille; body: stage
+    READY = 33  # files: JSON (engine)
+    BROKEN = 34  # body: why the engine cannot serve the model
+    COLLECTED = 35  # identity: of the COLLECT; files: JSON
+    SCRAPE = 36  # body: the Accept header
+    IDLE = 37  # draining, and no request is in flight
+    STOPPED = 38  # number: requests that were cut off
+
+
+class Message(NamedTuple):
+    """One message.
+
+    Attributes:
+        kind: What it says.
+        number: A small number; its meaning depends on the kind.
+        identity: Of the request it is about.
+        body: The rest.
+        files: Descriptors that came with it; the receiver owns them.
+    """
+
+    kind: int
+    number: int = 0
+    identity: int = 0
+    body: bytes = b""
+    files: tuple[int, ...] = ()
+
+
+class Request(NamedTuple):
+    """The body of ADMIT.
+
+    Attributes:
+        variant: Index in the sorted names of the model's variants.
+        images: How many.
+        rows: 0 for uint8, 1 for float32.
+        priority: Index in `Priority`.
+        deadline: Reading of `time.perf_counter`, infinity for none.
+    """
+
+    variant: int
+    images: int
+    rows: int
+    priority: int
+    deadline: float
+
+    def pack(self) -> bytes:
+        """As bytes."""
+        return _REQUEST.pack(*self)
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Request:
+        """The inverse of `pack`."""
+        return cls(*_REQUEST.unpack(body))
+
+
+_REQUEST = struct.Struct("<HxxIBBxxxxxxd")
+_SECONDS = struct.Struct("<d")
+
+
+def pack_seconds(seconds: float) -> bytes:
+    """The body of DECODED."""
+    return _SECONDS.pack(seconds)
+
+
+def unpack_seconds(body: bytes) -> float:
+    """The inverse of `pack_seconds`."""
+    seconds: float = _SECONDS.unpack(body)[0]
+    return seconds
+
+
+def pack_identities(identities: Sequence[int]) -> bytes:
+    """The body of DONE."""
+    return struct.pack(f"<{len(identities)}Q", *identities)
+
+
+def unpack_identities(body: bytes) -> tuple[int, ...]:
+    """The inverse of `pack_identities`."""
+    return struct.unpack(f"<{len(body) // _IDENTITY.size}Q", body)
+
+
+def pack_file(data: bytes) -> int:
+    """Put `data` into an anonymous file; returns its descriptor, which the caller closes after sending it."""
+    file = os.memfd_create("tessera-message", os.MFD_CLOEXEC)
+    with open(file, "wb", closefd=False) as stream:
+        stream.write(data)
+    return file
+
+
+def unpack_file(file: int) -> bytes:
+    """Read what `pack_file` made, and close it."""
+    with open(file, "rb") as stream:
+        stream.seek(0)
+        return stream.read()
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends, for two processes."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+class Channel:
+    """One end of a connection between two processes, on the running event loop.
+
+    Sending never blocks: what the other end does not take yet waits here, in order.
+
+    Args:
+        end: A socket of `pair`; the channel owns it.
+        on_message: Called with every message.
+        on_close: Called once when the other end is gone; not after `close`.
+    """
+
+    def __init__(self, end: socket.socket, on_message: Callable[[Message], None], on_close: Callable[[], None]) -> None:
+        end.setblocking(False)
+        self._end = end
+        self._on_message = on_message
+        self._on_close = on_close
+        self._loop = asyncio.get_running_loop()
+        self._outgoing: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._closed = False
+        self._loop.add_reader(end.fileno(), self._receive)
+
+    def send(self, message: Message) -> None:
+        """Send a message; its files are closed when they are on their way. Nothing happens when the other is gone."""
+        packed = _HEADER.pack(message.kind, message.number, message.identity) + message.body
+        if self._closed:
+            _close_files(message.files)
+        elif self._outgoing or not self._send_now(packed, message.files):
+            self._outgoing.append((packed, message.files))
+            self._loop.add_writer(self._end.fileno(), self._send_waiting)
+
+    def close(self) -> None:
+        """Close this end."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._end.fileno())
+        self._loop.remove_writer(self._end.fileno())
+        for _, files in self._outgoing:
+            _close_files(files)
+        self._outgoing.clear()
+        self._end.close()
+
+    def _send_now(self, packed: bytes, files: tuple[int, ...]) -> bool:
+        try:
+            if files:
+                socket.send_fds(self._end, [packed], files)
+            else:
+                self._end.send(packed)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            pass  # the other end is gone, as the reader is about to learn
+        _close_files(files)
+        return True
+
+    def _send_waiting(self) -> None:
+        while self._outgoing:
+            if not self._send_now(*self._outgoing[0]):
+                return
+            self._outgoing.popleft()
+        self._loop.remove_writer(self._end.fileno())
+
+    def _receive(self) -> None:
+        while not self._closed:
+            try:
+                packed, files, _, _ = socket.recv_fds(self._end, _LARGEST, _MOST_FILES, socket.MSG_CMSG_CLOEXEC)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                packed, files = b"", []
+            if len(packed) < HEADER_BYTES:
+                _close_files(files)
+                self.close()
+                self._on_close()
+                return
+            kind, number, identity = _HEADER.unpack_from(packed)
+            self._on_message(Message(kind, number, identity, packed[HEADER_BYTES:], tuple(files)))
+
+
+def _close_files(files: Sequence[int]) -> None:
+    for file in files:
+        with contextlib.suppress(OSError):
+            os.close(file)
