@@ -11,8 +11,10 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
         ├── NoFilesError                    400 no_files
         ├── UnknownVariantError             400 unknown_variant
         ├── InvalidHttpError                400 invalid_http
+        ├── InvalidInferenceRequestError    400 invalid_inference_request
         ├── ClientDisconnectedError         400 client_disconnected
         ├── NotFoundError                   404 not_found
+        │   └── UnknownModelError           404 unknown_model
         ├── MethodNotAllowedError           405 method_not_allowed
         ├── BodyTimeoutError                408 body_timeout
         ├── BodyTooLargeError               413 body_too_large
@@ -22,7 +24,9 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
         ├── InvalidParameterError           422 invalid_parameter
         ├── InternalError                   500 internal_error
         │   └── InferenceError              500 inference_failed
+        ├── UnsupportedOperationError       501 unsupported
         ├── NotReadyError                   503 not_ready
+        │   └── ModelUnavailableError       503 model_unavailable
         ├── QueueFullError                  503 queue_full
         ├── DeadlineUnreachableError        503 deadline_unreachable
         ├── EngineLostError                 503 engine_lost
@@ -53,16 +57,25 @@ class RequestError(TesseraError):
         message: A plain sentence for the client: what is wrong and, where it helps, what to do.
         retry_after: Whole seconds after which trying again makes sense; sent as `Retry-After`.
         allow: The permitted methods; sent as `Allow`.
+        accept_encoding: The permitted content encodings; sent as `Accept-Encoding`.
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
 
-    def __init__(self, message: str, *, retry_after: int | None = None, allow: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: int | None = None,
+        allow: str | None = None,
+        accept_encoding: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
         self.allow = allow
+        self.accept_encoding = accept_encoding
 
     def headers(self) -> dict[str, str]:
         """Response headers that belong to this error."""
@@ -71,6 +84,8 @@ class RequestError(TesseraError):
             headers["Retry-After"] = str(self.retry_after)
         if self.allow is not None:
             headers["Allow"] = self.allow
+        if self.accept_encoding is not None:
+            headers["Accept-Encoding"] = self.accept_encoding
         return headers
 
     def about(self, subject: str) -> RequestError:
@@ -120,6 +135,13 @@ class InvalidHttpError(RequestError):
     code = "invalid_http"
 
 
+class InvalidInferenceRequestError(RequestError):
+    """A request of the Open Inference Protocol contradicts the protocol, or the model's inputs and outputs."""
+
+    status = 400
+    code = "invalid_inference_request"
+
+
 class ClientDisconnectedError(RequestError):
     """The client left before the answer was ready; nobody reads this answer, metrics and logs count it."""
 
@@ -132,6 +154,12 @@ class NotFoundError(RequestError):
 
     status = 404
     code = "not_found"
+
+
+class UnknownModelError(NotFoundError):
+    """No model, or no version of it, has this name."""
+
+    code = "unknown_model"
 
 
 class MethodNotAllowedError(RequestError):
@@ -196,11 +224,24 @@ class InferenceError(InternalError):
     code = "inference_failed"
 
 
+class UnsupportedOperationError(RequestError):
+    """The protocol knows this operation; this service does not offer it."""
+
+    status = 501
+    code = "unsupported"
+
+
 class NotReadyError(RequestError):
     """The model is still being built, loaded or warmed."""
 
     status = 503
     code = "not_ready"
+
+
+class ModelUnavailableError(NotReadyError):
+    """The model is known and not loaded now."""
+
+    code = "model_unavailable"
 
 
 class QueueFullError(RequestError):

@@ -73,7 +73,11 @@ class LoadedModel:
             )
             for name, variant in self.variants.items()
         }
-        return ServedModel(self.model.name, tuple(self.model.labels), variants)
+        # All variants are made from one graph, so they share its names.
+        info = next(iter(self.variants.values())).info
+        return ServedModel(
+            self.model.name, tuple(self.model.labels), info.inputs[0].name, info.outputs[0].name, variants
+        )
 
     def close(self) -> None:
         """Free every session."""

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import classify, experiments, health, metrics, models
+from app.api import classify, experiments, health, metrics, models, oip
 from app.api.context import InFlight, RequestContext
 from app.api.handlers import install_error_handlers
 from app.dispatch.dispatcher import Dispatcher
+from app.errors import StartupError
 from app.observability.metrics import Metrics
 from app.service import Service
 from app.settings import Settings
@@ -41,7 +42,8 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         service = app.state.service = Service(service_settings, counted, make_dispatcher(service_settings, counted))
         service.start()
         try:
-            yield
+            async with _grpc(service, app.state.in_flight):
+                yield
         finally:
             await service.stop()
 
@@ -56,8 +58,9 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
     app.state.in_flight = InFlight()
     app.add_middleware(RequestContext, in_flight=app.state.in_flight)
     install_error_handlers(app)
-    for route in (classify, experiments, models, health, metrics):
-        app.include_router(route.router)
+    own = (classify.router, experiments.router, models.router)
+    for route in (*own, *oip.routers, health.router, metrics.router):
+        app.include_router(route)
     return app
 
 
@@ -66,3 +69,23 @@ def _local(settings: Settings, metrics: Metrics) -> Dispatcher:
     from app.dispatch.local import LocalDispatcher
 
     return LocalDispatcher(settings, metrics)
+
+
+@asynccontextmanager
+async def _grpc(service: Service, in_flight: InFlight) -> AsyncIterator[None]:
+    """Serve gRPC beside HTTP where the settings ask for it."""
+    if service.settings.grpc_port is None:
+        yield
+        return
+    try:
+        from app.grpc.server import GrpcServer  # an extra
+    except ModuleNotFoundError as error:
+        raise StartupError(
+            f"gRPC needs the package {error.name}: pip install 'tessera-inference[grpc]', or leave --grpc-port out."
+        ) from error
+    server = GrpcServer(service, in_flight)
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop()

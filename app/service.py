@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -16,11 +17,15 @@ from app.dispatch.model import ServedModel
 from app.dispatch.shadow import Shadow
 from app.errors import InferenceError, NotReadyError, RequestError, ShuttingDownError
 from app.imaging.decoder import ImageDecoder
+from app.observability.logs import request_id
 from app.observability.metrics import Metrics
 from app.protocol.classify import Classified
 from app.protocol.multipart import Upload
+from app.protocol.oip.description import Duration, VariantStatistics
 from app.routing.events import Answered
-from app.routing.router import Decision, Router
+from app.routing.router import BASELINE, Decision, Router
+from app.routing.split import KEY_HEADER
+from app.routing.variants import HEADER
 from app.scheduling.ticket import InputType, Outcome, Priority
 from app.settings import Settings
 
@@ -48,6 +53,7 @@ class Service:
         self.metrics = metrics
         self.dispatcher = dispatcher
         self.draining = False
+        self.unloaded: set[str] = set()
         self._decoder = ImageDecoder(max_pixels=settings.max_pixels)
         self._decoders: ThreadPoolExecutor | None = None
         self._router = Router(plan_from(self.settings))
@@ -106,24 +112,23 @@ class Service:
         """The experiment of the whole service; only once it is ready."""
         return self.dispatcher.experiment
 
-    def route(self, variant_values: Sequence[str], key_values: Sequence[str], request_id: str) -> Decision:
+    def route(self, header: Callable[[str], Sequence[str]]) -> Decision:
         """Decide which variant answers a request, the same for every protocol; see `Router.route`.
 
         Whoever asks tells `answered` when the request has been answered with success.
 
         Args:
-            variant_values: Every `X-Model-Variant` value of the request, or the variant that it names otherwise.
-            key_values: Every `X-Experiment-Key` value of the request.
-            request_id: The request's id.
+            header: Gives every value of a request header, in order.
 
         Raises:
-            UnknownVariantError: The request names no variant of the model.
+            UnknownVariantError: The header names no variant of the model.
             InvalidParameterError: The request has several different keys.
             NotReadyError: See `check_ready`.
         """
         variants = self.check_ready().variants.keys()
-        tripped = self.experiment.tripped
-        return self._router.route(variant_values, key_values, request_id, variants=variants, tripped=tripped)
+        identity = request_id.get() or uuid.uuid4().hex
+        tripped = self.experiment.tripped and BASELINE not in self.unloaded
+        return self._router.route(header(HEADER), header(KEY_HEADER), identity, variants=variants, tripped=tripped)
 
     def answered(self, decision: Decision, seconds: float) -> None:
         """Count a request that was answered with success, `seconds` after its headers."""
@@ -166,11 +171,10 @@ class Service:
         try:
             decoded = await _decoded(jobs, uploads)
             outcomes = await self.dispatcher.run(reservation, sum(image.core_seconds for image in decoded))
-            self._shadow.offer(reservation, outcomes)
+            self._shadow.offer(reservation, outcomes, self._available())
         finally:
             self._release(reservation, jobs)
-        for outcome in outcomes:
-            self.metrics.stage("queue", outcome.queue_seconds)
+        self._count(variant, outcomes, max(image.seconds for image in decoded))
         return [
             _classified(uploads, index, outcome, image.seconds)
             for index, (outcome, image) in enumerate(zip(outcomes, decoded, strict=True))
@@ -204,18 +208,46 @@ class Service:
         try:
             if tensor.dtype != reservation.rows.dtype or tensor.shape != reservation.rows.shape:
                 raise ValueError(f"rows are {reservation.rows.dtype} {reservation.rows.shape}, not {tensor.shape}")
+            started = time.perf_counter()
             np.copyto(reservation.rows, tensor)
+            copied = time.perf_counter()
             outcomes = await self.dispatcher.run(reservation)
-            self._shadow.offer(reservation, outcomes)
+            self._shadow.offer(reservation, outcomes, self._available())
         finally:
             self.dispatcher.release(reservation)
-        for outcome in outcomes:
-            self.metrics.stage("queue", outcome.queue_seconds)
+        self._count(variant, outcomes, copied - started)
         return outcomes
+
+    async def load_variant(self, variant: str) -> None:
+        """Answer requests for a variant again."""
+        self.unloaded.discard(variant)
+
+    async def unload_variant(self, variant: str) -> None:
+        """Refuse further requests for a variant; those in flight go on."""
+        self.unloaded.add(variant)
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of all processes for a scraper that accepts `accept`: body and Content-Type."""
         return await self.dispatcher.render_metrics(accept)
+
+    async def statistics(self) -> dict[str, VariantStatistics]:
+        """What each variant has done since the start."""
+        counted = self.metrics.statistics.snapshot()
+        for name, variant in self.dispatcher.snapshot().variants.items():
+            statistics = counted.setdefault(name, VariantStatistics())
+            ran = {size: row for size, row in variant.batches.items() if row.batches}
+            statistics.batches = {size: Duration(row.batches, round(row.seconds * 1e9)) for size, row in ran.items()}
+            statistics.execution_count = sum(row.batches for row in ran.values())
+        return counted
+
+    def _count(self, variant: str, outcomes: Sequence[Outcome], input_seconds: float) -> None:
+        for outcome in outcomes:
+            self.metrics.stage("queue", outcome.queue_seconds)
+        self.metrics.statistics.ran(variant, outcomes, input_seconds)
+
+    def _available(self) -> Collection[str]:
+        """The variants that answer requests."""
+        return self.dispatcher.model().variants.keys() - self.unloaded
 
     def _release(self, reservation: Reservation, jobs: Sequence[Future[_Decoded]]) -> None:
         """Give a reservation back as soon as no decoder writes into its rows, which will belong to somebody else."""

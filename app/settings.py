@@ -30,6 +30,12 @@ class Settings(BaseSettings):
     port: int = Field(
         default=8000, ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose a free one"
     )
+    grpc_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="TCP port for the Open Inference Protocol over gRPC, 0 for a free one; default: no gRPC",
+    )
     model_path: Path | None = Field(
         default=None, description="model folder, or the name of one inside `models`; default: the bundled model"
     )

@@ -10,13 +10,14 @@ from starlette.requests import ClientDisconnect
 from app.errors import BodyTimeoutError, BodyTooLargeError, ClientDisconnectedError, EmptyBodyError
 
 
-async def read_body(request: Request, *, limit: int, timeout: float) -> bytes:
+async def read_body(request: Request, *, limit: int, timeout: float, may_be_empty: bool = False) -> bytes:
     """Read the whole body.
 
     Args:
         request: The request, its body not yet touched.
         limit: Most bytes; one more and reading stops. A larger Content-Length is refused before anything is read.
         timeout: Longest time for all of it, in seconds.
+        may_be_empty: Whether a request without a body is fine.
 
     Raises:
         EmptyBodyError: There is no body.
@@ -30,7 +31,7 @@ async def read_body(request: Request, *, limit: int, timeout: float) -> bytes:
         raise BodyTimeoutError(f"The body did not arrive within {timeout:.1f} s.") from None
     except ClientDisconnect:
         raise ClientDisconnectedError("The client left before its body was complete.") from None
-    if not body:
+    if not body and not may_be_empty:
         raise EmptyBodyError("The body is empty; send one image, or a form with images in parts named 'file'.")
     return body
 

@@ -15,7 +15,6 @@ from app.errors import ClientDisconnectedError, DeadlineExceededError, InvalidPa
 from app.protocol.classify import Classified, build_answer, resolve_top_k
 from app.protocol.multipart import Upload, is_multipart, parse_multipart
 from app.protocol.urgency import PRIORITY_HEADER, TIMEOUT_HEADER, parse_priority, parse_timeout
-from app.routing.split import KEY_HEADER
 from app.routing.variants import HEADER
 from app.scheduling.ticket import Priority
 from app.service import Service
@@ -39,9 +38,7 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
     variant, outcome = UNRESOLVED, "internal_error"
     try:
         model = service.check_ready()
-        decision = service.route(
-            request.headers.getlist(HEADER), request.headers.getlist(KEY_HEADER), request.state.request_id
-        )
+        decision = service.route(request.headers.getlist)
         variant = decision.variant
         top_k = resolve_top_k(_single(request, "top_k"), len(model.labels))
         priority = parse_priority(request.headers.getlist(PRIORITY_HEADER))
@@ -51,7 +48,7 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
         postprocessing = time.perf_counter()
         answer = build_answer(model.name, variant, images, model.labels, top_k)
         response = JSONResponse(answer, headers={HEADER: variant})
-        service.metrics.stage("postprocess", time.perf_counter() - postprocessing)
+        service.metrics.answer_built(variant, time.perf_counter() - postprocessing)
         outcome = "ok"
         service.answered(decision, time.perf_counter() - started)
         return response

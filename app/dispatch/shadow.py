@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,17 +57,18 @@ class Shadow:
         self._jobs: deque[_Job] = deque()
         self._worker: asyncio.Task[None] | None = None
 
-    def offer(self, reservation: Reservation, outcomes: Sequence[Outcome]) -> None:
+    def offer(self, reservation: Reservation, outcomes: Sequence[Outcome], variants: Collection[str]) -> None:
         """Perhaps run a request's images again. Copies what it takes and returns at once.
 
         Args:
             reservation: The request's, not yet released.
             outcomes: What came of its images.
+            variants: The variants that can run.
         """
         if self._share == 0 or self._chance() >= self._share:
             return
         variant, rows = reservation.variant, reservation.rows
-        other = shadow_of(variant, self._dispatcher.model().variants)
+        other = shadow_of(variant, variants)
         if other is None:
             return
         room = 0 if self._busy() else min(MOST_WAITING - len(self._jobs), len(rows))

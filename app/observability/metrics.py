@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 
 from app.dispatch.model import ServedModel, ServedVariant
+from app.observability.statistics import Statistics
 from app.observability.utilisation import BusyRatio, ComputeUtilisation
 from app.version import service_version
 
@@ -112,6 +113,7 @@ class Metrics:
         )
         self.build = Info("tessera_build", "Version and machine of this process.", registry=self.registry)
         ProcessCollector(registry=self.registry)
+        self.statistics = Statistics()
         self._busy = BusyRatio()
         self.engine_busy_ratio.set_function(self._busy.value)
         self._utilisation: dict[str, ComputeUtilisation] = {}
@@ -146,8 +148,14 @@ class Metrics:
         self.stage_duration.labels(stage).observe(seconds)
 
     def request_finished(self, *, variant: str, outcome: str, seconds: float) -> None:
-        """Count an answered classify request; `outcome` is `ok` or an error code."""
+        """Count a classify or infer request; `outcome` is `ok` or an error code, `variant` is "none" before routing."""
         self.request_duration.labels(variant, outcome).observe(seconds)
+        self.statistics.request_finished(variant, success=outcome == "ok", seconds=seconds)
+
+    def answer_built(self, variant: str, seconds: float) -> None:
+        """Count the building of a successful answer."""
+        self.stage("postprocess", seconds)
+        self.statistics.answer_built(variant, seconds)
 
     def rejected(self, reason: str) -> None:
         """Count a request that was turned away; `reason` is an error code."""

@@ -13,7 +13,8 @@ BASELINE = "baseline"
 
 # How a request came to its variant, by precedence: its own choice (header, or the model's name in the Open Inference
 # Protocol); the tripped guard; the split; the default.
-REASONS = ("explicit", "guard", "split", "default")
+EXPLICIT = "explicit"
+REASONS = (EXPLICIT, "guard", "split", "default")
 
 
 class Decision(NamedTuple):
@@ -76,7 +77,7 @@ class Router:
         """
         key = experiment_key(key_values)
         if variant_values:
-            return Decision(choose_variant(variant_values, variants, self.plan.default), "explicit")
+            return Decision(choose_variant(variant_values, variants, self.plan.default), EXPLICIT)
         planned = (
             Decision(self.plan.default, "default")
             if self._split is None

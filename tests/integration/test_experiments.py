@@ -75,6 +75,16 @@ def ask(client: httpx.Client, seed: int, **headers: str) -> str:
     return answer.headers["X-Model-Variant"]
 
 
+def infer(client: httpx.Client, **headers: str) -> str:
+    """Run a tensor by the Open Inference Protocol's raw request; returns who answered."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    tensor = np.zeros((1, 3, 224, 224), np.float32).tobytes()
+    raw = {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"}
+    answer = client.post("/v2/models/small/infer", content=tensor, headers={**sent, **raw})
+    assert answer.status_code == 200, answer.text
+    return answer.headers["X-Model-Variant"]
+
+
 def shown(client: httpx.Client) -> dict[str, Any]:
     answer: dict[str, Any] = client.get("/v1/experiments").json()
     return answer
@@ -119,14 +129,15 @@ def test_a_wrong_variant_trips_the_guard_and_traffic_moves(wrong: Path) -> None:
 
         assert [ask(client, seed) for seed in range(200, 205)] == ["baseline"] * 5
         assert ask(client, 300, X_Model_Variant="optimised") == "optimised", "an explicit choice is a contract"
+        assert infer(client) == "baseline", "whatever the protocol"
 
-        state = wait_until(client, lambda state: ended(state) >= asked + 6)
+        state = wait_until(client, lambda state: ended(state) >= asked + 7)
         assert state["guard"]["state"] == "tripped"
         assert "compared images got the same top label" in state["guard"]["why"]
         assert [event["event"] for event in state["guard"]["history"]] == ["tripped"]
         assert state["guard"]["history"][0]["agreement"]["high"] < 0.8
         assert state["split"]["live"] == {"baseline": 1.0, "optimised": 0.0}
-        assert state["variants"]["baseline"]["requests"]["chosen_by"]["guard"] == 5
+        assert state["variants"]["baseline"]["requests"]["chosen_by"]["guard"] == 6
         assert state["variants"]["optimised"]["requests"]["chosen_by"] == {
             "explicit": 1,
             "guard": 0,
@@ -137,7 +148,7 @@ def test_a_wrong_variant_trips_the_guard_and_traffic_moves(wrong: Path) -> None:
         assert counted["tessera_guard_tripped"] == 1
         assert counted["tessera_guard_events_total tripped"] == 1
         assert counted["tessera_split_ratio baseline"] == 1
-        assert counted["tessera_routed_requests_total guard baseline"] == 5
+        assert counted["tessera_routed_requests_total guard baseline"] == 6
         assert counted["tessera_shadow_agreement_ratio"] < 0.8
         assert any("accuracy guard" in line and "error" in line for line in server.log), server.describe()
         assert server.stop() == 0
@@ -181,6 +192,8 @@ def test_the_split_is_kept_sticky_and_shown(right: Path) -> None:
         assert set(without) == {"baseline", "optimised"}, "without a key the request's id decides"
         by_id = {ask(client, 1, X_Request_ID="retried") for _ in range(5)}
         assert len(by_id) == 1
+        for key in range(6):
+            assert infer(client, X_Experiment_Key=f"user-{key}") == first[key], "every protocol decides alike"
         state = shown(client)
         assert state["split"] == {
             "configured": {"baseline": pytest.approx(0.3), "optimised": pytest.approx(0.7)},
@@ -189,7 +202,7 @@ def test_the_split_is_kept_sticky_and_shown(right: Path) -> None:
             "key_header": "X-Experiment-Key",
             "salt": "spring",
         }
-        assert sum(variant["requests"]["chosen_by"]["split"] for variant in state["variants"].values()) == 73
+        assert sum(variant["requests"]["chosen_by"]["split"] for variant in state["variants"].values()) == 79
         assert state["shadow"]["images"] == {"compared": 0, "dropped": 0, "failed": 0}
         assert state["guard"]["state"] == "off"
         contradicting = [("X-Experiment-Key", "one"), ("X-Experiment-Key", "two")]

@@ -22,6 +22,8 @@ from app.scheduling.snapshot import Snapshot, VariantSnapshot
 from app.scheduling.ticket import Outcome, Priority
 from app.settings import Settings
 
+VARIANTS = ("baseline", "optimised")
+
 
 @dataclass
 class Engine:
@@ -38,9 +40,6 @@ class Engine:
     @property
     def experiment(self) -> SimpleNamespace:
         return SimpleNamespace(record=self.events.append)
-
-    def model(self) -> SimpleNamespace:
-        return SimpleNamespace(variants={"baseline": None, "optimised": None})
 
     def snapshot(self) -> Snapshot:
         return Snapshot({"baseline": VariantSnapshot(self.depth, 0.0, {})}, 0.0, 0.0)
@@ -77,7 +76,7 @@ def offered(
     async def run() -> None:
         runs = Shadow(engine, share=share, chance=chance)  # type: ignore[arg-type]
         for _ in range(times):
-            runs.offer(request(images), [outcome()] * images)
+            runs.offer(request(images), [outcome()] * images, VARIANTS)
         for _ in range(200):
             await asyncio.sleep(0)
         await asyncio.sleep(0.05 if engine.gate else 0)
@@ -107,6 +106,17 @@ def test_the_share_is_of_requests(share: float, draw: float, runs: int) -> None:
     assert len(offered(Engine(), share=share, chance=lambda: draw)) == runs
 
 
+def test_a_variant_that_is_not_loaded_is_not_run() -> None:
+    async def run() -> Engine:
+        engine = Engine()
+        runs = Shadow(engine, share=1.0)  # type: ignore[arg-type]
+        runs.offer(request(), [outcome()], ["optimised"])
+        await runs.stop()
+        return engine
+
+    assert asyncio.run(run()).events == []
+
+
 @pytest.mark.parametrize("priority", [Priority.NORMAL, Priority.HIGH])
 def test_it_is_dropped_while_a_request_waits(priority: Priority) -> None:
     engine = Engine(depth={priority: 1})
@@ -127,7 +137,7 @@ def test_memory_is_bounded() -> None:
         engine = Engine(gate=asyncio.Event())
         runs = Shadow(engine, share=1.0, chance=lambda: 0.0)  # type: ignore[arg-type]
         for _ in range(10):
-            runs.offer(request(10), [outcome()] * 10)
+            runs.offer(request(10), [outcome()] * 10, VARIANTS)
         await runs.stop()
         return engine
 
@@ -152,7 +162,7 @@ def test_processes_share_one_experiment_and_hear_of_its_guard() -> None:
     told: list[bool] = []
 
     async def run() -> None:
-        host = ExperimentHost(open_experiment(settings, ["baseline", "optimised"], Metrics()), told.append)
+        host = ExperimentHost(open_experiment(settings, VARIANTS, Metrics()), told.append)
 
         async def ask(question: bytes) -> bytes:
             return host.answer(question)
@@ -177,7 +187,7 @@ def test_processes_share_one_experiment_and_hear_of_its_guard() -> None:
 
 def test_the_experiment_of_this_process_has_the_same_face() -> None:
     async def run() -> None:
-        local = LocalExperiment(open_experiment(Settings(), ["baseline", "optimised"], Metrics()))
+        local = LocalExperiment(open_experiment(Settings(), VARIANTS, Metrics()))
         local.record(Answered(Decision("optimised", "default"), 0.01))
         assert not local.tripped
         assert not await local.reset_guard("By hand.")
