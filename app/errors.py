@@ -4,6 +4,7 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
 
     TesseraError
     ├── StartupError                        the service cannot start (exit code 1)
+    │   └── ConfigFileError                 the configuration file cannot be used (exit code 2)
     └── RequestError                        one request cannot be answered
         ├── EmptyBodyError                  400 empty_body
         ├── CorruptImageError               400 corrupt_image
@@ -13,6 +14,7 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
         ├── InvalidHttpError                400 invalid_http
         ├── InvalidInferenceRequestError    400 invalid_inference_request
         ├── ClientDisconnectedError         400 client_disconnected
+        ├── UnauthorisedError               401 unauthorised
         ├── NotFoundError                   404 not_found
         │   └── UnknownModelError           404 unknown_model
         ├── MethodNotAllowedError           405 method_not_allowed
@@ -22,12 +24,16 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
         ├── TooManyImagesError              413 too_many_images
         ├── UnsupportedImageError           415 unsupported_image
         ├── InvalidParameterError           422 invalid_parameter
+        ├── RateLimitedError                429 rate_limited
+        ├── TooManyHeadersError             431 too_many_headers
         ├── InternalError                   500 internal_error
         │   └── InferenceError              500 inference_failed
         ├── UnsupportedOperationError       501 unsupported
         ├── NotReadyError                   503 not_ready
         │   └── ModelUnavailableError       503 model_unavailable
         ├── QueueFullError                  503 queue_full
+        ├── TooManyUploadsError             503 too_many_uploads
+        ├── TooManyConnectionsError         503 too_many_connections
         ├── DeadlineUnreachableError        503 deadline_unreachable
         ├── EngineLostError                 503 engine_lost
         ├── ShuttingDownError               503 shutting_down
@@ -48,6 +54,10 @@ class TesseraError(Exception):
 
 class StartupError(TesseraError):
     """The service cannot start; the message says why and what to do."""
+
+
+class ConfigFileError(StartupError):
+    """The file with settings cannot be read, or has something in it that is no setting."""
 
 
 class RequestError(TesseraError):
@@ -149,6 +159,17 @@ class ClientDisconnectedError(RequestError):
     code = "client_disconnected"
 
 
+class UnauthorisedError(RequestError):
+    """An admin verb without the right bearer token."""
+
+    status = 401
+    code = "unauthorised"
+
+    def headers(self) -> dict[str, str]:
+        """Response headers that belong to this error."""
+        return {**super().headers(), "WWW-Authenticate": "Bearer"}
+
+
 class NotFoundError(RequestError):
     """No such path."""
 
@@ -211,6 +232,20 @@ class InvalidParameterError(RequestError):
     code = "invalid_parameter"
 
 
+class RateLimitedError(RequestError):
+    """The client sends more requests per second than one client may."""
+
+    status = 429
+    code = "rate_limited"
+
+
+class TooManyHeadersError(RequestError):
+    """The request has more header lines than the limit."""
+
+    status = 431
+    code = "too_many_headers"
+
+
 class InternalError(RequestError):
     """An error of the service itself; its cause is in the log under the request id, never in the answer."""
 
@@ -249,6 +284,20 @@ class QueueFullError(RequestError):
 
     status = 503
     code = "queue_full"
+
+
+class TooManyUploadsError(RequestError):
+    """The bodies of all requests in flight together are over the limit."""
+
+    status = 503
+    code = "too_many_uploads"
+
+
+class TooManyConnectionsError(RequestError):
+    """More connections are open than the limit; this one is closed after the answer."""
+
+    status = 503
+    code = "too_many_connections"
 
 
 class DeadlineUnreachableError(RequestError):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import classify, experiments, health, metrics, models, oip
+from app.api import classify, docs, experiments, health, metrics, models, oip
 from app.api.context import InFlight, RequestContext
 from app.api.handlers import install_error_handlers
 from app.dispatch.dispatcher import Dispatcher
 from app.errors import StartupError
+from app.limits.clients import RateLimiter
+from app.limits.uploads import UploadBudget
 from app.observability.metrics import Metrics
+from app.observability.tracing import Tracing
 from app.service import Service
 from app.settings import Settings
 from app.version import service_version
@@ -34,6 +38,8 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         dispatcher: Makes what runs the images; None loads the model into this process.
     """
     service_settings = settings or Settings()
+    endpoint = service_settings.otlp_endpoint
+    tracing = None if endpoint is None else Tracing(endpoint, service_version())
     make_dispatcher = dispatcher or _local
 
     @asynccontextmanager
@@ -46,6 +52,8 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
                 yield
         finally:
             await service.stop()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="Tessera",
@@ -53,15 +61,26 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         description=_DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.in_flight = InFlight()
-    app.add_middleware(RequestContext, in_flight=app.state.in_flight)
+    app.add_middleware(
+        RequestContext,
+        in_flight=app.state.in_flight,
+        uploads=UploadBudget(service_settings.max_upload_bytes),
+        rate_limiter=_rate_limiter(service_settings),
+        tracing=tracing,
+    )
     install_error_handlers(app)
     own = (classify.router, experiments.router, models.router)
-    for route in (*own, *oip.routers, health.router, metrics.router):
+    for route in (*own, *oip.routers, health.router, metrics.router, docs.router):
         app.include_router(route)
     return app
+
+
+def _rate_limiter(settings: Settings) -> RateLimiter | None:
+    return None if settings.rate_limit is None else RateLimiter(settings.rate_limit, settings.rate_burst)
 
 
 def _local(settings: Settings, metrics: Metrics) -> Dispatcher:
@@ -73,19 +92,27 @@ def _local(settings: Settings, metrics: Metrics) -> Dispatcher:
 
 @asynccontextmanager
 async def _grpc(service: Service, in_flight: InFlight) -> AsyncIterator[None]:
-    """Serve gRPC beside HTTP where the settings ask for it."""
+    """Serve gRPC beside HTTP where the settings ask for it; where that cannot be, the service has failed."""
     if service.settings.grpc_port is None:
         yield
         return
     try:
         from app.grpc.server import GrpcServer  # an extra
+
+        server = GrpcServer(service, in_flight)
+        await server.start()
     except ModuleNotFoundError as error:
-        raise StartupError(
-            f"gRPC needs the package {error.name}: pip install 'tessera-inference[grpc]', or leave --grpc-port out."
-        ) from error
-    server = GrpcServer(service, in_flight)
-    await server.start()
-    try:
+        service.fail(
+            StartupError(
+                f"gRPC needs the package {error.name}: pip install 'tessera-inference[grpc]', or leave --grpc-port out."
+            )
+        )
         yield
-    finally:
-        await server.stop()
+    except StartupError as error:
+        service.fail(error)
+        yield
+    else:
+        try:
+            yield
+        finally:
+            await server.stop()

@@ -7,6 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -14,8 +15,9 @@ from fastapi import FastAPI
 
 from app.api.context import InFlight
 from app.errors import StartupError
-from app.http_protocol import HttpProtocol
+from app.http_protocol import ConnectionLimits, HttpProtocol
 from app.service import Service
+from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -58,15 +60,19 @@ class Server(uvicorn.Server):
 
     Args:
         app: An application of `create_app`.
-        drain_seconds: Longest wait for requests in flight.
+        settings: The settings.
         on_ready: Called once, when the service has become ready.
     """
 
-    def __init__(self, app: FastAPI, *, drain_seconds: float, on_ready: Callable[[Service], None]) -> None:
+    def __init__(self, app: FastAPI, *, settings: Settings, on_ready: Callable[[Service], None]) -> None:
+        limits = ConnectionLimits(settings.max_connections, settings.client_timeout_seconds)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=HttpProtocol,  # bounds the size of headers, whatever else is installed
+                http=partial(HttpProtocol, limits=limits),  # type: ignore[arg-type]  # called like the class it wraps
+                timeout_keep_alive=settings.keep_alive_seconds,
+                proxy_headers=settings.trusted_proxies is not None,
+                forwarded_allow_ips=settings.trusted_proxies or "",
                 lifespan="on",
                 log_config=None,
                 access_log=False,
@@ -76,7 +82,7 @@ class Server(uvicorn.Server):
             )
         )
         self._app = app
-        self._drain_seconds = drain_seconds
+        self._drain_seconds = settings.drain_seconds
         self._on_ready: Callable[[Service], None] | None = on_ready
         self._stopped_at: float | None = None
         self._announced_stop = False

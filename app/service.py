@@ -54,6 +54,7 @@ class Service:
         self.dispatcher = dispatcher
         self.draining = False
         self.unloaded: set[str] = set()
+        self._failure: Exception | None = None
         self._decoder = ImageDecoder(max_pixels=settings.max_pixels)
         self._decoders: ThreadPoolExecutor | None = None
         self._router = Router(plan_from(self.settings))
@@ -83,7 +84,11 @@ class Service:
     @property
     def failure(self) -> Exception | None:
         """Why the service cannot become ready, or None."""
-        return self.dispatcher.status().failure
+        return self._failure or self.dispatcher.status().failure
+
+    def fail(self, error: Exception) -> None:
+        """Say that something beside the engine could not be started; the process ends."""
+        self._failure = error
 
     def check_alive(self) -> None:
         """Raise `InternalError` when the service cannot recover without a restart."""

@@ -12,6 +12,8 @@ from app.api.body import read_body, wait_for_disconnect
 from app.api.context import ServiceDependency
 from app.api.openapi import CLASSIFY_OPENAPI, CLASSIFY_RESPONSES
 from app.errors import ClientDisconnectedError, DeadlineExceededError, InvalidParameterError, RequestError
+from app.observability import tracing
+from app.observability.tracing import trace_images
 from app.protocol.classify import Classified, build_answer, resolve_top_k
 from app.protocol.multipart import Upload, is_multipart, parse_multipart
 from app.protocol.urgency import PRIORITY_HEADER, TIMEOUT_HEADER, parse_priority, parse_timeout
@@ -46,9 +48,12 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
         service.check_room(variant, deadline=started + timeout_ms / 1000, priority=priority)
         images = await _answer_in_time(request, service, variant, priority, started, timeout_ms)
         postprocessing = time.perf_counter()
+        trace_images(images, postprocessing)
         answer = build_answer(model.name, variant, images, model.labels, top_k)
         response = JSONResponse(answer, headers={HEADER: variant})
-        service.metrics.answer_built(variant, time.perf_counter() - postprocessing)
+        answered = time.perf_counter()
+        service.metrics.answer_built(variant, answered - postprocessing)
+        tracing.stage("postprocess", postprocessing, answered)
         outcome = "ok"
         service.answered(decision, time.perf_counter() - started)
         return response

@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 
-from app.commands.flags import add_settings_flags, settings_from
+from app.commands.flags import add_settings_flags, settings_from, unknown_variables
 from app.commands.progress import ProgressDisplay
 from app.dispatch.host import leave_working_threads
 from app.dispatch.local import LocalDispatcher
@@ -35,7 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _serve(settings: Settings) -> int:
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
+    for name in unknown_variables():
+        logger.warning("an environment variable looks like a setting and is none", extra={"fields": {"name": name}})
     listener = bind(settings.host, settings.port)
     url = url_of(listener)
     logger.info("listening", extra={"fields": {"url": url}})
@@ -50,7 +52,7 @@ def _serve(settings: Settings) -> int:
             print(f"Tessera is ready on {url}  model: {model.name}  variants: {names}  docs: {url}/docs", flush=True)
 
         app = create_app(settings, dispatcher=lambda given, metrics: LocalDispatcher(given, metrics, display))
-        server = Server(app, drain_seconds=settings.drain_seconds, on_ready=announce)
+        server = Server(app, settings=settings, on_ready=announce)
         server.run(sockets=[listener])
     if server.failure is not None:
         print(f"tessera: {server.failure}", file=sys.stderr)

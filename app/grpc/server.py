@@ -41,7 +41,7 @@ class GrpcServer:
             ]
         )
         calls, inference, health = Calls(in_flight), Schema("inference.proto"), Schema("health.proto")
-        _register(self._server, calls, inference, InferenceCalls(service, inference))
+        _register(self._server, calls, inference, InferenceCalls(service, inference, in_flight))
         _register(self._server, calls, health, HealthCalls(service, health, [inference.service]))
 
     async def start(self) -> None:

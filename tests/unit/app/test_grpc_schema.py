@@ -62,7 +62,13 @@ def test_calls_have_the_public_messages() -> None:
     service = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     assert schema.service == service.full_name
     theirs = {
-        m.name: (m.input_type.name, m.output_type.name, m.client_streaming, m.server_streaming) for m in service.methods
+        method.name: (
+            method.input_type.name,
+            method.output_type.name,
+            method.client_streaming,
+            method.server_streaming,
+        )
+        for method in service.methods
     }
     for name, call in schema.calls.items():
         ours = (call.request.DESCRIPTOR.name, call.response.DESCRIPTOR.name, call.client_streams, call.server_streams)
