@@ -83,6 +83,12 @@ class Settings(BaseSettings):
         default="manual",
         description="how a tripped guard ends: manual (reset or restart) or automatic (agreement shown to be back)",
     )
+    frontends: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="HTTP processes in front of one engine process; 0 keeps everything in a single process",
+    )
     threads: int | None = Field(
         default=None,
         ge=1,

@@ -111,6 +111,12 @@ class Metrics:
         self.guard_events = Counter(
             "tessera_guard_events", "Changes of the accuracy guard's state.", ("event",), registry=self.registry
         )
+        self.restarts = Counter(
+            "tessera_process_restarts",
+            "Processes that ended unasked and were replaced.",
+            ("process",),
+            registry=self.registry,
+        )
         self.build = Info("tessera_build", "Version and machine of this process.", registry=self.registry)
         ProcessCollector(registry=self.registry)
         self.statistics = Statistics()
@@ -119,6 +125,8 @@ class Metrics:
         self._utilisation: dict[str, ComputeUtilisation] = {}
         for stage in STAGES:
             self.stage_duration.labels(stage)
+        for process in ("engine", "frontend"):
+            self.restarts.labels(process)
 
     def describe_model(self, model: ServedModel) -> None:
         """Set the labels of `tessera_build_info`, and make every variant's series appear at once."""
@@ -186,6 +194,10 @@ class Metrics:
         self.guard_tripped.set(tripped)
         if event is not None:
             self.guard_events.labels(event).inc()
+
+    def restarted(self, process: str) -> None:
+        """Count a process that ended unasked; `process` is `engine` or `frontend`."""
+        self.restarts.labels(process).inc()
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Encode every metric for a scraper that accepts `accept`; returns the body and its Content-Type."""

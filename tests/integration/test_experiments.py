@@ -116,39 +116,39 @@ def metrics(client: httpx.Client) -> dict[str, float]:
     }
 
 
-def test_a_wrong_variant_trips_the_guard_and_traffic_moves(wrong: Path) -> None:
-    with start(wrong, shadow_share=1, guard_agreement=0.8) as server, server.client() as client:
+@pytest.mark.parametrize("frontends", [0, 2])
+def test_a_wrong_variant_trips_the_guard_and_traffic_moves(wrong: Path, frontends: int) -> None:
+    settings = {"shadow_share": 1, "guard_agreement": 0.8, "frontends": frontends}
+    # Every request on a connection of its own, so that all frontends get some.
+    with start(wrong, **settings) as server, server.client(headers={"Connection": "close"}) as client:
         assert shown(client)["guard"]["state"] == "watching"
         assert metrics(client)["tessera_guard_tripped"] == 0
-        asked = 0
-        while shown(client)["guard"]["state"] == "watching":
-            assert ask(client, asked) == "optimised", "until it trips"
-            asked += 1
-            assert asked < 100, shown(client)
-            wait_until(client, lambda state, images=asked: ended(state) >= images)
-
-        assert [ask(client, seed) for seed in range(200, 205)] == ["baseline"] * 5
+        answers: list[str] = []
+        while answers[-5:] != ["baseline"] * 5:
+            answers.append(ask(client, len(answers)))
+            assert len(answers) < 100, shown(client)
+            wait_until(client, lambda state, images=len(answers): ended(state) >= images)
+        assert answers == sorted(answers, reverse=True), "optimised until it trips, then baseline"
         assert ask(client, 300, X_Model_Variant="optimised") == "optimised", "an explicit choice is a contract"
         assert infer(client) == "baseline", "whatever the protocol"
 
-        state = wait_until(client, lambda state: ended(state) >= asked + 7)
+        state = wait_until(client, lambda state: ended(state) >= len(answers) + 2)
         assert state["guard"]["state"] == "tripped"
         assert "compared images got the same top label" in state["guard"]["why"]
         assert [event["event"] for event in state["guard"]["history"]] == ["tripped"]
         assert state["guard"]["history"][0]["agreement"]["high"] < 0.8
         assert state["split"]["live"] == {"baseline": 1.0, "optimised": 0.0}
-        assert state["variants"]["baseline"]["requests"]["chosen_by"]["guard"] == 6
-        assert state["variants"]["optimised"]["requests"]["chosen_by"] == {
-            "explicit": 1,
-            "guard": 0,
-            "split": 0,
-            "default": asked,
+        moved = answers.count("baseline") + 1
+        chosen = {name: variant["requests"]["chosen_by"] for name, variant in state["variants"].items()}
+        assert chosen == {
+            "baseline": {"explicit": 0, "guard": moved, "split": 0, "default": 0},
+            "optimised": {"explicit": 1, "guard": 0, "split": 0, "default": answers.count("optimised")},
         }
         counted = metrics(client)
         assert counted["tessera_guard_tripped"] == 1
         assert counted["tessera_guard_events_total tripped"] == 1
         assert counted["tessera_split_ratio baseline"] == 1
-        assert counted["tessera_routed_requests_total guard baseline"] == 6
+        assert counted["tessera_routed_requests_total guard baseline"] == moved
         assert counted["tessera_shadow_agreement_ratio"] < 0.8
         assert any("accuracy guard" in line and "error" in line for line in server.log), server.describe()
         assert server.stop() == 0
