@@ -127,7 +127,8 @@ def test_a_wrong_variant_trips_the_guard_and_traffic_moves(wrong: Path, frontend
         while answers[-5:] != ["baseline"] * 5:
             answers.append(ask(client, len(answers)))
             assert len(answers) < 100, shown(client)
-            wait_until(client, lambda state, images=len(answers): ended(state) >= images)
+            asked = len(answers)
+            wait_until(client, lambda state, images=asked: ended(state) >= images)
         assert answers == sorted(answers, reverse=True), "optimised until it trips, then baseline"
         assert ask(client, 300, X_Model_Variant="optimised") == "optimised", "an explicit choice is a contract"
         assert infer(client) == "baseline", "whatever the protocol"
