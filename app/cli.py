@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from app.errors import TesseraError
 from app.version import service_version
-from engine.errors import EngineError
 
 # Command -> what it does; each lives in app/commands/<command>.py as add_arguments(parser) and run(arguments).
 COMMANDS = {
@@ -42,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_arguments(options)
     try:
         code: int = command.run(options.parse_args(chosen.arguments))
-    except (TesseraError, EngineError) as error:
+    except _told_errors() as error:
         print(f"tessera: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -52,6 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     return code
+
+
+def _told_errors() -> tuple[type[Exception], ...]:
+    """Errors whose message is all that a user needs. Those of the engine count where a command has loaded it."""
+    if "engine" not in sys.modules:
+        return (TesseraError,)
+    from engine.errors import EngineError
+
+    return (TesseraError, EngineError)
 
 
 if __name__ == "__main__":

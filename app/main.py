@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import classify, docs, health, metrics, models, oip
+from app.api import classify, docs, experiments, health, metrics, models, oip
 from app.api.context import InFlight, RequestContext
 from app.api.handlers import install_error_handlers
 from app.dispatch.dispatcher import Dispatcher
@@ -73,7 +73,8 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         tracing=tracing,
     )
     install_error_handlers(app)
-    for route in (classify.router, models.router, *oip.routers, health.router, metrics.router, docs.router):
+    own = (classify.router, experiments.router, models.router)
+    for route in (*own, *oip.routers, health.router, metrics.router, docs.router):
         app.include_router(route)
     return app
 

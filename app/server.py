@@ -21,6 +21,8 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+_BACKLOG = 2048
+
 
 def bind(host: str, port: int) -> socket.socket:
     """Reserve the address before anything slow happens.
@@ -38,7 +40,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(2048)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise StartupError(_why_not(host, port, error)) from error
@@ -50,6 +52,57 @@ def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def share(listener: socket.socket, count: int) -> list[socket.socket]:
+    """Further listening sockets on the address of a bound one; the kernel spreads connections over all of them.
+
+    Args:
+        listener: As `bind` returned it: alone on its address, so that no other program's port is shared by mistake.
+        count: How many there shall be.
+
+    Returns:
+        `count` sockets, `listener` the first.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    shared = [listener]
+    for _ in range(count - 1):
+        another = socket.socket(listener.family, listener.type, listener.proto)
+        another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        another.bind(listener.getsockname())
+        another.listen(_BACKLOG)
+        shared.append(another)
+    return shared
+
+
+def http_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves an application of ours."""
+    limits = ConnectionLimits(settings.max_connections, settings.client_timeout_seconds)
+    return uvicorn.Config(
+        app,
+        http=partial(HttpProtocol, limits=limits),  # type: ignore[arg-type]  # called like the class it wraps
+        timeout_keep_alive=settings.keep_alive_seconds,
+        proxy_headers=settings.trusted_proxies is not None,
+        forwarded_allow_ips=settings.trusted_proxies or "",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=1,
+    )
+
+
+def service_of(app: FastAPI) -> Service | None:
+    """The application's service, once its lifespan has begun."""
+    return getattr(app.state, "service", None)
+
+
+def in_flight_of(app: FastAPI) -> InFlight:
+    """The application's count of requests in flight."""
+    in_flight: InFlight = app.state.in_flight
+    return in_flight
 
 
 class Server(uvicorn.Server):
@@ -65,22 +118,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, *, settings: Settings, on_ready: Callable[[Service], None]) -> None:
-        limits = ConnectionLimits(settings.max_connections, settings.client_timeout_seconds)
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=partial(HttpProtocol, limits=limits),  # type: ignore[arg-type]  # called like the class it wraps
-                timeout_keep_alive=settings.keep_alive_seconds,
-                proxy_headers=settings.trusted_proxies is not None,
-                forwarded_allow_ips=settings.trusted_proxies or "",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                ws="none",
-                timeout_graceful_shutdown=1,
-            )
-        )
+        super().__init__(http_config(app, settings))
         self._app = app
         self._drain_seconds = settings.drain_seconds
         self._on_ready: Callable[[Service], None] | None = on_ready
@@ -125,12 +163,11 @@ class Server(uvicorn.Server):
 
     @property
     def _service(self) -> Service | None:
-        return getattr(self._app.state, "service", None)
+        return service_of(self._app)
 
     @property
     def _in_flight(self) -> InFlight:
-        in_flight: InFlight = self._app.state.in_flight
-        return in_flight
+        return in_flight_of(self._app)
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:

@@ -6,14 +6,14 @@ import argparse
 import logging
 import signal
 import sys
+from collections.abc import Callable
+from socket import socket
 
 from app.commands.flags import add_settings_flags, settings_from, unknown_variables
 from app.commands.progress import ProgressDisplay
-from app.dispatch.host import leave_working_threads
-from app.dispatch.local import LocalDispatcher
-from app.main import create_app
+from app.dispatch.model import ServedModel
 from app.observability.logs import configure_logs
-from app.server import Server, bind, url_of
+from app.server import Server, bind, share, url_of
 from app.service import Service
 from app.settings import Settings
 
@@ -29,35 +29,59 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal; 0 after an orderly end, 1 when the model could not be loaded or requests were cut off."""
     # Until the server takes over the signals, there is nothing to finish.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    code = _serve(settings_from(arguments))
-    leave_working_threads(code)
-    return code
-
-
-def _serve(settings: Settings) -> int:
+    settings = settings_from(arguments)
     configure_logs(settings.log_level, settings.log_format)
     for name in unknown_variables():
         logger.warning("an environment variable looks like a setting and is none", extra={"fields": {"name": name}})
     listener = bind(settings.host, settings.port)
     url = url_of(listener)
     logger.info("listening", extra={"fields": {"url": url}})
+    serve = _serve_alone if settings.frontends == 0 else _serve_in_processes
     with ProgressDisplay() as display:
 
-        def announce(service: Service) -> None:
+        def announce(model: ServedModel) -> None:
             display.close()
-            model = service.check_ready()
             names = ", ".join(
                 f"{name} (default)" if name == settings.default_variant else name for name in sorted(model.variants)
             )
             print(f"Tessera is ready on {url}  model: {model.name}  variants: {names}  docs: {url}/docs", flush=True)
 
-        app = create_app(settings, dispatcher=lambda given, metrics: LocalDispatcher(given, metrics, display))
-        server = Server(app, settings=settings, on_ready=announce)
-        server.run(sockets=[listener])
+        return serve(settings, listener, display, announce)
+
+
+def _serve_alone(
+    settings: Settings, listener: socket, display: ProgressDisplay, announce: Callable[[ServedModel], None]
+) -> int:
+    # Imported here, because with frontends this process must not load the engine.
+    from app.dispatch.host import leave_working_threads
+    from app.dispatch.local import LocalDispatcher
+    from app.main import create_app
+
+    def on_ready(service: Service) -> None:
+        announce(service.check_ready())
+
+    app = create_app(settings, dispatcher=lambda given, metrics: LocalDispatcher(given, metrics, display))
+    server = Server(app, settings=settings, on_ready=on_ready)
+    server.run(sockets=[listener])
+    display.close()
     if server.failure is not None:
         print(f"tessera: {server.failure}", file=sys.stderr)
-        return 1
-    if server.abandoned:
-        print(f"tessera: requests in flight that were cut off: {server.abandoned}", file=sys.stderr)
-        return 1
-    return 0
+    code = 1 if server.failure is not None or _told_of_cut_off(server.abandoned) else 0
+    leave_working_threads(code)
+    return code
+
+
+def _serve_in_processes(
+    settings: Settings, listener: socket, display: ProgressDisplay, announce: Callable[[ServedModel], None]
+) -> int:
+    from app.dispatch.supervisor import supervise
+
+    listeners = share(listener, settings.frontends)
+    abandoned = supervise(settings, listeners, progress=display, on_ready=announce)
+    return 1 if _told_of_cut_off(abandoned) else 0
+
+
+def _told_of_cut_off(requests: int) -> bool:
+    if requests:
+        print(f"tessera: requests in flight that were cut off: {requests}", file=sys.stderr)
+    return requests > 0

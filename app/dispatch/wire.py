@@ -16,11 +16,29 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
+from app.errors import (
+    DeadlineExceededError,
+    DeadlineUnreachableError,
+    InternalError,
+    NotReadyError,
+    QueueFullError,
+    RequestError,
+)
+from app.scheduling.ticket import InputType, Priority
+
 _LARGEST = 64 * 1024  # bytes of one message
 _MOST_FILES = 4  # descriptors with one message
 _HEADER = struct.Struct("<BxxxIQ")  # kind, number, identity
 HEADER_BYTES = _HEADER.size
 _IDENTITY = struct.Struct("<Q")
+_LONGEST_TEXT = 4096
+# What the scheduler may say of a request.
+_ERRORS: dict[str, type[RequestError]] = {
+    kind.code: kind for kind in (QueueFullError, DeadlineUnreachableError, DeadlineExceededError, NotReadyError)
+}
+
+INPUT_TYPES: tuple[InputType, ...] = ("uint8", "float32")
+PRIORITIES = tuple(Priority)
 
 
 class Kind(IntEnum):
@@ -28,30 +46,33 @@ class Kind(IntEnum):
 
     # frontend -> engine
     ADMIT = 1  # body: Request
-    SUBMIT = 2  # number: first slot of the rows
+    SUBMIT = 2  # number: first slot of the rows; body: seconds of a core that decoding took
     CANCEL = 3
-    DECODED = 4  # body: Seconds; what an image took of a core to decode
     # engine -> frontend
-    DONE = 5  # number: how many; body: their identities; the outcomes lie in the slots
-    FAILED = 6  # number: Retry-After, 0 for none; body: error code, space, message
-    CANCELLED = 7
+    DONE = 4  # body: identities; their outcomes lie in the slots
+    FAILED = 5  # number: Retry-After, 0 for none; body: error code, space, message
+    CANCELLED = 6
     # supervisor -> engine, frontend
-    CONFIGURE = 16  # files: settings and more
+    CONFIGURE = 16  # files: JSON (settings and more), board
     ATTACH = 17  # number: the frontend's index; files: socket and, for the engine, its slots
-    STATUS = 18  # number: an index of Phase; body: stage, or why it failed
-    MODEL = 19  # files: JSON
+    STATUS = 18  # number: an index of Phase; identity: per mille of the stage; body: the stage
+    MODEL = 19  # number: images to decode at once; files: JSON
     DRAIN = 20
     STOP = 21
     COLLECT = 22  # identity: echoed
     METRICS = 23  # identity: of the SCRAPE; files: the exposition
+    GUARD = 24  # number: 1 while the accuracy guard keeps traffic on the baseline, else 0
+    ANSWER = 25  # identity: of the ASK; files: JSON
     # engine, frontend -> supervisor
     PROGRESS = 32  # number: per mille; body: stage
-    READY = 33  # files: JSON (engine)
+    READY = 33  # the engine adds number: images that the service decodes at once; files: JSON of the model
     BROKEN = 34  # body: why the engine cannot serve the model
     COLLECTED = 35  # identity: of the COLLECT; files: JSON
     SCRAPE = 36  # body: the Accept header
     IDLE = 37  # draining, and no request is in flight
     STOPPED = 38  # number: requests that were cut off
+    EVENTS = 39  # body: what happened to the experiment, see `app.routing.events`
+    ASK = 40  # body: a question of `ExperimentHost.answer`
 
 
 class Message(NamedTuple):
@@ -78,14 +99,14 @@ class Request(NamedTuple):
     Attributes:
         variant: Index in the sorted names of the model's variants.
         images: How many.
-        rows: 0 for uint8, 1 for float32.
-        priority: Index in `Priority`.
+        dtype: Index in `INPUT_TYPES`.
+        priority: Index in `PRIORITIES`.
         deadline: Reading of `time.perf_counter`, infinity for none.
     """
 
     variant: int
     images: int
-    rows: int
+    dtype: int
     priority: int
     deadline: float
 
@@ -104,7 +125,7 @@ _SECONDS = struct.Struct("<d")
 
 
 def pack_seconds(seconds: float) -> bytes:
-    """The body of DECODED."""
+    """The body of SUBMIT."""
     return _SECONDS.pack(seconds)
 
 
@@ -112,6 +133,19 @@ def unpack_seconds(body: bytes) -> float:
     """The inverse of `pack_seconds`."""
     seconds: float = _SECONDS.unpack(body)[0]
     return seconds
+
+
+def pack_error(error: RequestError) -> Message:
+    """FAILED, without the identity."""
+    body = f"{error.code} {error.message}".encode()[:_LONGEST_TEXT]
+    return Message(Kind.FAILED, error.retry_after or 0, body=body)
+
+
+def unpack_error(message: Message) -> RequestError:
+    """The error of a FAILED message."""
+    code, _, text = message.body.decode(errors="replace").partition(" ")
+    kind = _ERRORS.get(code, InternalError)
+    return kind(text, retry_after=message.number or None)
 
 
 def pack_identities(identities: Sequence[int]) -> bytes:
@@ -142,6 +176,23 @@ def unpack_file(file: int) -> bytes:
 def pair() -> tuple[socket.socket, socket.socket]:
     """Two connected ends, for two processes."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def read_message(end: socket.socket) -> Message:
+    """Wait for one message on a socket that has no channel yet.
+
+    Raises:
+        EOFError: The other end is gone.
+    """
+    packed, files, _, _ = socket.recv_fds(end, _LARGEST, _MOST_FILES, socket.MSG_CMSG_CLOEXEC)
+    if len(packed) < HEADER_BYTES:
+        raise EOFError("the other process has closed the connection")
+    return _unpack(packed, files)
+
+
+def _unpack(packed: bytes, files: Sequence[int]) -> Message:
+    kind, number, identity = _HEADER.unpack_from(packed)
+    return Message(kind, number, identity, packed[HEADER_BYTES:], tuple(files))
 
 
 class Channel:
@@ -219,8 +270,7 @@ class Channel:
                 self.close()
                 self._on_close()
                 return
-            kind, number, identity = _HEADER.unpack_from(packed)
-            self._on_message(Message(kind, number, identity, packed[HEADER_BYTES:], tuple(files)))
+            self._on_message(_unpack(packed, files))
 
 
 def _close_files(files: Sequence[int]) -> None:

@@ -71,7 +71,7 @@ class InferenceCalls:
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Run the images of a request."""
-        with recorded(self._service.metrics) as record:
+        with recorded(self._service.metrics, self._service.answered) as record:
             inference = Inference(
                 self._service,
                 record,

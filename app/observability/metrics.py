@@ -15,6 +15,7 @@ from app.version import service_version
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_DISTANCE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16)
 
 STAGES = ("decode", "queue", "compute", "postprocess")
@@ -68,6 +69,54 @@ class Metrics:
             ("variant",),
             registry=self.registry,
         )
+        self.routed = Counter(
+            "tessera_routed_requests",
+            "Requests answered with success, by the variant that answered and what chose it.",
+            ("variant", "chosen_by"),
+            registry=self.registry,
+        )
+        self.split = Gauge(
+            "tessera_split_ratio",
+            "Share of the requests that name no variant which this variant gets now.",
+            ("variant",),
+            registry=self.registry,
+        )
+        self.shadow_images = Counter(
+            "tessera_shadow_images",
+            "Images chosen for the shadow, by what became of them.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.shadow_agreement = Gauge(
+            "tessera_shadow_agreement_ratio",
+            "Share of the compared images that got the same top label from both variants.",
+            registry=self.registry,
+        )
+        self.shadow_distance = Histogram(
+            "tessera_shadow_logit_distance_ratio",
+            "Distance of the optimised logits from the baseline's over the size of the baseline's, per compared image.",
+            buckets=_DISTANCE_BUCKETS,
+            registry=self.registry,
+        )
+        self.shadow_speed_up = Gauge(
+            "tessera_shadow_speedup_ratio",
+            "Baseline's compute time over optimised's for the same image at the same batch size, geometric mean.",
+            registry=self.registry,
+        )
+        self.guard_tripped = Gauge(
+            "tessera_guard_tripped",
+            "1 while the accuracy guard keeps traffic on the baseline, else 0.",
+            registry=self.registry,
+        )
+        self.guard_events = Counter(
+            "tessera_guard_events", "Changes of the accuracy guard's state.", ("event",), registry=self.registry
+        )
+        self.restarts = Counter(
+            "tessera_process_restarts",
+            "Processes that ended unasked and were replaced.",
+            ("process",),
+            registry=self.registry,
+        )
         self.build = Info("tessera_build", "Version and machine of this process.", registry=self.registry)
         ProcessCollector(registry=self.registry)
         self.statistics = Statistics()
@@ -76,6 +125,8 @@ class Metrics:
         self._utilisation: dict[str, ComputeUtilisation] = {}
         for stage in STAGES:
             self.stage_duration.labels(stage)
+        for process in ("engine", "frontend"):
+            self.restarts.labels(process)
 
     def describe_model(self, model: ServedModel) -> None:
         """Set the labels of `tessera_build_info`, and make every variant's series appear at once."""
@@ -117,6 +168,36 @@ class Metrics:
     def rejected(self, reason: str) -> None:
         """Count a request that was turned away; `reason` is an error code."""
         self.rejections.labels(reason).inc()
+
+    def answered(self, variant: str, reason: str) -> None:
+        """Count an answered request; `reason` is one of `router.REASONS`."""
+        self.routed.labels(variant, reason).inc()
+
+    def split_changed(self, shares: dict[str, float]) -> None:
+        """Set the share of each variant."""
+        for variant, share in shares.items():
+            self.split.labels(variant).set(share)
+
+    def shadow_ended(self, outcome: str, images: int) -> None:
+        """Count shadow images; `outcome` is one of `shadow.OUTCOMES`."""
+        self.shadow_images.labels(outcome).inc(images)
+
+    def shadow_compared(self, *, distance: float, agreement: float, speed_up: float | None) -> None:
+        """Count a comparison, and set what all of them say."""
+        self.shadow_distance.observe(distance)
+        self.shadow_agreement.set(agreement)
+        if speed_up is not None:
+            self.shadow_speed_up.set(speed_up)
+
+    def guard_changed(self, *, tripped: bool, event: str | None) -> None:
+        """Set the guard's state and count the event that led to it."""
+        self.guard_tripped.set(tripped)
+        if event is not None:
+            self.guard_events.labels(event).inc()
+
+    def restarted(self, process: str) -> None:
+        """Count a process that ended unasked; `process` is `engine` or `frontend`."""
+        self.restarts.labels(process).inc()
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Encode every metric for a scraper that accepts `accept`; returns the body and its Content-Type."""

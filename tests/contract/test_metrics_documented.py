@@ -34,6 +34,11 @@ def existing() -> dict[str, tuple[str, frozenset[str]]]:
     metrics.batch_finished("v", 1, 1.0)
     metrics.request_finished(variant="v", outcome="ok", seconds=1.0)
     metrics.rejected("queue_full")
+    metrics.answered("v", "split")
+    metrics.split_changed({"v": 1.0})
+    metrics.shadow_ended("compared", 1)
+    metrics.shadow_compared(distance=0.1, agreement=1.0, speed_up=3.0)
+    metrics.guard_changed(tripped=True, event="tripped")
     found = {}
     for family in metrics.registry.collect():
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}

@@ -6,12 +6,13 @@ import httpx
 def test_the_api_describes_itself(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     outside = {path for path in document["paths"] if not path.startswith("/v2")}
-    assert outside == {"/v1/classify", "/v1/models", "/healthz", "/readyz", "/metrics"}
+    assert outside == {"/v1/classify", "/v1/experiments", "/v1/models", "/healthz", "/readyz", "/metrics"}
     classify = document["paths"]["/v1/classify"]["post"]
     assert {"image/jpeg", "application/octet-stream", "multipart/form-data"} == set(classify["requestBody"]["content"])
     assert {parameter["name"] for parameter in classify["parameters"]} == {
         "top_k",
         "X-Model-Variant",
+        "X-Experiment-Key",
         "X-Request-Timeout-Ms",
         "X-Priority",
         "X-Request-ID",
