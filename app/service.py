@@ -21,7 +21,6 @@ from app.observability.logs import request_id
 from app.observability.metrics import Metrics
 from app.protocol.classify import Classified
 from app.protocol.multipart import Upload
-from app.protocol.oip.description import Duration, VariantStatistics
 from app.routing.events import Answered
 from app.routing.router import BASELINE, Decision, Router
 from app.routing.split import KEY_HEADER
@@ -179,7 +178,7 @@ class Service:
             self._shadow.offer(reservation, outcomes, self._available())
         finally:
             self._release(reservation, jobs)
-        self._count(variant, outcomes, max(image.seconds for image in decoded))
+        self.metrics.request_ran(variant, outcomes, max(image.seconds for image in decoded))
         return [
             _classified(uploads, index, outcome, image.seconds)
             for index, (outcome, image) in enumerate(zip(outcomes, decoded, strict=True))
@@ -220,7 +219,7 @@ class Service:
             self._shadow.offer(reservation, outcomes, self._available())
         finally:
             self.dispatcher.release(reservation)
-        self._count(variant, outcomes, copied - started)
+        self.metrics.request_ran(variant, outcomes, copied - started)
         return outcomes
 
     async def load_variant(self, variant: str) -> None:
@@ -234,21 +233,6 @@ class Service:
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of all processes for a scraper that accepts `accept`: body and Content-Type."""
         return await self.dispatcher.render_metrics(accept)
-
-    async def statistics(self) -> dict[str, VariantStatistics]:
-        """What each variant has done since the start."""
-        counted = self.metrics.statistics.snapshot()
-        for name, variant in self.dispatcher.snapshot().variants.items():
-            statistics = counted.setdefault(name, VariantStatistics())
-            ran = {size: row for size, row in variant.batches.items() if row.batches}
-            statistics.batches = {size: Duration(row.batches, round(row.seconds * 1e9)) for size, row in ran.items()}
-            statistics.execution_count = sum(row.batches for row in ran.values())
-        return counted
-
-    def _count(self, variant: str, outcomes: Sequence[Outcome], input_seconds: float) -> None:
-        for outcome in outcomes:
-            self.metrics.stage("queue", outcome.queue_seconds)
-        self.metrics.statistics.ran(variant, outcomes, input_seconds)
 
     def _available(self) -> Collection[str]:
         """The variants that answer requests."""

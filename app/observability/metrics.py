@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, Summary
 from prometheus_client.exposition import choose_encoder
 
 from app.dispatch.model import ServedModel, ServedVariant
-from app.observability.statistics import Statistics
 from app.observability.utilisation import BusyRatio, ComputeUtilisation
+from app.scheduling.ticket import Outcome
 from app.version import service_version
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -19,6 +19,7 @@ _DISTANCE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 _BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16)
 
 STAGES = ("decode", "queue", "compute", "postprocess")
+REQUEST_STAGES = ("queue", "input", "infer", "output")
 
 
 class Metrics:
@@ -117,9 +118,26 @@ class Metrics:
             ("process",),
             registry=self.registry,
         )
+        self.request_stage = Summary(
+            "tessera_request_stage_seconds",
+            "Time per request in a stage: queue, input, infer, output.",
+            ("variant", "stage"),
+            registry=self.registry,
+        )
+        self.batch_duration = Summary(
+            "tessera_batch_duration_seconds",
+            "Run time of a batch, by its size.",
+            ("variant", "images"),
+            registry=self.registry,
+        )
+        self.last_inference = Gauge(
+            "tessera_last_inference_timestamp_seconds",
+            "When the variant last ran a request, since 1970.",
+            ("variant",),
+            registry=self.registry,
+        )
         self.build = Info("tessera_build", "Version and machine of this process.", registry=self.registry)
         ProcessCollector(registry=self.registry)
-        self.statistics = Statistics()
         self._busy = BusyRatio()
         self.engine_busy_ratio.set_function(self._busy.value)
         self._utilisation: dict[str, ComputeUtilisation] = {}
@@ -147,6 +165,7 @@ class Metrics:
         self.images.labels(variant).inc(images)
         self.engine_busy.inc(seconds)
         self.stage_duration.labels("compute").observe(seconds)
+        self.batch_duration.labels(variant, images).observe(seconds)
         self._busy.observe(seconds)
         if variant in self._utilisation:
             self._utilisation[variant].observe(images, seconds)
@@ -158,12 +177,28 @@ class Metrics:
     def request_finished(self, *, variant: str, outcome: str, seconds: float) -> None:
         """Count a classify or infer request; `outcome` is `ok` or an error code, `variant` is "none" before routing."""
         self.request_duration.labels(variant, outcome).observe(seconds)
-        self.statistics.request_finished(variant, success=outcome == "ok", seconds=seconds)
 
     def answer_built(self, variant: str, seconds: float) -> None:
         """Count the building of a successful answer."""
         self.stage("postprocess", seconds)
-        self.statistics.answer_built(variant, seconds)
+        self.request_stage.labels(variant, "output").observe(seconds)
+
+    def request_ran(self, variant: str, outcomes: Sequence[Outcome], input_seconds: float) -> None:
+        """Count the images of one request.
+
+        Args:
+            variant: Who ran them.
+            outcomes: One per image.
+            input_seconds: Decoding, or copying a tensor.
+        """
+        for outcome in outcomes:
+            self.stage("queue", outcome.queue_seconds)
+        waited = min(outcome.queue_seconds for outcome in outcomes)
+        ended = max(outcome.queue_seconds + outcome.compute_seconds for outcome in outcomes)
+        self.request_stage.labels(variant, "queue").observe(waited)
+        self.request_stage.labels(variant, "input").observe(input_seconds)
+        self.request_stage.labels(variant, "infer").observe(ended - waited)
+        self.last_inference.labels(variant).set_to_current_time()
 
     def rejected(self, reason: str) -> None:
         """Count a request that was turned away; `reason` is an error code."""
@@ -207,6 +242,8 @@ class Metrics:
     def _add_variant(self, variant: ServedVariant) -> None:
         self.batch_size.labels(variant.name)
         self.images.labels(variant.name)
+        for stage in REQUEST_STAGES:
+            self.request_stage.labels(variant.name, stage)
         if variant.peak:  # where it is not known there is no utilisation
             utilisation = ComputeUtilisation(variant.macs, variant.peak)
             self._utilisation[variant.name] = utilisation

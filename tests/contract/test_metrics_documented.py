@@ -9,6 +9,7 @@ from prometheus_client import Metric
 
 from app.dispatch.model import ServedModel, ServedVariant
 from app.observability.metrics import Metrics
+from app.scheduling.ticket import Outcome
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(?P<name>\w+)` \| (?P<type>\w+) \| (?P<labels>[^|]*)\|", re.MULTILINE)
@@ -33,6 +34,7 @@ def existing() -> dict[str, tuple[str, frozenset[str]]]:
     metrics.describe_model(ServedModel("m", (), "input", "output", {"v": variant}))
     metrics.batch_finished("v", 1, 1.0)
     metrics.request_finished(variant="v", outcome="ok", seconds=1.0)
+    metrics.request_ran("v", [Outcome(None, None, 0.1, 0.2, 1)], input_seconds=0.1)
     metrics.rejected("queue_full")
     metrics.answered("v", "split")
     metrics.split_changed({"v": 1.0})

@@ -9,7 +9,7 @@ import pytest
 
 from app.grpc.schema import Schema
 from app.protocol.oip import description
-from app.protocol.oip.description import ModelDescription, VariantStatistics
+from app.protocol.oip.description import Duration, ModelDescription, VariantStatistics
 
 
 def fields(descriptor: Any) -> Iterator[tuple[str, int, int, bool, str]]:
@@ -80,8 +80,7 @@ def test_documents_of_the_rest_protocol_fit_the_messages() -> None:
 
     schema = Schema("inference.proto")
     model = ModelDescription("m", ("1", "2"), "cpu", "input", "output", (224, 224), 10, 16)
-    statistics = VariantStatistics()
-    statistics.success.add(0.25)
+    statistics = VariantStatistics(success=Duration(1, 250_000_000), batches={4: Duration(2, 10**9)})
     documents: dict[str, dict[str, object]] = {
         "ServerMetadataResponse": description.describe_server("1.0"),
         "ModelMetadataResponse": description.describe_model(model),

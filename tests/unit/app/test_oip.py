@@ -13,10 +13,12 @@ from hypothesis.extra import numpy as hnp
 from app.errors import InvalidInferenceRequestError, RequestError, TooManyImagesError, UnknownModelError
 from app.grpc.messages import fill_response, parse_infer
 from app.grpc.schema import Schema
-from app.observability.statistics import Statistics
+from app.observability.metrics import Metrics
 from app.oip.catalogue import Catalogue
+from app.oip.statistics import read_statistics
 from app.oip.tensors import Interface, build_outputs, images_of, outputs_of
 from app.protocol.oip.datatypes import BYTES, DTYPES, elements_from_binary, pack_elements
+from app.protocol.oip.description import Duration
 from app.protocol.oip.request import InferRequest, InputTensor, RequestedOutput
 from app.protocol.oip.response import OutputTensor
 from app.scheduling.ticket import Outcome
@@ -121,22 +123,24 @@ def test_outputs_are_what_was_asked_for() -> None:
             outputs_of(request(outputs=outputs), INTERFACE)
 
 
-def test_statistics_add_up() -> None:
-    counted = Statistics(clock=lambda: 12.5)
+def test_statistics_are_those_of_the_metrics() -> None:
+    metrics = Metrics()
     first, second = (Outcome(np.zeros(1), None, queue, 0.5, 1) for queue in (0.25, 1.0))
-    counted.ran("a", [first, second], input_seconds=0.125)
-    counted.answer_built("a", 0.0625)
-    counted.request_finished("a", success=True, seconds=2.0)
-    counted.request_finished("a", success=False, seconds=1.0)
-    snapshot = counted.snapshot()
-    entry = snapshot["a"]
-    assert (entry.last_inference, entry.inference_count) == (12_500, 2)
+    metrics.request_ran("a", [first, second], input_seconds=0.125)
+    metrics.answer_built("a", 0.0625)
+    metrics.request_finished(variant="a", outcome="ok", seconds=2.0)
+    metrics.request_finished(variant="a", outcome="queue_full", seconds=1.0)
+    metrics.request_finished(variant="a", outcome="corrupt_image", seconds=0.5)
+    for images, seconds in ((1, 0.5), (1, 0.25), (16, 2.0)):
+        metrics.batch_finished("a", images, seconds)
+    entry = read_statistics(metrics.render("")[0].decode())["a"]
+    assert entry.last_inference > 1.7e12
+    assert (entry.inference_count, entry.execution_count) == (18, 3)
+    assert entry.batches == {1: Duration(2, 750_000_000), 16: Duration(1, 2 * 10**9)}
     durations = (entry.success, entry.fail, entry.queue, entry.compute_input, entry.compute_infer, entry.compute_output)
     # The first batch begins after 0.25 s, the second ends after 1.5 s.
-    assert [duration.ns for duration in durations] == [2e9, 1e9, 0.25e9, 0.125e9, 1.25e9, 0.0625e9]
-    assert {duration.count for duration in durations} == {1}
-    counted.request_finished("a", success=True, seconds=2.0)
-    assert snapshot["a"].success.count == 1, "a snapshot does not go on counting"
+    assert [duration.ns for duration in durations] == [2e9, 1.5e9, 0.25e9, 0.125e9, 1.25e9, 0.0625e9]
+    assert [duration.count for duration in durations] == [1, 2, 1, 1, 1, 1]
 
 
 @st.composite
