@@ -12,7 +12,6 @@ from app.api import classify, docs, experiments, health, metrics, models, oip
 from app.api.context import InFlight, RequestContext
 from app.api.handlers import install_error_handlers
 from app.dispatch.dispatcher import Dispatcher
-from app.errors import StartupError
 from app.limits.clients import RateLimiter
 from app.limits.uploads import UploadBudget
 from app.observability.metrics import Metrics
@@ -92,27 +91,15 @@ def _local(settings: Settings, metrics: Metrics) -> Dispatcher:
 
 @asynccontextmanager
 async def _grpc(service: Service, in_flight: InFlight) -> AsyncIterator[None]:
-    """Serve gRPC beside HTTP where the settings ask for it; where that cannot be, the service has failed."""
+    """Serve gRPC beside HTTP where the settings ask for it."""
     if service.settings.grpc_port is None:
         yield
         return
-    try:
-        from app.grpc.server import GrpcServer  # an extra
+    from app.grpc.server import GrpcServer  # an extra
 
-        server = GrpcServer(service, in_flight)
-        await server.start()
-    except ModuleNotFoundError as error:
-        service.fail(
-            StartupError(
-                f"gRPC needs the package {error.name}: pip install 'tessera-inference[grpc]', or leave --grpc-port out."
-            )
-        )
+    server = GrpcServer(service, in_flight)
+    await server.start()
+    try:
         yield
-    except StartupError as error:
-        service.fail(error)
-        yield
-    else:
-        try:
-            yield
-        finally:
-            await server.stop()
+    finally:
+        await server.stop()

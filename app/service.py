@@ -53,7 +53,6 @@ class Service:
         self.dispatcher = dispatcher
         self.draining = False
         self.unloaded: set[str] = set()
-        self._failure: Exception | None = None
         self._decoder = ImageDecoder(max_pixels=settings.max_pixels)
         self._decoders: ThreadPoolExecutor | None = None
         self._router = Router(plan_from(self.settings))
@@ -83,11 +82,7 @@ class Service:
     @property
     def failure(self) -> Exception | None:
         """Why the service cannot become ready, or None."""
-        return self._failure or self.dispatcher.status().failure
-
-    def fail(self, error: Exception) -> None:
-        """Say that something beside the engine could not be started; the process ends."""
-        self._failure = error
+        return self.dispatcher.status().failure
 
     def check_alive(self) -> None:
         """Raise `InternalError` when the service cannot recover without a restart."""

@@ -232,3 +232,17 @@ def test_a_port_that_is_taken_is_said_so(address: str) -> None:
     assert ended.returncode == 1
     assert "--grpc-port" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_with_frontends_every_process_answers_on_one_port_and_statistics_are_whole() -> None:
+    with ServerProcess(grpc_port=0, frontends=2) as running:
+        address = listening_at(running)
+        # Each channel is a connection of its own, and the kernel spreads connections over the frontends.
+        for _ in range(6):
+            with triton.InferenceServerClient(address) as client:
+                assert client.infer(MODEL, [tensor(FILES)], model_version="1").as_numpy("output").shape == (2, 10)
+        with triton_http.InferenceServerClient(running.url.removeprefix("http://")) as http:
+            (entry,) = http.get_inference_statistics(MODEL, "1")["model_stats"]
+        assert entry["inference_stats"]["success"]["count"] == 6
+        assert entry["inference_count"] == 12
+        assert running.stop() == 0, running.describe()
