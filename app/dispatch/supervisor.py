@@ -111,7 +111,7 @@ class Supervisor:
             os.close(self._slots[index])
         # Half as much again as may wait, for those that run; float32 rows take four slots each.
         self._slots[index] = create_slots(6 * self._settings.max_queue_images + 4 * self._settings.max_batch)
-        self._frontends[index] = frontend = Child(
+        self._frontends[index] = Child(
             f"tessera-frontend-{index}-{next(self._generations)}",
             "app.dispatch.frontend",
             told=configure({}, self._settings),
@@ -120,7 +120,6 @@ class Supervisor:
             on_message=self._hear_frontend,
             on_end=self._frontend_ended,
         )
-        logger.debug("frontend started", extra={"fields": {"index": index, "pid": frontend.pid}})
 
     def _hear_engine(self, engine: Child, message: Message) -> None:
         if message.kind == Kind.PROGRESS:
@@ -133,6 +132,7 @@ class Supervisor:
             self._decoders = message.number
             self._failures.pop("engine", None)
             engine.ready = True
+            logger.info("the engine is ready", extra={"fields": {"process": engine.name, "pid": engine.pid}})
             for index, frontend in enumerate(self._frontends):
                 if frontend is not None and frontend.ready:
                     self._introduce(index, frontend)
@@ -150,6 +150,7 @@ class Supervisor:
     def _hear_frontend(self, frontend: Child, message: Message) -> None:
         if message.kind == Kind.READY:
             frontend.ready = True
+            logger.info("a frontend is ready", extra={"fields": {"process": frontend.name, "pid": frontend.pid}})
             self._failures.pop(_role(frontend), None)
             self._introduce(self._frontends.index(frontend), frontend)
             self._announce()
