@@ -12,6 +12,7 @@ from socket import socket
 from app.commands.flags import add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
 from app.dispatch.model import ServedModel
+from app.errors import StartupError
 from app.observability.logs import configure_logs
 from app.server import Server, bind, share, url_of
 from app.service import Service
@@ -72,6 +73,8 @@ def _serve_alone(
 def _serve_in_processes(
     settings: Settings, listener: socket, display: ProgressDisplay, announce: Callable[[ServedModel], None]
 ) -> int:
+    if sys.platform != "linux":
+        raise StartupError("Several processes need Linux; serve with --frontends 0.")
     from app.dispatch.supervisor import supervise
 
     listeners = share(listener, settings.frontends)

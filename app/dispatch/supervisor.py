@@ -25,7 +25,7 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_FAILURES = 5  # of one process in a row before it was ready, then the service gives up
+_FAILURES = 5  # of one kind of process in a row before it was ready; then the service gives up
 _FIRST_PAUSE = 0.25  # seconds before the second attempt in a row; doubled each time
 _ENDING_SECONDS = 5.0  # for children to end by themselves
 
@@ -205,21 +205,28 @@ class Supervisor:
 
     def _restart(self, child: Child, start: Callable[[], None]) -> None:
         role = _role(child)
-        failures = 0 if child.ready else self._failures.get(role, 0) + 1
-        self._failures[role] = failures
         self._scrapes.restarted(role)
-        if failures >= _FAILURES:
-            self._fail(f"The {role} process ended {failures} times before it was ready; the log says why.")
-            return
         self._reports.append(asyncio.ensure_future(_report_end(child)))
-        if failures == 0:
-            start()
+        if child.ready:
+            self._start_again(role, start)
         else:
-            self._loop.call_later(_FIRST_PAUSE * 2 ** (failures - 1), self._start_later, start)
+            self._failed_to_start(role, start)
 
-    def _start_later(self, start: Callable[[], None]) -> None:
-        if not self._ended.is_set():
+    def _start_again(self, role: str, start: Callable[[], None]) -> None:
+        if self._ended.is_set():
+            return
+        try:
             start()
+        except OSError as error:  # no process, no memory, no descriptor left
+            logger.error("the %s process cannot be started: %s", role, error)
+            self._failed_to_start(role, start)
+
+    def _failed_to_start(self, role: str, start: Callable[[], None]) -> None:
+        failures = self._failures[role] = self._failures.get(role, 0) + 1
+        if failures >= _FAILURES:
+            self._fail(f"The {role} process could not be started {failures} times in a row; the log says why.")
+        else:
+            self._loop.call_later(_FIRST_PAUSE * 2 ** (failures - 1), self._start_again, role, start)
 
     def _tick(self) -> None:
         engine = self._engine

@@ -152,7 +152,8 @@ def test_a_silent_engine_counts_as_hung_and_a_busy_one_does_not() -> None:
     assert silent[:20] == [None] * 20
     assert silent[-1] is not None
     assert "no heartbeat" in silent[-1]
-    assert Watchdog().look(1, 0.5, loading=False) is not None
+    late = Watchdog()
+    assert [late.look(beat, 0.5, loading=False) is None for beat in range(3)] == [True, True, False]
     loading = Watchdog()
     assert [loading.look(0, -1.0, loading=True) for _ in range(100)] == [None] * 100
 
