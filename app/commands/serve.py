@@ -99,6 +99,8 @@ def _serve_alone(
 def _serve_in_processes(
     settings: Settings, listener: socket, display: ProgressDisplay, announce: Callable[[ServedModel], None]
 ) -> int:
+    if sys.platform != "linux":
+        raise StartupError("Several processes need Linux; serve with --frontends 0.")
     from app.dispatch.supervisor import supervise
 
     listeners = share(listener, settings.frontends)

@@ -26,7 +26,7 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_FAILURES = 5  # of one process in a row before it was ready, then the service gives up
+_FAILURES = 5  # of one kind of process in a row before it was ready; then the service gives up
 _FIRST_PAUSE = 0.25  # seconds before the second attempt in a row; doubled each time
 _ENDING_SECONDS = 5.0  # for children to end by themselves
 
@@ -113,7 +113,7 @@ class Supervisor:
             os.close(self._slots[index])
         # Half as much again as may wait, for those that run; float32 rows take four slots each.
         self._slots[index] = create_slots(6 * self._settings.max_queue_images + 4 * self._settings.max_batch)
-        self._frontends[index] = frontend = Child(
+        self._frontends[index] = Child(
             f"tessera-frontend-{index}-{next(self._generations)}",
             "app.dispatch.frontend",
             told=configure({}, self._settings),
@@ -122,7 +122,6 @@ class Supervisor:
             on_message=self._hear_frontend,
             on_end=self._frontend_ended,
         )
-        logger.debug("frontend started", extra={"fields": {"index": index, "pid": frontend.pid}})
 
     def _hear_engine(self, engine: Child, message: Message) -> None:
         if message.kind == Kind.PROGRESS:
@@ -138,6 +137,7 @@ class Supervisor:
                 self._experiment = ExperimentHost(experiment, self._show_guard)
             self._failures.pop("engine", None)
             engine.ready = True
+            logger.info("the engine is ready", extra={"fields": {"process": engine.name, "pid": engine.pid}})
             for index, frontend in enumerate(self._frontends):
                 if frontend is not None and frontend.ready:
                     self._introduce(index, frontend)
@@ -155,6 +155,7 @@ class Supervisor:
     def _hear_frontend(self, frontend: Child, message: Message) -> None:
         if message.kind == Kind.READY:
             frontend.ready = True
+            logger.info("a frontend is ready", extra={"fields": {"process": frontend.name, "pid": frontend.pid}})
             self._failures.pop(_role(frontend), None)
             self._introduce(self._frontends.index(frontend), frontend)
             self._announce()
@@ -221,21 +222,28 @@ class Supervisor:
 
     def _restart(self, child: Child, start: Callable[[], None]) -> None:
         role = _role(child)
-        failures = 0 if child.ready else self._failures.get(role, 0) + 1
-        self._failures[role] = failures
         self._scrapes.restarted(role)
-        if failures >= _FAILURES:
-            self._fail(f"The {role} process ended {failures} times before it was ready; the log says why.")
-            return
         self._reports.append(asyncio.ensure_future(_report_end(child)))
-        if failures == 0:
-            start()
+        if child.ready:
+            self._start_again(role, start)
         else:
-            self._loop.call_later(_FIRST_PAUSE * 2 ** (failures - 1), self._start_later, start)
+            self._failed_to_start(role, start)
 
-    def _start_later(self, start: Callable[[], None]) -> None:
-        if not self._ended.is_set():
+    def _start_again(self, role: str, start: Callable[[], None]) -> None:
+        if self._ended.is_set():
+            return
+        try:
             start()
+        except OSError as error:  # no process, no memory, no descriptor left
+            logger.error("the %s process cannot be started: %s", role, error)
+            self._failed_to_start(role, start)
+
+    def _failed_to_start(self, role: str, start: Callable[[], None]) -> None:
+        failures = self._failures[role] = self._failures.get(role, 0) + 1
+        if failures >= _FAILURES:
+            self._fail(f"The {role} process could not be started {failures} times in a row; the log says why.")
+        else:
+            self._loop.call_later(_FIRST_PAUSE * 2 ** (failures - 1), self._start_again, role, start)
 
     def _tick(self) -> None:
         engine = self._engine

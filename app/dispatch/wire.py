@@ -236,6 +236,8 @@ class Channel:
             _close_files(files)
         self._outgoing.clear()
         self._end.close()
+        # Whoever owns the channel hears no more of it, and is freed with what it holds as soon as it is forgotten.
+        self._on_message, self._on_close = _ignore_message, _ignore_end
 
     def _send_now(self, packed: bytes, files: tuple[int, ...]) -> bool:
         try:
@@ -267,10 +269,19 @@ class Channel:
                 packed, files = b"", []
             if len(packed) < HEADER_BYTES:
                 _close_files(files)
+                on_close = self._on_close
                 self.close()
-                self._on_close()
+                on_close()
                 return
             self._on_message(_unpack(packed, files))
+
+
+def _ignore_message(message: Message) -> None:
+    _close_files(message.files)
+
+
+def _ignore_end() -> None:
+    pass
 
 
 def _close_files(files: Sequence[int]) -> None:
