@@ -28,7 +28,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.request_duration = Histogram(
             "tessera_request_duration_seconds",
-            "Time from the first byte of a classify request's headers to its answer.",
+            "Time from the headers of a classify or infer request to its answer.",
             ("variant", "outcome"),
             buckets=_REQUEST_BUCKETS,
             registry=self.registry,
@@ -51,7 +51,7 @@ class Metrics:
         )
         self.rejections = Counter(
             "tessera_rejections",
-            "Classify requests turned away (4xx or 503), by error code.",
+            "Classify and infer requests turned away (4xx or 503), by error code.",
             ("reason",),
             registry=self.registry,
         )

@@ -30,7 +30,7 @@ def existing() -> dict[str, tuple[str, frozenset[str]]]:
     variant = ServedVariant(
         "v", "cpu", "i", "int8", threads=1, macs=1, arena_bytes=0, peak=1.0, note="", batch_seconds={}
     )
-    metrics.describe_model(ServedModel("m", (), {"v": variant}))
+    metrics.describe_model(ServedModel("m", (), "input", "output", {"v": variant}))
     metrics.batch_finished("v", 1, 1.0)
     metrics.request_finished(variant="v", outcome="ok", seconds=1.0)
     metrics.rejected("queue_full")

@@ -175,6 +175,8 @@ REFUSED: dict[str, tuple[object, bytes, str]] = {
     "too many values": (one_input(data=[1, 2, 3]), b"", "shape [3]"),
     "ragged": (one_input(shape=[2, 2], data=[[1, 2], [3]]), b"", "list of UINT8"),
     "out of range": (one_input(data=[1, 256]), b"", "0 to 255"),
+    "fractions of 64 bits": (one_input(datatype="UINT64", data=[1, 1.5]), b"", "list of UINT64"),
+    "negative of 64 bits": (one_input(datatype="UINT64", data=[-1, 2**63]), b"", "list of UINT64"),
     "beyond 64 bits": (one_input(data=[1, 2**70]), b"", "list of UINT8"),
     "fractions": (one_input(data=[1, 1.5]), b"", "list of UINT8"),
     "text": (one_input(data=["1", "2"]), b"", "list of UINT8"),
