@@ -1,4 +1,4 @@
-"""GET /v1/experiments: the live experiment; POST /v1/experiments/guard/reset: an end to a trip of the guard."""
+"""GET /v1/experiments: the live experiment."""
 
 from __future__ import annotations
 

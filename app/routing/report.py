@@ -11,8 +11,6 @@ from app.routing.shadow import ShadowRecord
 from app.routing.split import KEY_HEADER
 from app.routing.statistics import CONFIDENCE, Distribution, Interval
 
-RESET_PATH = "/v1/experiments/guard/reset"
-
 
 def describe_split(router: Router, variants: Collection[str], *, tripped: bool) -> dict[str, object]:
     """The split as configured and as it is now."""
@@ -88,7 +86,7 @@ def _why(guard: Guard) -> str:
     end = (
         f"It ends by itself when the next {guard.needed} compared images show an agreement above the bound."
         if guard.automatic
-        else f"It ends with POST {RESET_PATH} or a restart."
+        else "It ends with a restart."
     )
     tripped = next(event for event in reversed(guard.history) if event.event == "tripped")
     return f"{tripped.why} So requests that do not name a variant go to the baseline. {end}"

@@ -22,6 +22,8 @@ EXAMPLES = {
     "models": ("some/models", Path("some/models")),
     "cache_dir": ("some/cache", Path("some/cache")),
     "default_variant": ("baseline", "baseline"),
+    "frontends": ("2", 2),
+    "grpc_port": ("8001", 8001),
     "split": ("optimised=90,baseline=10", "optimised=90,baseline=10"),
     "split_salt": ("spring", "spring"),
     "shadow_share": ("0.25", 0.25),

@@ -71,6 +71,14 @@ def test_it_trips_at_the_first_window_that_is_too_unlikely(agreed: list[bool], b
     assert (watching.state is GuardState.TRIPPED) == (expected is not None)
 
 
+@pytest.mark.parametrize(("bound", "good"), [(0.98, 100), (0.9, 50), (0.6, 30)])
+def test_it_trips_at_the_very_comparison_that_is_one_too_many(bound: float, good: int) -> None:
+    watching = guard(bound=bound)
+    assert not any(watching.observe(True) for _ in range(good))
+    wrong = next(count for count in range(1, 500) if binomial_at_most(good, good + count, bound) < ALARM_LEVEL)
+    assert [watching.observe(False) is not None for _ in range(wrong)] == [False] * (wrong - 1) + [True]
+
+
 def test_a_repeated_image_counts_once() -> None:
     watching = guard()
     for _ in range(1000):
