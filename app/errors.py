@@ -15,10 +15,12 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
         ├── InvalidInferenceRequestError    400 invalid_inference_request
         ├── ClientDisconnectedError         400 client_disconnected
         ├── UnauthorisedError               401 unauthorised
+        ├── ForbiddenError                  403 forbidden
         ├── NotFoundError                   404 not_found
         │   └── UnknownModelError           404 unknown_model
         ├── MethodNotAllowedError           405 method_not_allowed
         ├── BodyTimeoutError                408 body_timeout
+        ├── LoadFailedError                 409 load_failed
         ├── BodyTooLargeError               413 body_too_large
         ├── ImageTooLargeError              413 image_too_large
         ├── TooManyImagesError              413 too_many_images
@@ -170,6 +172,13 @@ class UnauthorisedError(RequestError):
         return {**super().headers(), "WWW-Authenticate": "Bearer"}
 
 
+class ForbiddenError(RequestError):
+    """An admin verb while these are off, or from where they are not answered."""
+
+    status = 403
+    code = "forbidden"
+
+
 class NotFoundError(RequestError):
     """No such path."""
 
@@ -195,6 +204,13 @@ class BodyTimeoutError(RequestError):
 
     status = 408
     code = "body_timeout"
+
+
+class LoadFailedError(RequestError):
+    """A variant cannot be loaded from its files as they are; whatever answered before goes on."""
+
+    status = 409
+    code = "load_failed"
 
 
 class BodyTooLargeError(RequestError):

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import classify, docs, experiments, health, metrics, models, oip
+from app.api import admin, classify, docs, experiments, health, metrics, models, oip
 from app.api.context import InFlight, RequestContext
 from app.api.handlers import install_error_handlers
 from app.dispatch.dispatcher import Dispatcher
+from app.limits.admin import AdminGate
 from app.limits.clients import RateLimiter
 from app.limits.uploads import UploadBudget
 from app.observability.metrics import Metrics
@@ -39,12 +40,14 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
     service_settings = settings or Settings()
     endpoint = service_settings.otlp_endpoint
     tracing = None if endpoint is None else Tracing(endpoint, service_version())
+    admin_gate = AdminGate(service_settings)
     make_dispatcher = dispatcher or _local
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         counted = Metrics()
-        service = app.state.service = Service(service_settings, counted, make_dispatcher(service_settings, counted))
+        running = make_dispatcher(service_settings, counted)
+        service = app.state.service = Service(service_settings, counted, running, admin_gate)
         service.start()
         try:
             async with _grpc(service, app.state.in_flight):
@@ -73,7 +76,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
     )
     install_error_handlers(app)
     own = (classify.router, experiments.router, models.router)
-    for route in (*own, *oip.routers, health.router, metrics.router, docs.router):
+    for route in (*own, *oip.routers, health.router, metrics.router, admin.router, docs.router):
         app.include_router(route)
     return app
 

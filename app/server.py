@@ -125,6 +125,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, *, settings: Settings, on_ready: Callable[[Service], None]) -> None:
         super().__init__(http_config(app, settings))
         self._app = app
+        self._lame_duck_seconds = settings.lame_duck_seconds
         self._drain_seconds = settings.drain_seconds
         self._on_ready: Callable[[Service], None] | None = on_ready
         self._stopped_at: float | None = None
@@ -145,7 +146,11 @@ class Server(uvicorn.Server):
             return
         self._stopped_at = time.monotonic()
         service = self._service
-        if service is not None:
+        if service is None:
+            return
+        if self._lame_duck_seconds > 0:
+            service.leave()
+        else:
             service.drain()
 
     async def on_tick(self, counter: int) -> bool:
@@ -160,8 +165,11 @@ class Server(uvicorn.Server):
             if not self._announced_stop:
                 self._announced_stop = True
                 logger.info("stopping", extra={"fields": {"in_flight": self._in_flight.count}})
-            overdue = time.monotonic() - self._stopped_at >= self._drain_seconds
-            if self._in_flight.count == 0 or overdue or self.force_exit:
+            draining = time.monotonic() - self._stopped_at - self._lame_duck_seconds
+            if draining >= 0 and service is not None:
+                service.drain()
+            over = draining >= 0 and (self._in_flight.count == 0 or draining >= self._drain_seconds)
+            if over or self.force_exit:
                 self.abandoned = self._in_flight.count
                 self.should_exit = True
         return await super().on_tick(counter)

@@ -15,8 +15,9 @@ from app.dispatch.dispatcher import Dispatcher, Phase, Reservation
 from app.dispatch.experiment import ExperimentAccess, plan_from
 from app.dispatch.model import ServedModel
 from app.dispatch.shadow import Shadow
-from app.errors import InferenceError, NotReadyError, RequestError, ShuttingDownError
+from app.errors import InferenceError, InternalError, NotReadyError, RequestError, ShuttingDownError
 from app.imaging.decoder import ImageDecoder
+from app.limits.admin import AdminGate
 from app.observability.logs import request_id
 from app.observability.metrics import Metrics
 from app.protocol.classify import Classified
@@ -45,14 +46,16 @@ class Service:
         settings: The settings.
         metrics: Where it counts.
         dispatcher: Where images run.
+        admin: Who may load and unload variants.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, dispatcher: Dispatcher) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, dispatcher: Dispatcher, admin: AdminGate) -> None:
         self.settings = settings
         self.metrics = metrics
         self.dispatcher = dispatcher
+        self.admin = admin
+        self.leaving = False
         self.draining = False
-        self.unloaded: set[str] = set()
         self._decoder = ImageDecoder(max_pixels=settings.max_pixels)
         self._decoders: ThreadPoolExecutor | None = None
         self._router = Router(plan_from(self.settings))
@@ -70,14 +73,18 @@ class Service:
         await self._shadow.stop()
         await self.dispatcher.stop()
 
+    def leave(self) -> None:
+        """Turn readiness off, so that no more traffic is sent here; what comes all the same is answered."""
+        self.leaving = True
+
     def drain(self) -> None:
-        """Turn readiness off and refuse new requests; those in flight go on."""
-        self.draining = True
+        """Refuse new requests too; those in flight go on."""
+        self.leaving = self.draining = True
 
     @property
     def ready(self) -> bool:
-        """Whether requests are answered."""
-        return not self.draining and self.dispatcher.status().phase is Phase.READY
+        """Whether traffic should be sent here."""
+        return not self.leaving and self.dispatcher.status().phase is Phase.READY
 
     @property
     def failure(self) -> Exception | None:
@@ -87,6 +94,26 @@ class Service:
     def check_alive(self) -> None:
         """Raise `InternalError` when the service cannot recover without a restart."""
         self.dispatcher.check_alive()
+        if self.dispatcher.status().phase is not Phase.READY:
+            return
+        now = self.dispatcher.snapshot()
+        allowed = self.settings.stuck_seconds
+        if now.running_seconds > allowed:
+            raise InternalError(f"A batch has been in the engine for {now.running_seconds:.0f} s. Restart the service.")
+        if now.oldest_seconds > allowed + self.settings.request_timeout_ms / 1000:
+            raise InternalError(
+                f"A request has waited for {now.oldest_seconds:.0f} s, far beyond its timeout. Restart the service."
+            )
+
+    def check_receiving(self) -> ServedModel:
+        """Return the loaded model when traffic should be sent here.
+
+        Raises:
+            NotReadyError, ShuttingDownError: As `check_ready`, but from the first sign of the end.
+        """
+        if self.leaving:
+            raise ShuttingDownError("The service is shutting down.", retry_after=1)
+        return self.check_ready()
 
     def check_ready(self) -> ServedModel:
         """Return the loaded model, or say why there is none yet.
@@ -217,13 +244,22 @@ class Service:
         self.metrics.request_ran(variant, outcomes, copied - started)
         return outcomes
 
+    @property
+    def unloaded(self) -> set[str]:
+        """The variants that do not answer until they are loaded again."""
+        return {name for name, variant in self.dispatcher.model().variants.items() if not variant.loaded}
+
     async def load_variant(self, variant: str) -> None:
-        """Answer requests for a variant again."""
-        self.unloaded.discard(variant)
+        """Load a variant from its files, in place of what answered before.
+
+        Raises:
+            LoadFailedError: It cannot be loaded; nothing has changed.
+        """
+        await self.dispatcher.load(variant)
 
     async def unload_variant(self, variant: str) -> None:
-        """Refuse further requests for a variant; those in flight go on."""
-        self.unloaded.add(variant)
+        """Refuse further requests for a variant and free it when those in flight are over."""
+        await self.dispatcher.unload(variant)
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of all processes for a scraper that accepts `accept`: body and Content-Type."""

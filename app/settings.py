@@ -168,7 +168,7 @@ class Settings(BaseSettings):
         default=60.0,
         gt=0,
         le=86_400,
-        description="liveness turns red when admitted work is older than its timeout by so many seconds",
+        description="liveness turns red when a batch runs, or a request is past its timeout, for so many seconds",
     )
     otlp_endpoint: str | None = Field(
         default=None,

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     logger.info("listening", extra={"fields": {"url": url}})
     settings = _choose_grpc_port(settings)
     serve = _serve_alone if settings.frontends == 0 else _serve_in_processes
-    with ProgressDisplay() as display:
+    with ProgressDisplay(as_log=settings.log_format == "json") as display:
 
         def announce(model: ServedModel) -> None:
             display.close()

@@ -142,5 +142,18 @@ class Dispatcher(Protocol):
     def release(self, reservation: Reservation) -> None:
         """Give the room back; `rows` must not be touched any more."""
 
+    async def load(self, variant: str) -> None:
+        """Load a variant from its files again, beside the one that answers; then let it answer in its place.
+
+        Args:
+            variant: One of the model's, loaded or not.
+
+        Raises:
+            LoadFailedError: It cannot be loaded; whatever answered before goes on.
+        """
+
+    async def unload(self, variant: str) -> None:
+        """Refuse further requests for a variant, wait for those admitted, and free it; harmless when it is unloaded."""
+
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of all processes for a scraper that accepts `accept`: body and Content-Type."""

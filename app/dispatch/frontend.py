@@ -38,6 +38,12 @@ class FrontendServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Leave signals to the supervisor."""
 
+    def leave(self) -> None:
+        """Turn readiness off."""
+        service = service_of(self._app)
+        if service is not None:
+            service.leave()
+
     def drain(self) -> None:
         """Refuse new requests."""
         self._draining = True
@@ -80,6 +86,7 @@ def main() -> None:
             control=control,
             area=area,
             board=board,
+            on_leave=lambda: server.leave(),
             on_drain=lambda: server.drain(),
             on_stop=lambda: server.stop(),
         )

@@ -124,6 +124,14 @@ class LocalDispatcher:
         assert isinstance(reservation, LocalReservation), "a reservation goes back to who made it"
         self._host.scheduler.cancel(reservation.ticket)
 
+    async def load(self, variant: str) -> None:
+        """Load a variant beside the one that answers, then let it answer in its place."""
+        await self._host.load(variant)
+
+    async def unload(self, variant: str) -> None:
+        """Refuse further requests for a variant, wait for those admitted, and free it."""
+        await self._host.unload(variant)
+
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of this process, which are all."""
         return self._metrics.render(accept)

@@ -21,6 +21,7 @@ class ServedVariant:
         peak: Measured peak multiply-accumulates per second at its precision, or None where it cannot be measured.
         note: A remark of the registry's; may be empty.
         batch_seconds: How long a batch took while warming up, by its size.
+        loaded: Whether it answers; it was unloaded otherwise, and can be loaded again.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ServedVariant:
     peak: float | None
     note: str
     batch_seconds: dict[int, float]
+    loaded: bool = True
 
 
 @dataclass(frozen=True)

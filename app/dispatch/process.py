@@ -66,8 +66,10 @@ def configuration(control: socket.socket) -> tuple[Settings, dict[str, object], 
 
 
 def configure(control_message: dict[str, object], settings: Settings) -> bytes:
-    """The JSON of CONFIGURE."""
-    return json.dumps({**control_message, "settings": settings.model_dump()}, default=_plain).encode()
+    """The JSON of CONFIGURE. All settings are in it, so that no child reads the configuration file again."""
+    return json.dumps(
+        {**control_message, "settings": {**settings.model_dump(), "config": None}}, default=_plain
+    ).encode()
 
 
 def _plain(value: object) -> object:

@@ -68,6 +68,7 @@ class Supervisor:
         self._decoders = 1
         self._announced = False
         self._stopping_since: float | None = None
+        self._lame_duck = False
         self._forced = False
         self._ended = asyncio.Event()
         self._abandoned = 0
@@ -142,6 +143,11 @@ class Supervisor:
                 if frontend is not None and frontend.ready:
                     self._introduce(index, frontend)
             self._announce()
+        elif message.kind == Kind.CHANGED:
+            self._model = ServedModel.from_json(unpack_file(message.files[0]))
+            for frontend in self._frontends:
+                if frontend is not None and frontend.ready:
+                    self._describe(self._model, frontend)
         elif message.kind == Kind.BROKEN:
             reason = message.body.decode(errors="replace")
             if self._model is None:
@@ -176,8 +182,7 @@ class Supervisor:
     def _introduce(self, index: int, frontend: Child) -> None:
         """Tell a frontend all there is to know."""
         if self._model is not None:
-            share = max(1, self._decoders // len(self._frontends))
-            frontend.send(Message(Kind.MODEL, share, files=(pack_file(self._model.to_json()),)))
+            self._describe(self._model, frontend)
         if self._experiment is not None:
             frontend.send(Message(Kind.GUARD, self._experiment.tripped))
         if self._engine is not None and self._engine.ready:
@@ -186,7 +191,11 @@ class Supervisor:
         elif self._model is not None:
             frontend.send(_status(Phase.RESTARTING))
         if self._stopping_since is not None:
-            frontend.send(Message(Kind.DRAIN))
+            frontend.send(Message(Kind.LEAVE if self._lame_duck else Kind.DRAIN))
+
+    def _describe(self, model: ServedModel, frontend: Child) -> None:
+        share = max(1, self._decoders // len(self._frontends))
+        frontend.send(Message(Kind.MODEL, share, files=(pack_file(model.to_json()),)))
 
     def _show(self, phase: Phase, stage: str = "", per_mille: int = 0) -> None:
         for frontend in self._frontends:
@@ -255,21 +264,35 @@ class Supervisor:
         self._scrapes.tick()
         self._reports = [report for report in self._reports if not report.done()]
         if self._stopping_since is not None:
+            self._end_lame_duck()
             waiting = [child for child in self._frontends if child is not None and child.ready and not child.idle]
-            overdue = time.monotonic() - self._stopping_since >= self._settings.drain_seconds
-            if not waiting or overdue or self._forced:
+            draining = time.monotonic() - self._stopping_since - self._settings.lame_duck_seconds
+            over = not self._lame_duck and (not waiting or draining >= self._settings.drain_seconds)
+            if over or self._forced:
                 self._ended.set()
 
     def _begin_end(self) -> None:
-        """At the first signal refuse new requests, at the second end at once."""
+        """At the first signal turn readiness off and, at once or later, refuse requests; at the second end at once."""
         if self._stopping_since is not None:
             self._forced = True
             return
         self._stopping_since = time.monotonic()
         logger.info("stopping")
+        self._lame_duck = True
         for frontend in self._frontends:
             if frontend is not None:
-                frontend.send(Message(Kind.DRAIN))
+                frontend.send(Message(Kind.LEAVE))
+        self._end_lame_duck()
+
+    def _end_lame_duck(self) -> None:
+        """Refuse new requests when the time to answer them all the same is over."""
+        if not self._lame_duck or self._stopping_since is None:
+            return
+        if time.monotonic() - self._stopping_since >= self._settings.lame_duck_seconds:
+            self._lame_duck = False
+            for frontend in self._frontends:
+                if frontend is not None:
+                    frontend.send(Message(Kind.DRAIN))
 
     def _fail(self, reason: str) -> None:
         self.failure = StartupError(reason)

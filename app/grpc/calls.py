@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
 from app.api.context import InFlight, access_log
 from app.errors import InternalError, RequestError
+from app.limits.admin import AdminGate
 from app.observability.logs import request_id
 from app.protocol.request_id import HEADER, request_id_for
 
@@ -109,6 +111,16 @@ class _Call:
         access_log.info("call", extra={"fields": fields})
         request_id.reset(self._token)
         return self.error is not None
+
+
+def check_admin(gate: AdminGate, context: Any) -> None:
+    """Raise unless the call may use admin verbs; see `AdminGate.check`.
+
+    gRPC tells the client's address and not which of ours it called. A client at a loopback address calls one.
+    """
+    kind, _, address = context.peer().partition(":")
+    host = unquote(address).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else None
+    gate.check(metadata_value(context, "authorization"), host)
 
 
 def metadata_value(context: Any, key: str) -> str | None:

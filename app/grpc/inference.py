@@ -11,7 +11,7 @@ from google.protobuf import json_format
 
 from app.api.context import InFlight
 from app.errors import DeadlineExceededError, RequestError
-from app.grpc.calls import metadata_values
+from app.grpc.calls import check_admin, metadata_values
 from app.grpc.messages import fill_response, parse_infer, read_parameters
 from app.grpc.schema import Schema
 from app.observability.recording import recorded
@@ -111,12 +111,14 @@ class InferenceCalls:
 
     async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Load a model again."""
+        check_admin(self._service.admin, context)
         check_load_parameters(read_parameters(request.parameters, "The request"))
         await Repository(self._service).load(request.model_name)
         return self._schema["RepositoryModelLoadResponse"]()
 
     async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Unload a model."""
+        check_admin(self._service.admin, context)
         await Repository(self._service).unload(request.model_name)
         return self._schema["RepositoryModelUnloadResponse"]()
 

@@ -178,6 +178,10 @@ class ImageQueue:
         """Count an image that took `seconds` of a core to decode."""
         self._admission.decoded(seconds)
 
+    def waits_for(self, variant: str) -> bool:
+        """Whether a request of a variant has no answer yet."""
+        return any(ticket.variant == variant for ticket in self._unfinished)
+
     def snapshot(self) -> Snapshot:
         """The state at this moment."""
         now = self._clock()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from app.api.admin import ADMIN_RESPONSES, AdminDependency
 from app.api.body import read_body
 from app.api.context import ServiceDependency
-from app.api.openapi import ERROR_RESPONSES, ErrorBody
+from app.api.openapi import ERROR_RESPONSES
 from app.oip.repository import Repository, check_load_parameters
 from app.protocol.oip.repository import parse_index_request, parse_repository_parameters
 from app.service import Service
@@ -17,10 +16,6 @@ from app.service import Service
 router = APIRouter(tags=["open inference protocol"])
 
 _MAX_BODY = 64 * 1024
-_ADMIN_RESPONSES: dict[int | str, dict[str, Any]] = {
-    404: {"model": ErrorBody, "description": "no such model"},
-    **ERROR_RESPONSES,
-}
 
 
 @router.post(
@@ -41,9 +36,9 @@ async def index(request: Request, service: ServiceDependency) -> JSONResponse:
     operation_id="oip_repository_load",
     summary="Load a model again",
     response_class=Response,
-    responses=_ADMIN_RESPONSES,
+    responses=ADMIN_RESPONSES,
 )
-async def load(request: Request, service: ServiceDependency, model: str) -> Response:
+async def load(request: Request, service: ServiceDependency, model: str, _: AdminDependency) -> Response:
     """Load every variant that the name stands for."""
     check_load_parameters(parse_repository_parameters(await _body(request, service)))
     await Repository(service).load(model)
@@ -55,9 +50,9 @@ async def load(request: Request, service: ServiceDependency, model: str) -> Resp
     operation_id="oip_repository_unload",
     summary="Unload a model",
     response_class=Response,
-    responses=_ADMIN_RESPONSES,
+    responses=ADMIN_RESPONSES,
 )
-async def unload(request: Request, service: ServiceDependency, model: str) -> Response:
+async def unload(request: Request, service: ServiceDependency, model: str, _: AdminDependency) -> Response:
     """Refuse further requests for every variant that the name stands for, finish those in flight, and free it."""
     parse_repository_parameters(await _body(request, service))
     await Repository(service).unload(model)

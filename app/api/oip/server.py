@@ -41,5 +41,5 @@ async def live(service: ServiceDependency) -> Response:
 )
 async def ready(service: ServiceDependency) -> Response:
     """Answer 200 when the model is loaded and warm."""
-    service.check_ready()
+    service.check_receiving()
     return Response()
