@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find engine/csrc -type f)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve test bench fuzz bench-kernels tune peers lint types native-test native-aarch64 native-sanitize python-test format clean
+.PHONY: serve test bench bench-kernels tune peers chaos fuzz lint types native-test native-aarch64 native-sanitize python-test format clean
 
 serve: $(VENV)/installed
 	$(BIN)/tessera serve
@@ -35,6 +35,10 @@ peers: $(VENV)/installed
 fuzz: $(VENV)/test-installed
 	$(BIN)/python -m tests.fuzz.images
 	$(BIN)/python -m tests.fuzz.requests
+
+# Ten minutes of random kill -9 under load against --frontends 2; every answer is compared with the right one.
+chaos: $(VENV)/test-installed
+	$(BIN)/python -m tests.chaos.long $(CHAOS)
 
 lint: $(VENV)/test-installed
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 
 import engine
+from app.dispatch.experiment import check_plan
 from app.dispatch.model import ServedModel, ServedVariant
 from app.errors import StartupError
 from app.imaging.decoder import SHAPE
@@ -128,6 +129,7 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
             f"The default variant {settings.default_variant!r} does not exist; {model.name} has: "
             f"{', '.join(sorted(model.variants))}."
         )
+    check_plan(settings, model.name, model.variants)
     return model
 
 

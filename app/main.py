@@ -8,11 +8,10 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import admin, classify, docs, health, metrics, models, oip
+from app.api import admin, classify, docs, experiments, health, metrics, models, oip
 from app.api.context import InFlight, RequestContext
 from app.api.handlers import install_error_handlers
 from app.dispatch.dispatcher import Dispatcher
-from app.errors import StartupError
 from app.limits.admin import AdminGate
 from app.limits.clients import RateLimiter
 from app.limits.uploads import UploadBudget
@@ -76,15 +75,8 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         tracing=tracing,
     )
     install_error_handlers(app)
-    for route in (
-        classify.router,
-        models.router,
-        *oip.routers,
-        health.router,
-        metrics.router,
-        admin.router,
-        docs.router,
-    ):
+    own = (classify.router, experiments.router, models.router)
+    for route in (*own, *oip.routers, health.router, metrics.router, admin.router, docs.router):
         app.include_router(route)
     return app
 
@@ -106,12 +98,8 @@ async def _grpc(service: Service, in_flight: InFlight) -> AsyncIterator[None]:
     if service.settings.grpc_port is None:
         yield
         return
-    try:
-        from app.grpc.server import GrpcServer  # an extra
-    except ModuleNotFoundError as error:
-        raise StartupError(
-            f"gRPC needs the package {error.name}: pip install 'tessera-inference[grpc]', or leave --grpc-port out."
-        ) from error
+    from app.grpc.server import GrpcServer  # an extra
+
     server = GrpcServer(service, in_flight)
     await server.start()
     try:

@@ -24,8 +24,13 @@ logger = logging.getLogger(__name__)
 _BACKLOG = 2048
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
     """Reserve the address before anything slow happens.
+
+    Args:
+        host: The address.
+        port: The port; 0 takes a free one.
+        flag: The flag that sets the port, for messages.
 
     Raises:
         StartupError: The port is taken, or the address cannot be used; the message says what to do.
@@ -43,7 +48,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise StartupError(_why_not(host, port, error)) from error
+        raise StartupError(_why_not(host, port, flag, error)) from error
     return listener
 
 
@@ -178,9 +183,9 @@ class Server(uvicorn.Server):
         return in_flight_of(self._app)
 
 
-def _why_not(host: str, port: int, error: OSError) -> str:
+def _why_not(host: str, port: int, flag: str, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"Port {port} on {host} is taken. Stop the program that uses it, or choose another with --port."
+        return f"Port {port} on {host} is taken. Stop the program that uses it, or choose another with {flag}."
     if error.errno == errno.EACCES:
-        return f"Port {port} on {host} needs more rights. Choose one above 1023 with --port."
-    return f"Port {port} on {host} cannot be used: {error.strerror}. Choose another with --host and --port."
+        return f"Port {port} on {host} needs more rights. Choose one above 1023 with {flag}."
+    return f"Port {port} on {host} cannot be used: {error.strerror}. Choose another with --host and {flag}."

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from app.dispatch.dispatcher import Dispatcher, Phase, Reservation
+from app.dispatch.experiment import ExperimentAccess, plan_from
 from app.dispatch.model import ServedModel
+from app.dispatch.shadow import Shadow
 from app.errors import InferenceError, InternalError, NotReadyError, RequestError, ShuttingDownError
 from app.imaging.decoder import ImageDecoder
 from app.limits.admin import AdminGate
+from app.observability.logs import request_id
 from app.observability.metrics import Metrics
 from app.protocol.classify import Classified
 from app.protocol.multipart import Upload
-from app.protocol.oip.description import Duration, VariantStatistics
+from app.routing.events import Answered
+from app.routing.router import BASELINE, Decision, Router
+from app.routing.split import KEY_HEADER
+from app.routing.variants import HEADER
 from app.scheduling.ticket import InputType, Outcome, Priority
 from app.settings import Settings
 
@@ -51,6 +58,8 @@ class Service:
         self.draining = False
         self._decoder = ImageDecoder(max_pixels=settings.max_pixels)
         self._decoders: ThreadPoolExecutor | None = None
+        self._router = Router(plan_from(self.settings))
+        self._shadow = Shadow(dispatcher, share=self.settings.effective_shadow_share)
 
     def start(self) -> None:
         """Begin loading in the background."""
@@ -61,6 +70,7 @@ class Service:
         self.drain()
         if self._decoders is not None:
             self._decoders.shutdown(wait=False, cancel_futures=True)
+        await self._shadow.stop()
         await self.dispatcher.stop()
 
     def leave(self) -> None:
@@ -123,6 +133,33 @@ class Service:
             raise NotReadyError(f"The model is not ready yet: {status.stage}, {status.fraction:.0%}.", retry_after=2)
         return self.dispatcher.model()
 
+    @property
+    def experiment(self) -> ExperimentAccess:
+        """The experiment of the whole service; only once it is ready."""
+        return self.dispatcher.experiment
+
+    def route(self, header: Callable[[str], Sequence[str]]) -> Decision:
+        """Decide which variant answers a request, the same for every protocol; see `Router.route`.
+
+        Whoever asks tells `answered` when the request has been answered with success.
+
+        Args:
+            header: Gives every value of a request header, in order.
+
+        Raises:
+            UnknownVariantError: The header names no variant of the model.
+            InvalidParameterError: The request has several different keys.
+            NotReadyError: See `check_ready`.
+        """
+        variants = self.check_ready().variants.keys()
+        identity = request_id.get() or uuid.uuid4().hex
+        tripped = self.experiment.tripped and BASELINE not in self.unloaded
+        return self._router.route(header(HEADER), header(KEY_HEADER), identity, variants=variants, tripped=tripped)
+
+    def answered(self, decision: Decision, seconds: float) -> None:
+        """Count a request that was answered with success, `seconds` after its headers."""
+        self.experiment.record(Answered(decision, seconds))
+
     def check_room(self, variant: str, *, deadline: float | None = None, priority: Priority = Priority.NORMAL) -> None:
         """Raise the error that a request of one image would get now, before its body is read."""
         self.dispatcher.check_room(variant, deadline=deadline, priority=priority)
@@ -160,9 +197,10 @@ class Service:
         try:
             decoded = await _decoded(jobs, uploads)
             outcomes = await self.dispatcher.run(reservation, sum(image.core_seconds for image in decoded))
+            self._shadow.offer(reservation, outcomes, self._available())
         finally:
             self._release(reservation, jobs)
-        self._count(variant, outcomes, max(image.seconds for image in decoded))
+        self.metrics.request_ran(variant, outcomes, max(image.seconds for image in decoded))
         return [
             _classified(uploads, index, outcome, image.seconds)
             for index, (outcome, image) in enumerate(zip(outcomes, decoded, strict=True))
@@ -200,9 +238,10 @@ class Service:
             np.copyto(reservation.rows, tensor)
             copied = time.perf_counter()
             outcomes = await self.dispatcher.run(reservation)
+            self._shadow.offer(reservation, outcomes, self._available())
         finally:
             self.dispatcher.release(reservation)
-        self._count(variant, outcomes, copied - started)
+        self.metrics.request_ran(variant, outcomes, copied - started)
         return outcomes
 
     @property
@@ -226,20 +265,9 @@ class Service:
         """Encode the metrics of all processes for a scraper that accepts `accept`: body and Content-Type."""
         return await self.dispatcher.render_metrics(accept)
 
-    async def statistics(self) -> dict[str, VariantStatistics]:
-        """What each variant has done since the start."""
-        counted = self.metrics.statistics.snapshot()
-        for name, variant in self.dispatcher.snapshot().variants.items():
-            statistics = counted.setdefault(name, VariantStatistics())
-            ran = {size: row for size, row in variant.batches.items() if row.batches}
-            statistics.batches = {size: Duration(row.batches, round(row.seconds * 1e9)) for size, row in ran.items()}
-            statistics.execution_count = sum(row.batches for row in ran.values())
-        return counted
-
-    def _count(self, variant: str, outcomes: Sequence[Outcome], input_seconds: float) -> None:
-        for outcome in outcomes:
-            self.metrics.stage("queue", outcome.queue_seconds)
-        self.metrics.statistics.ran(variant, outcomes, input_seconds)
+    def _available(self) -> Collection[str]:
+        """The variants that answer requests."""
+        return self.dispatcher.model().variants.keys() - self.unloaded
 
     def _release(self, reservation: Reservation, jobs: Sequence[Future[_Decoded]]) -> None:
         """Give a reservation back as soon as no decoder writes into its rows, which will belong to somebody else."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.config_file import ConfigFile
+from app.routing.guard import smallest_recovery_window
+from app.routing.split import parse_split
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+GuardRecovery = Literal["manual", "automatic"]
 LogFormat = Literal["text", "json"]
 
 
@@ -51,6 +54,34 @@ class Settings(BaseSettings):
     )
     default_variant: str = Field(
         default="optimised", min_length=1, description="variant that answers requests without an X-Model-Variant header"
+    )
+    split: str | None = Field(
+        default=None,
+        description="weights of the variants that share requests without an X-Model-Variant header, such as "
+        "optimised=90,baseline=10; default: all go to default_variant",
+    )
+    split_salt: str = Field(
+        default="", description="name of the experiment; another name assigns keys to variants anew"
+    )
+    shadow_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="share of requests whose images the other variant runs too, when the service is idle; "
+        "default: 0, or 0.1 with guard_agreement",
+    )
+    guard_agreement: float | None = Field(
+        default=None,
+        ge=0.5,
+        le=0.9999,
+        description="least agreement of optimised with baseline; shown to be under it, traffic moves to baseline",
+    )
+    guard_window: int = Field(
+        default=1000, ge=20, le=100_000, description="how many of the last compared images the guard judges by"
+    )
+    guard_recovery: GuardRecovery = Field(
+        default="manual",
+        description="how a tripped guard ends: manual (a restart) or automatic (agreement shown to be back)",
     )
     frontends: int = Field(
         default=0,
@@ -162,6 +193,34 @@ class Settings(BaseSettings):
                 "a request of that size could never be admitted"
             )
         return self
+
+    @field_validator("split")
+    @classmethod
+    def _split_can_be_read(cls, split: str | None) -> str | None:
+        if split is not None:
+            parse_split(split)
+        return split
+
+    @model_validator(mode="after")
+    def _guard_can_judge(self) -> Settings:
+        if self.guard_agreement is None:
+            return self
+        if self.shadow_share == 0:
+            raise ValueError("guard_agreement has nothing to judge by while shadow_share is 0")
+        smallest = smallest_recovery_window(self.guard_agreement)
+        if self.guard_recovery == "automatic" and self.guard_window < smallest:
+            raise ValueError(
+                f"guard_window ({self.guard_window}) is too short to show an agreement above {self.guard_agreement}; "
+                f"automatic recovery needs at least {smallest}"
+            )
+        return self
+
+    @property
+    def effective_shadow_share(self) -> float:
+        """The share of requests that are shadowed."""
+        if self.shadow_share is not None:
+            return self.shadow_share
+        return 0.0 if self.guard_agreement is None else 0.1
 
     @model_validator(mode="after")
     def _admin_has_a_token(self) -> Settings:

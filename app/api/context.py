@@ -43,6 +43,12 @@ class InFlight:
     def __init__(self) -> None:
         self.count = 0
 
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
 
 class RequestContext:
     """Gives every request its id, log line and trace, a place in the count of those in flight, and its limits.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import signal
 import sys
@@ -12,6 +13,7 @@ from socket import socket
 from app.commands.flags import add_settings_flags, settings_from, unknown_variables
 from app.commands.progress import ProgressDisplay
 from app.dispatch.model import ServedModel
+from app.errors import StartupError
 from app.observability.logs import configure_logs
 from app.server import Server, bind, share, url_of
 from app.service import Service
@@ -36,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     listener = bind(settings.host, settings.port)
     url = url_of(listener)
     logger.info("listening", extra={"fields": {"url": url}})
+    settings = _choose_grpc_port(settings)
     serve = _serve_alone if settings.frontends == 0 else _serve_in_processes
     with ProgressDisplay(as_log=settings.log_format == "json") as display:
 
@@ -47,6 +50,28 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"Tessera is ready on {url}  model: {model.name}  variants: {names}  docs: {url}/docs", flush=True)
 
         return serve(settings, listener, display, announce)
+
+
+def _choose_grpc_port(settings: Settings) -> Settings:
+    """Settings with a gRPC port that is free, which every frontend will then listen on.
+
+    Raises:
+        StartupError: It is taken, or the packages for gRPC are missing; the message says what to do.
+    """
+    if settings.grpc_port is None:
+        return settings
+    for package in ("grpc", "google.protobuf"):
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            raise StartupError(
+                f"gRPC needs the package {package}: pip install 'tessera-inference[grpc]', or leave --grpc-port out."
+            ) from error
+    probe = bind(settings.host, settings.grpc_port, "--grpc-port")
+    port = probe.getsockname()[1]
+    probe.close()
+    logger.info("listening for gRPC", extra={"fields": {"address": f"{settings.host}:{port}"}})
+    return settings.model_copy(update={"grpc_port": port})
 
 
 def _serve_alone(
@@ -74,6 +99,8 @@ def _serve_alone(
 def _serve_in_processes(
     settings: Settings, listener: socket, display: ProgressDisplay, announce: Callable[[ServedModel], None]
 ) -> int:
+    if sys.platform != "linux":
+        raise StartupError("Several processes need Linux; serve with --frontends 0.")
     from app.dispatch.supervisor import supervise
 
     listeners = share(listener, settings.frontends)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from app.dispatch.experiment import ExperimentAccess
 from app.dispatch.model import ServedModel
 from app.errors import RequestError
 from app.scheduling.snapshot import Snapshot
@@ -78,6 +79,10 @@ class Dispatcher(Protocol):
 
     def check_alive(self) -> None:
         """Raise `InternalError` when only a restart of the whole service helps."""
+
+    @property
+    def experiment(self) -> ExperimentAccess:
+        """The experiment of the whole service; only after `status` has said READY once."""
 
     @property
     def decoders(self) -> int:

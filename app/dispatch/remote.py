@@ -16,6 +16,7 @@ import numpy as np
 
 from app.dispatch.board import Board
 from app.dispatch.dispatcher import Phase, Reservation, Status
+from app.dispatch.experiment import ExperimentAccess, RemoteExperiment
 from app.dispatch.model import ServedModel
 from app.dispatch.slots import SLOTS_PER_ROW, SlotAllocator, SlotArea
 from app.dispatch.wire import (
@@ -50,7 +51,7 @@ logger = logging.getLogger(__name__)
 _ATTEMPTS = 2
 _PATIENCE = 10.0  # seconds that a request waits for a new engine process
 _MARGIN = 0.05  # seconds before its deadline at which a request stops waiting for one
-_SCRAPE_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0
 
 
 @dataclass(eq=False)
@@ -132,7 +133,11 @@ class RemoteDispatcher:
         self._decoders = 1
         self._identities = count(1)
         self._reservations: dict[int, RemoteReservation] = {}
-        self._scrapes: dict[int, asyncio.Future[bytes]] = {}
+        self._answers: dict[int, asyncio.Future[bytes]] = {}
+        self._experiment = RemoteExperiment(
+            lambda events: self.tell(Message(Kind.EVENTS, body=events)),
+            lambda question: self._ask_supervisor(Kind.ASK, question),
+        )
         self._changes: dict[int, asyncio.Future[None]] = {}
 
     def start(self) -> None:
@@ -258,16 +263,25 @@ class RemoteDispatcher:
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Ask the supervisor, who knows the metrics of all processes."""
-        identity = next(self._identities)
-        answer = self._scrapes[identity] = asyncio.get_running_loop().create_future()
-        self.tell(Message(Kind.SCRAPE, identity=identity, body=accept.encode()[:4096]))
-        try:
-            content_type, _, body = (await asyncio.wait_for(answer, _SCRAPE_SECONDS)).partition(b"\n")
-        except asyncio.TimeoutError:
-            raise NotReadyError("The metrics of the other processes did not arrive in time.", retry_after=1) from None
-        finally:
-            self._scrapes.pop(identity, None)
+        answer = await self._ask_supervisor(Kind.SCRAPE, accept.encode()[:4096])
+        content_type, _, body = answer.partition(b"\n")
         return body, content_type.decode()
+
+    @property
+    def experiment(self) -> ExperimentAccess:
+        """The experiment, which the supervisor keeps."""
+        return self._experiment
+
+    async def _ask_supervisor(self, kind: Kind, body: bytes) -> bytes:
+        identity = next(self._identities)
+        answer = self._answers[identity] = asyncio.get_running_loop().create_future()
+        self.tell(Message(kind, identity=identity, body=body))
+        try:
+            return await asyncio.wait_for(answer, _ANSWER_SECONDS)
+        except asyncio.TimeoutError:
+            raise NotReadyError("The answer of the other processes did not arrive in time.", retry_after=1) from None
+        finally:
+            self._answers.pop(identity, None)
 
     def _receive_control(self, message: Message) -> None:
         if message.kind == Kind.ATTACH:
@@ -282,11 +296,13 @@ class RemoteDispatcher:
         elif message.kind == Kind.COLLECT:
             data = pack_file(registry_to_json(self._metrics.registry))
             self.tell(Message(Kind.COLLECTED, identity=message.identity, files=(data,)))
-        elif message.kind == Kind.METRICS:
-            exposition = unpack_file(message.files[0])
-            waiting = self._scrapes.get(message.identity)
+        elif message.kind in (Kind.METRICS, Kind.ANSWER):
+            answer = unpack_file(message.files[0])
+            waiting = self._answers.get(message.identity)
             if waiting is not None and not waiting.done():
-                waiting.set_result(exposition)
+                waiting.set_result(answer)
+        elif message.kind == Kind.GUARD:
+            self._experiment.tripped = message.number == 1
         elif message.kind == Kind.LEAVE:
             self._on_leave()
         elif message.kind == Kind.DRAIN:

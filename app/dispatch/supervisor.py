@@ -14,6 +14,7 @@ from itertools import count
 from app.dispatch.board import Board, create_board
 from app.dispatch.children import Child, connect
 from app.dispatch.dispatcher import Phase
+from app.dispatch.experiment import ExperimentHost, open_experiment
 from app.dispatch.model import ServedModel
 from app.dispatch.process import configure
 from app.dispatch.scrapes import Scrapes
@@ -25,7 +26,7 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_FAILURES = 5  # of one process in a row before it was ready, then the service gives up
+_FAILURES = 5  # of one kind of process in a row before it was ready; then the service gives up
 _FIRST_PAUSE = 0.25  # seconds before the second attempt in a row; doubled each time
 _ENDING_SECONDS = 5.0  # for children to end by themselves
 
@@ -63,6 +64,7 @@ class Supervisor:
         self._slots = [-1] * len(listeners)
         self._failures: dict[str, int] = {}
         self._model: ServedModel | None = None
+        self._experiment: ExperimentHost | None = None
         self._decoders = 1
         self._announced = False
         self._stopping_since: float | None = None
@@ -112,7 +114,7 @@ class Supervisor:
             os.close(self._slots[index])
         # Half as much again as may wait, for those that run; float32 rows take four slots each.
         self._slots[index] = create_slots(6 * self._settings.max_queue_images + 4 * self._settings.max_batch)
-        self._frontends[index] = frontend = Child(
+        self._frontends[index] = Child(
             f"tessera-frontend-{index}-{next(self._generations)}",
             "app.dispatch.frontend",
             told=configure({}, self._settings),
@@ -121,7 +123,6 @@ class Supervisor:
             on_message=self._hear_frontend,
             on_end=self._frontend_ended,
         )
-        logger.debug("frontend started", extra={"fields": {"index": index, "pid": frontend.pid}})
 
     def _hear_engine(self, engine: Child, message: Message) -> None:
         if message.kind == Kind.PROGRESS:
@@ -132,8 +133,12 @@ class Supervisor:
         elif message.kind == Kind.READY:
             self._model = ServedModel.from_json(unpack_file(message.files[0]))
             self._decoders = message.number
+            if self._experiment is None:  # outlives engine processes
+                experiment = open_experiment(self._settings, self._model.variants, self._scrapes.metrics)
+                self._experiment = ExperimentHost(experiment, self._show_guard)
             self._failures.pop("engine", None)
             engine.ready = True
+            logger.info("the engine is ready", extra={"fields": {"process": engine.name, "pid": engine.pid}})
             for index, frontend in enumerate(self._frontends):
                 if frontend is not None and frontend.ready:
                     self._introduce(index, frontend)
@@ -156,6 +161,7 @@ class Supervisor:
     def _hear_frontend(self, frontend: Child, message: Message) -> None:
         if message.kind == Kind.READY:
             frontend.ready = True
+            logger.info("a frontend is ready", extra={"fields": {"process": frontend.name, "pid": frontend.pid}})
             self._failures.pop(_role(frontend), None)
             self._introduce(self._frontends.index(frontend), frontend)
             self._announce()
@@ -163,6 +169,11 @@ class Supervisor:
             self._scrapes.collected(frontend, message)
         elif message.kind == Kind.SCRAPE:
             self._scrapes.answer(frontend, message)
+        elif message.kind == Kind.EVENTS and self._experiment is not None:
+            self._experiment.record(message.body)
+        elif message.kind == Kind.ASK and self._experiment is not None:
+            answer = pack_file(self._experiment.answer(message.body))
+            frontend.send(Message(Kind.ANSWER, identity=message.identity, files=(answer,)))
         elif message.kind == Kind.IDLE:
             frontend.idle = True
         elif message.kind == Kind.STOPPED:
@@ -172,6 +183,8 @@ class Supervisor:
         """Tell a frontend all there is to know."""
         if self._model is not None:
             self._describe(self._model, frontend)
+        if self._experiment is not None:
+            frontend.send(Message(Kind.GUARD, self._experiment.tripped))
         if self._engine is not None and self._engine.ready:
             connect(self._engine, frontend, self._slots[index])
             frontend.send(_status(Phase.READY))
@@ -188,6 +201,11 @@ class Supervisor:
         for frontend in self._frontends:
             if frontend is not None:
                 frontend.send(_status(phase, stage, per_mille))
+
+    def _show_guard(self, tripped: bool) -> None:
+        for frontend in self._frontends:
+            if frontend is not None and frontend.ready:
+                frontend.send(Message(Kind.GUARD, tripped))
 
     def _announce(self) -> None:
         everybody = [self._engine, *self._frontends]
@@ -213,21 +231,28 @@ class Supervisor:
 
     def _restart(self, child: Child, start: Callable[[], None]) -> None:
         role = _role(child)
-        failures = 0 if child.ready else self._failures.get(role, 0) + 1
-        self._failures[role] = failures
         self._scrapes.restarted(role)
-        if failures >= _FAILURES:
-            self._fail(f"The {role} process ended {failures} times before it was ready; the log says why.")
-            return
         self._reports.append(asyncio.ensure_future(_report_end(child)))
-        if failures == 0:
-            start()
+        if child.ready:
+            self._start_again(role, start)
         else:
-            self._loop.call_later(_FIRST_PAUSE * 2 ** (failures - 1), self._start_later, start)
+            self._failed_to_start(role, start)
 
-    def _start_later(self, start: Callable[[], None]) -> None:
-        if not self._ended.is_set():
+    def _start_again(self, role: str, start: Callable[[], None]) -> None:
+        if self._ended.is_set():
+            return
+        try:
             start()
+        except OSError as error:  # no process, no memory, no descriptor left
+            logger.error("the %s process cannot be started: %s", role, error)
+            self._failed_to_start(role, start)
+
+    def _failed_to_start(self, role: str, start: Callable[[], None]) -> None:
+        failures = self._failures[role] = self._failures.get(role, 0) + 1
+        if failures >= _FAILURES:
+            self._fail(f"The {role} process could not be started {failures} times in a row; the log says why.")
+        else:
+            self._loop.call_later(_FIRST_PAUSE * 2 ** (failures - 1), self._start_again, role, start)
 
     def _tick(self) -> None:
         engine = self._engine

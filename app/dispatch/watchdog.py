@@ -9,6 +9,7 @@ _SILENT_LOOKS = 30  # without a heartbeat: 3 s; counted in looks, so that a susp
 _SILENT_LOOKS_LOADING = 600  # packing weights and building sessions hold the interpreter for long
 _SLOWEST = 20  # times its expected duration
 _FLOOR = 3.0  # seconds that any batch is allowed
+_OVERDUE_LOOKS = 3  # in a row: start and limit of a batch are two words, and one look may see them of two batches
 
 
 def batch_limit(expected: float) -> float:
@@ -22,6 +23,7 @@ class Watchdog:
     def __init__(self) -> None:
         self._heartbeat = -1
         self._silent = 0
+        self._late = 0
 
     def look(self, heartbeat: int, overdue: float, *, loading: bool) -> str | None:
         """Judge what the board shows now.
@@ -38,7 +40,8 @@ class Watchdog:
         self._heartbeat = heartbeat
         if self._silent >= (_SILENT_LOOKS_LOADING if loading else _SILENT_LOOKS):
             return f"no heartbeat for {self._silent * INTERVAL:.0f} s"
-        if overdue > 0:
+        self._late = self._late + 1 if overdue > 0 else 0
+        if self._late >= _OVERDUE_LOOKS:
             return f"a batch is {overdue:.1f} s over its limit"
         return None
 

@@ -74,6 +74,8 @@ class Kind(IntEnum):
     COLLECT = 22  # identity: echoed
     LEAVE = 24  # turn readiness off, and answer all the same until DRAIN
     METRICS = 23  # identity: of the SCRAPE; files: the exposition
+    GUARD = 24  # number: 1 while the accuracy guard keeps traffic on the baseline, else 0
+    ANSWER = 25  # identity: of the ASK; files: JSON
     # engine, frontend -> supervisor
     PROGRESS = 32  # number: per mille; body: stage
     READY = 33  # the engine adds number: images that the service decodes at once; files: JSON of the model
@@ -82,6 +84,8 @@ class Kind(IntEnum):
     SCRAPE = 36  # body: the Accept header
     IDLE = 37  # draining, and no request is in flight
     STOPPED = 38  # number: requests that were cut off
+    EVENTS = 39  # body: what happened to the experiment, see `app.routing.events`
+    ASK = 40  # body: a question of `ExperimentHost.answer`
 
 
 class Message(NamedTuple):
@@ -245,6 +249,8 @@ class Channel:
             _close_files(files)
         self._outgoing.clear()
         self._end.close()
+        # Whoever owns the channel hears no more of it, and is freed with what it holds as soon as it is forgotten.
+        self._on_message, self._on_close = _ignore_message, _ignore_end
 
     def _send_now(self, packed: bytes, files: tuple[int, ...]) -> bool:
         try:
@@ -276,10 +282,19 @@ class Channel:
                 packed, files = b"", []
             if len(packed) < HEADER_BYTES:
                 _close_files(files)
+                on_close = self._on_close
                 self.close()
-                self._on_close()
+                on_close()
                 return
             self._on_message(_unpack(packed, files))
+
+
+def _ignore_message(message: Message) -> None:
+    _close_files(message.files)
+
+
+def _ignore_end() -> None:
+    pass
 
 
 def _close_files(files: Sequence[int]) -> None:

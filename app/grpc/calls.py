@@ -50,8 +50,8 @@ class Calls:
         """A handler of a call with one answer."""
 
         async def handle(request: Any, context: Any) -> Any:
-            call = _Call(name, context, self._in_flight)
-            with call:
+            call = _Call(name, context)
+            with call, self._in_flight:
                 return await method(request, context)
             return await call.refuse()
 
@@ -60,10 +60,10 @@ class Calls:
     def stream(
         self, name: str, method: Callable[[Any, Any], AsyncIterator[Any]]
     ) -> Callable[[Any, Any], AsyncIterator[Any]]:
-        """A handler of a call with a stream of answers."""
+        """A handler of a call with a stream of answers. A stream may idle for ever, so the end does not wait for it."""
 
         async def handle(request: Any, context: Any) -> AsyncIterator[Any]:
-            call = _Call(name, context, self._in_flight)
+            call = _Call(name, context)
             with call:
                 async for answer in method(request, context):
                     yield answer
@@ -76,10 +76,9 @@ class Calls:
 class _Call:
     """One call, as a context manager that keeps the error it ended with."""
 
-    def __init__(self, name: str, context: Any, in_flight: InFlight) -> None:
+    def __init__(self, name: str, context: Any) -> None:
         self._name = name
         self._context = context
-        self._in_flight = in_flight
         self._identity = request_id_for(metadata_value(context, HEADER.lower()))
         self._started = time.perf_counter()
         self.error: RequestError | None = None
@@ -93,11 +92,9 @@ class _Call:
         await self._context.abort(status_code(self.error), self.error.message, tuple(trailers))
 
     def __enter__(self) -> None:
-        self._in_flight.count += 1
         self._token = request_id.set(self._identity)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        self._in_flight.count -= 1
         if isinstance(error, RequestError):
             self.error = error
         elif isinstance(error, Exception):

@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from app.api.context import InFlight
 from app.errors import DeadlineExceededError, RequestError
 from app.grpc.calls import check_admin, metadata_values
 from app.grpc.messages import fill_response, parse_infer, read_parameters
@@ -28,11 +29,13 @@ class InferenceCalls:
     Args:
         service: The service.
         schema: The messages.
+        in_flight: Counts the requests of streams; other calls are counted where they are handled.
     """
 
-    def __init__(self, service: Service, schema: Schema) -> None:
+    def __init__(self, service: Service, schema: Schema, in_flight: InFlight) -> None:
         self._service = service
         self._schema = schema
+        self._in_flight = in_flight
 
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802, the protocol names it
         """Whether the process works, loading included."""
@@ -68,7 +71,7 @@ class InferenceCalls:
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Run the images of a request."""
-        with recorded(self._service.metrics) as record:
+        with recorded(self._service.metrics, self._service.answered) as record:
             inference = Inference(
                 self._service,
                 record,
@@ -94,7 +97,8 @@ class InferenceCalls:
         async for request in requests:
             answer = self._schema["ModelStreamInferResponse"]()
             try:
-                answer.infer_response.CopyFrom(await self.ModelInfer(request, context))
+                with self._in_flight:
+                    answer.infer_response.CopyFrom(await self.ModelInfer(request, context))
             except RequestError as error:
                 answer.error_message = error.message
                 answer.infer_response.id = request.id

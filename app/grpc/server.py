@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import grpc
@@ -15,8 +14,6 @@ from app.grpc.health import HealthCalls
 from app.grpc.inference import InferenceCalls
 from app.grpc.schema import Schema
 from app.service import Service
-
-logger = logging.getLogger(__name__)
 
 _GRACE = 1.0  # seconds; requests in flight have been waited for before
 
@@ -37,11 +34,11 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", settings.max_body_bytes),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(settings.frontends > 0)),  # then several processes share the port
             ]
         )
         calls, inference, health = Calls(in_flight), Schema("inference.proto"), Schema("health.proto")
-        _register(self._server, calls, inference, InferenceCalls(service, inference))
+        _register(self._server, calls, inference, InferenceCalls(service, inference, in_flight))
         _register(self._server, calls, health, HealthCalls(service, health, [inference.service]))
 
     async def start(self) -> None:
@@ -51,13 +48,12 @@ class GrpcServer:
             StartupError: The port is taken, or the address cannot be used.
         """
         try:
-            port = self._server.add_insecure_port(f"{self._address}:{self._port}")
+            self._server.add_insecure_port(f"{self._address}:{self._port}")
         except RuntimeError as error:
             raise StartupError(
                 f"gRPC cannot listen on {self._address}:{self._port}: choose another port with --grpc-port."
             ) from error
         await self._server.start()
-        logger.info("listening for gRPC", extra={"fields": {"address": f"{self._address}:{port}"}})
 
     async def stop(self) -> None:
         """Take no new calls, and end the streams."""

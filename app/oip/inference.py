@@ -15,7 +15,6 @@ from app.oip.tensors import Interface, build_outputs, images_of, outputs_of
 from app.protocol.oip.request import InferRequest
 from app.protocol.oip.response import OutputTensor
 from app.protocol.urgency import PRIORITY_HEADER, TIMEOUT_HEADER, parse_priority, parse_timeout
-from app.routing.variants import HEADER
 from app.scheduling.ticket import Priority
 from app.service import Service
 
@@ -57,9 +56,10 @@ class Inference:
         self._service = service
         self._started = record.started
         self.interface: Interface = views.interface
-        self.variant = choose(service, views.catalogue.address(model, version), header(HEADER))
+        decision = choose(service, views.catalogue.address(model, version), header)
+        self.variant = decision.variant
         self.version = views.catalogue.version_of(self.variant)
-        record.variant = self.variant
+        record.decision = decision
         timeout_ms = parse_timeout(header(TIMEOUT_HEADER), service.settings.request_timeout_ms)
         self.longest = record.started + timeout_ms / 1000
         self._priority = parse_priority(header(PRIORITY_HEADER))

@@ -6,6 +6,7 @@ from app.errors import ModelUnavailableError
 from app.imaging.decoder import SHAPE
 from app.oip.catalogue import Catalogue
 from app.oip.repository import Repository
+from app.oip.statistics import read_statistics
 from app.oip.tensors import Interface
 from app.protocol.oip.description import ModelDescription, VariantStatistics, describe_statistics
 from app.service import Service
@@ -74,7 +75,8 @@ class ModelViews:
         """
         if model:
             self.catalogue.address(model, version)
-        counted = await self._service.statistics()
+        exposition, _ = await self._service.render_metrics("text/plain")
+        counted = read_statistics(exposition.decode())
         return [
             describe_statistics(
                 entry.name,

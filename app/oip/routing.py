@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from app.errors import UnknownVariantError
 from app.oip.catalogue import Address
-from app.routing.variants import HEADER, choose_variant
+from app.routing.router import EXPLICIT, Decision
+from app.routing.variants import HEADER
 from app.service import Service
 
 
-def choose(service: Service, address: Address, header_values: Sequence[str]) -> str:
+def choose(service: Service, address: Address, header: Callable[[str], Sequence[str]]) -> Decision:
     """Pick the variant: the one that the model's name or version says, else as for every other protocol.
 
     Args:
         service: The service, ready.
         address: The model that the request addresses.
-        header_values: Every `X-Model-Variant` value of the request.
+        header: Gives every value of a request header.
 
     Raises:
         UnknownVariantError: The header names no variant, or another one than the model's name or version.
+        InvalidParameterError: See `Service.route`.
     """
-    chosen = choose_variant(header_values, service.check_ready().variants.keys(), service.settings.default_variant)
+    decision = service.route(header)
     if address.variant is None:
-        return chosen
-    if header_values and chosen != address.variant:
+        return decision
+    if decision.reason == EXPLICIT and decision.variant != address.variant:
         raise UnknownVariantError(
-            f"{HEADER} says {chosen!r}, but the request is for {address.variant!r} by the model's name or version."
+            f"{HEADER} says {decision.variant!r}, but the request is for {address.variant!r} by the model's name or "
+            "version."
         )
-    return address.variant
+    return Decision(address.variant, EXPLICIT)

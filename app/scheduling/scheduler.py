@@ -253,8 +253,6 @@ class Scheduler:
             return [self._run(Batch(batch.variant, batch.dtype, (member,)), runner)[0] for member in batch.members]
         outcomes = self._outcomes(batch, list(logits), [None] * len(batch), started)
         seconds = outcomes[0].compute_seconds
-        with self._work:
-            self._queue.table.observe(batch.variant, len(batch), seconds)
         self._observer.batch_finished(batch.variant, len(batch), seconds)
         return outcomes
 

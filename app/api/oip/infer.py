@@ -30,7 +30,7 @@ _LARGE_JSON = 64 * 1024
 async def infer(request: Request, service: ServiceDependency, model: str, version: str = "") -> Response:
     """Run the images of an Open Inference Protocol request, with the variant that path or header name."""
     try:
-        with recorded(service.metrics) as record:
+        with recorded(service.metrics, service.answered) as record:
             inference = Inference(service, record, model, version, request.headers.getlist)
             settings = service.settings
             timeout = inference.longest - time.perf_counter()

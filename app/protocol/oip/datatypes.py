@@ -60,6 +60,8 @@ def tensor_from_json(name: str, datatype: str, shape: tuple[int, ...], data: obj
         raise InvalidInferenceRequestError(f"Input {name!r}: FP16 has no JSON form; send it as binary data.")
     try:
         values = np.asarray(data)
+        if dtype == np.uint64 and values.dtype.kind == "f":
+            values = _whole_numbers(data)
     except (ValueError, OverflowError):
         values = np.asarray(None)
     accepted = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[dtype.kind]
@@ -163,6 +165,12 @@ def dtype_of(name: str, datatype: str) -> np.dtype[Any]:
             f"Input {name!r} has datatype {datatype[:20]!r}; there are: {', '.join((*DTYPES, BYTES))}."
         )
     return dtype
+
+
+def _whole_numbers(data: object) -> np.ndarray:
+    """Numbers on both sides of 2**63, which numpy would take for floats; an object array where some are fractions."""
+    values = np.asarray(data, object)
+    return values.astype(np.uint64) if all(isinstance(value, int) and value >= 0 for value in values.flat) else values
 
 
 def _leaves(data: list[Any]) -> Iterable[object]:

@@ -64,11 +64,6 @@ class Duration:
     count: int = 0
     ns: int = 0
 
-    def add(self, seconds: float, count: int = 1) -> None:
-        """Count something that took `seconds` in all."""
-        self.count += count
-        self.ns += round(seconds * 1e9)
-
     def to_json(self) -> dict[str, int]:
         """As the protocol writes it."""
         return {"count": self.count, "ns": self.ns}
@@ -80,7 +75,7 @@ class VariantStatistics:
 
     Attributes:
         last_inference: Milliseconds since 1970, 0 for never.
-        inference_count: Images answered.
+        inference_count: Images run.
         execution_count: Batches run.
         success: Requests answered, from their headers to the answer.
         fail: Requests that the variant should have answered and that got an error.
