@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,18 +138,38 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
         StartupError: The model cannot be found, built or loaded; the message says why.
     """
     model = open_configured_model(settings, progress)
+    progress(f"loading {' and '.join(model.variants)}", 0.0)
     with ExitStack() as opened:
+        sessions = _open_sessions(model, settings, opened)
         variants = {}
-        for position, (name, variant) in enumerate(model.variants.items()):
-            progress(f"loading {name}", position / len(model.variants))
+        for position, (name, session) in enumerate(sessions.items()):
+            progress(f"warming {name}", position / len(sessions))
             try:
-                session = open_session(variant, settings)
-                opened.callback(session.close)
-                variants[name] = _warm(model, variant, session, settings.max_batch, known)
+                variants[name] = _warm(model, model.variants[name], session, settings.max_batch, known)
             except (EngineError, OSError) as error:
-                raise StartupError(f"Variant {name!r} of {model.name} cannot be loaded: {error}") from error
+                raise _not_loadable(model, name, error) from error
         opened.pop_all()
     return LoadedModel(model, variants)
+
+
+def _open_sessions(model: Model, settings: Settings, opened: ExitStack) -> dict[str, engine.Session]:
+    """Load all variants side by side, because each uses one core at a time while it packs its weights."""
+    with ThreadPoolExecutor(len(model.variants)) as threads:
+        loading = {name: threads.submit(open_session, variant, settings) for name, variant in model.variants.items()}
+    for job in loading.values():
+        if job.exception() is None:
+            opened.callback(job.result().close)
+    sessions = {}
+    for name, job in loading.items():
+        try:
+            sessions[name] = job.result()
+        except (EngineError, OSError) as error:
+            raise _not_loadable(model, name, error) from error
+    return sessions
+
+
+def _not_loadable(model: Model, variant: str, error: Exception) -> StartupError:
+    return StartupError(f"Variant {variant!r} of {model.name} cannot be loaded: {error}")
 
 
 def default_decode_threads() -> int:
