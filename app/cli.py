@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(argv)
     # Imported by name so that `tessera --help` stays quick and one command never loads what only another needs.
     command = importlib.import_module(f"app.commands.{chosen.command}")
-    options = argparse.ArgumentParser(prog=f"tessera {chosen.command}", description=command.__doc__)
+    options = argparse.ArgumentParser(prog=f"tessera {chosen.command}", description=command.__doc__, allow_abbrev=False)
     command.add_arguments(options)
     try:
         code: int = command.run(options.parse_args(chosen.arguments))

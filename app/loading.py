@@ -15,6 +15,7 @@ from typing import cast
 import numpy as np
 
 import engine
+from app.dispatch.experiment import check_plan
 from app.dispatch.model import ServedModel, ServedVariant
 from app.errors import StartupError
 from app.imaging.decoder import SHAPE
@@ -48,6 +49,22 @@ class LoadedVariant:
     peak: float | None
     batch_seconds: dict[int, float]
 
+    def served(self, name: str) -> ServedVariant:
+        """What it is, described without the session."""
+        info = self.info
+        return ServedVariant(
+            name=name,
+            backend=info.backend,
+            isa=info.isa,
+            precision=info.precision,
+            threads=info.threads,
+            macs=info.macs,
+            arena_bytes=info.arena_bytes,
+            peak=self.peak,
+            note=self.note,
+            batch_seconds=self.batch_seconds,
+        )
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -58,22 +75,12 @@ class LoadedModel:
 
     def served(self) -> ServedModel:
         """What is loaded, described without the sessions."""
-        variants = {
-            name: ServedVariant(
-                name=name,
-                backend=variant.info.backend,
-                isa=variant.info.isa,
-                precision=variant.info.precision,
-                threads=variant.info.threads,
-                macs=variant.info.macs,
-                arena_bytes=variant.info.arena_bytes,
-                peak=variant.peak,
-                note=variant.note,
-                batch_seconds=variant.batch_seconds,
-            )
-            for name, variant in self.variants.items()
-        }
-        return ServedModel(self.model.name, tuple(self.model.labels), variants)
+        variants = {name: variant.served(name) for name, variant in self.variants.items()}
+        # All variants are made from one graph, so they share its names.
+        info = next(iter(self.variants.values())).info
+        return ServedModel(
+            self.model.name, tuple(self.model.labels), info.inputs[0].name, info.outputs[0].name, variants
+        )
 
     def close(self) -> None:
         """Free every session."""
@@ -123,6 +130,7 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
             f"The default variant {settings.default_variant!r} does not exist; {model.name} has: "
             f"{', '.join(sorted(model.variants))}."
         )
+    check_plan(settings, model.name, model.variants)
     return model
 
 
@@ -145,7 +153,12 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
         for position, (name, session) in enumerate(sessions.items()):
             progress(f"warming {name}", position / len(sessions))
             try:
-                variants[name] = _warm(model, model.variants[name], session, settings.max_batch, known)
+                variant = model.variants[name]
+                info = _check(model, variant, session)
+                before = known.variants.get(name) if known is not None and known.name == model.name else None
+                peak = _peak(info) if before is None else before.peak
+                seconds = measure_batches(session, settings.max_batch) if before is None else before.batch_seconds
+                variants[name] = LoadedVariant(session, info, variant.note, peak, seconds)
             except (EngineError, OSError) as error:
                 raise _not_loadable(model, name, error) from error
         opened.pop_all()
@@ -172,6 +185,36 @@ def _not_loadable(model: Model, variant: str, error: Exception) -> StartupError:
     return StartupError(f"Variant {variant!r} of {model.name} cannot be loaded: {error}")
 
 
+def reload_variant(settings: Settings, served: Model, known: ServedVariant) -> LoadedVariant:
+    """Load and warm one variant from the model's files as they are now, while others answer.
+
+    Args:
+        settings: The settings.
+        served: The model that is being served; its labels have to be those of the files.
+        known: The variant, with what was measured of it at the start: on an idle machine, which this one may not be.
+
+    Raises:
+        StartupError: The model or the variant cannot be opened or built, or it is another model by now.
+    """
+    model = open_configured_model(settings)
+    name = known.name
+    variant = model.variants.get(name)
+    if variant is None:
+        raise StartupError(f"{model.name} has no variant {name!r} any more.")
+    if (model.name, list(model.labels)) != (served.name, list(served.labels)):
+        raise StartupError("The files hold another model or other labels by now; that needs a restart of the service.")
+    with ExitStack() as opened:
+        try:
+            session = open_session(variant, settings)
+            opened.callback(session.close)
+            info = _check(model, variant, session)
+            session.run(np.zeros((settings.max_batch, *SHAPE), np.uint8))
+        except (EngineError, OSError) as error:
+            raise StartupError(str(error)) from error
+        opened.pop_all()
+    return LoadedVariant(session, info, variant.note, known.peak, known.batch_seconds)
+
+
 def default_decode_threads() -> int:
     """How many images are decoded at once unless a setting says so: half of the CPU budget, at least 2."""
     return max(2, engine.cpu_budget() // 2)
@@ -182,9 +225,8 @@ def open_session(variant: Variant, settings: Settings) -> engine.Session:
     return engine.load(variant.path, backend=cast(Backend, variant.backend), threads=settings.threads)
 
 
-def _warm(
-    model: Model, variant: Variant, session: engine.Session, max_batch: int, known: ServedModel | None
-) -> LoadedVariant:
+def _check(model: Model, variant: Variant, session: engine.Session) -> engine.SessionInfo:
+    """Run one image, and make sure that the variant is what the model says; returns what the session is."""
     info = session.describe()
     if not info.normalises:
         raise StartupError(
@@ -196,10 +238,7 @@ def _warm(
         raise StartupError(
             f"Variant {variant.name!r} of {model.name} gives {logits.shape[1]} scores for {len(model.labels)} labels."
         )
-    before = known.variants.get(variant.name) if known is not None and known.name == model.name else None
-    if before is not None:
-        return LoadedVariant(session, info, variant.note, before.peak, before.batch_seconds)
-    return LoadedVariant(session, info, variant.note, _peak(info), measure_batches(session, max_batch))
+    return info
 
 
 def measure_batches(session: engine.Session, max_batch: int) -> dict[int, float]:

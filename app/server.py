@@ -7,6 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -14,16 +15,22 @@ from fastapi import FastAPI
 
 from app.api.context import InFlight
 from app.errors import StartupError
-from app.http_protocol import HttpProtocol
+from app.http_protocol import ConnectionLimits, HttpProtocol
 from app.service import Service
+from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
     """Reserve the address before anything slow happens.
+
+    Args:
+        host: The address.
+        port: The port; 0 takes a free one.
+        flag: The flag that sets the port, for messages.
 
     Raises:
         StartupError: The port is taken, or the address cannot be used; the message says what to do.
@@ -41,7 +48,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise StartupError(_why_not(host, port, error)) from error
+        raise StartupError(_why_not(host, port, flag, error)) from error
     return listener
 
 
@@ -74,11 +81,15 @@ def share(listener: socket.socket, count: int) -> list[socket.socket]:
     return shared
 
 
-def http_config(app: FastAPI) -> uvicorn.Config:
+def http_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn serves an application of ours."""
+    limits = ConnectionLimits(settings.max_connections, settings.client_timeout_seconds)
     return uvicorn.Config(
         app,
-        http=HttpProtocol,  # bounds the size of headers, whatever else is installed
+        http=partial(HttpProtocol, limits=limits),  # type: ignore[arg-type]  # called like the class it wraps
+        timeout_keep_alive=settings.keep_alive_seconds,
+        proxy_headers=settings.trusted_proxies is not None,
+        forwarded_allow_ips=settings.trusted_proxies or "",
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -107,14 +118,15 @@ class Server(uvicorn.Server):
 
     Args:
         app: An application of `create_app`.
-        drain_seconds: Longest wait for requests in flight.
+        settings: The settings.
         on_ready: Called once, when the service has become ready.
     """
 
-    def __init__(self, app: FastAPI, *, drain_seconds: float, on_ready: Callable[[Service], None]) -> None:
-        super().__init__(http_config(app))
+    def __init__(self, app: FastAPI, *, settings: Settings, on_ready: Callable[[Service], None]) -> None:
+        super().__init__(http_config(app, settings))
         self._app = app
-        self._drain_seconds = drain_seconds
+        self._lame_duck_seconds = settings.lame_duck_seconds
+        self._drain_seconds = settings.drain_seconds
         self._on_ready: Callable[[Service], None] | None = on_ready
         self._stopped_at: float | None = None
         self._announced_stop = False
@@ -134,7 +146,11 @@ class Server(uvicorn.Server):
             return
         self._stopped_at = time.monotonic()
         service = self._service
-        if service is not None:
+        if service is None:
+            return
+        if self._lame_duck_seconds > 0:
+            service.leave()
+        else:
             service.drain()
 
     async def on_tick(self, counter: int) -> bool:
@@ -149,8 +165,11 @@ class Server(uvicorn.Server):
             if not self._announced_stop:
                 self._announced_stop = True
                 logger.info("stopping", extra={"fields": {"in_flight": self._in_flight.count}})
-            overdue = time.monotonic() - self._stopped_at >= self._drain_seconds
-            if self._in_flight.count == 0 or overdue or self.force_exit:
+            draining = time.monotonic() - self._stopped_at - self._lame_duck_seconds
+            if draining >= 0 and service is not None:
+                service.drain()
+            over = draining >= 0 and (self._in_flight.count == 0 or draining >= self._drain_seconds)
+            if over or self.force_exit:
                 self.abandoned = self._in_flight.count
                 self.should_exit = True
         return await super().on_tick(counter)
@@ -164,9 +183,9 @@ class Server(uvicorn.Server):
         return in_flight_of(self._app)
 
 
-def _why_not(host: str, port: int, error: OSError) -> str:
+def _why_not(host: str, port: int, flag: str, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"Port {port} on {host} is taken. Stop the program that uses it, or choose another with --port."
+        return f"Port {port} on {host} is taken. Stop the program that uses it, or choose another with {flag}."
     if error.errno == errno.EACCES:
-        return f"Port {port} on {host} needs more rights. Choose one above 1023 with --port."
-    return f"Port {port} on {host} cannot be used: {error.strerror}. Choose another with --host and --port."
+        return f"Port {port} on {host} needs more rights. Choose one above 1023 with {flag}."
+    return f"Port {port} on {host} cannot be used: {error.strerror}. Choose another with --host and {flag}."

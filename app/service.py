@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from app.dispatch.dispatcher import Dispatcher, Phase, Reservation
+from app.dispatch.experiment import ExperimentAccess, plan_from
 from app.dispatch.model import ServedModel
-from app.errors import InferenceError, NotReadyError, RequestError, ShuttingDownError
+from app.dispatch.shadow import Shadow
+from app.errors import InferenceError, InternalError, NotReadyError, RequestError, ShuttingDownError
 from app.imaging.decoder import ImageDecoder
+from app.limits.admin import AdminGate
+from app.observability.logs import request_id
 from app.observability.metrics import Metrics
 from app.protocol.classify import Classified
 from app.protocol.multipart import Upload
+from app.routing.events import Answered
+from app.routing.router import BASELINE, Decision, Router
+from app.routing.split import KEY_HEADER
+from app.routing.variants import HEADER
 from app.scheduling.ticket import InputType, Outcome, Priority
 from app.settings import Settings
 
@@ -37,15 +46,20 @@ class Service:
         settings: The settings.
         metrics: Where it counts.
         dispatcher: Where images run.
+        admin: Who may load and unload variants.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, dispatcher: Dispatcher) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, dispatcher: Dispatcher, admin: AdminGate) -> None:
         self.settings = settings
         self.metrics = metrics
         self.dispatcher = dispatcher
+        self.admin = admin
+        self.leaving = False
         self.draining = False
         self._decoder = ImageDecoder(max_pixels=settings.max_pixels)
         self._decoders: ThreadPoolExecutor | None = None
+        self._router = Router(plan_from(self.settings))
+        self._shadow = Shadow(dispatcher, share=self.settings.effective_shadow_share)
 
     def start(self) -> None:
         """Begin loading in the background."""
@@ -56,16 +70,21 @@ class Service:
         self.drain()
         if self._decoders is not None:
             self._decoders.shutdown(wait=False, cancel_futures=True)
+        await self._shadow.stop()
         await self.dispatcher.stop()
 
+    def leave(self) -> None:
+        """Turn readiness off, so that no more traffic is sent here; what comes all the same is answered."""
+        self.leaving = True
+
     def drain(self) -> None:
-        """Turn readiness off and refuse new requests; those in flight go on."""
-        self.draining = True
+        """Refuse new requests too; those in flight go on."""
+        self.leaving = self.draining = True
 
     @property
     def ready(self) -> bool:
-        """Whether requests are answered."""
-        return not self.draining and self.dispatcher.status().phase is Phase.READY
+        """Whether traffic should be sent here."""
+        return not self.leaving and self.dispatcher.status().phase is Phase.READY
 
     @property
     def failure(self) -> Exception | None:
@@ -75,6 +94,26 @@ class Service:
     def check_alive(self) -> None:
         """Raise `InternalError` when the service cannot recover without a restart."""
         self.dispatcher.check_alive()
+        if self.dispatcher.status().phase is not Phase.READY:
+            return
+        now = self.dispatcher.snapshot()
+        allowed = self.settings.stuck_seconds
+        if now.running_seconds > allowed:
+            raise InternalError(f"A batch has been in the engine for {now.running_seconds:.0f} s. Restart the service.")
+        if now.oldest_seconds > allowed + self.settings.request_timeout_ms / 1000:
+            raise InternalError(
+                f"A request has waited for {now.oldest_seconds:.0f} s, far beyond its timeout. Restart the service."
+            )
+
+    def check_receiving(self) -> ServedModel:
+        """Return the loaded model when traffic should be sent here.
+
+        Raises:
+            NotReadyError, ShuttingDownError: As `check_ready`, but from the first sign of the end.
+        """
+        if self.leaving:
+            raise ShuttingDownError("The service is shutting down.", retry_after=1)
+        return self.check_ready()
 
     def check_ready(self) -> ServedModel:
         """Return the loaded model, or say why there is none yet.
@@ -93,6 +132,33 @@ class Service:
         if status.phase is Phase.LOADING:
             raise NotReadyError(f"The model is not ready yet: {status.stage}, {status.fraction:.0%}.", retry_after=2)
         return self.dispatcher.model()
+
+    @property
+    def experiment(self) -> ExperimentAccess:
+        """The experiment of the whole service; only once it is ready."""
+        return self.dispatcher.experiment
+
+    def route(self, header: Callable[[str], Sequence[str]]) -> Decision:
+        """Decide which variant answers a request, the same for every protocol; see `Router.route`.
+
+        Whoever asks tells `answered` when the request has been answered with success.
+
+        Args:
+            header: Gives every value of a request header, in order.
+
+        Raises:
+            UnknownVariantError: The header names no variant of the model.
+            InvalidParameterError: The request has several different keys.
+            NotReadyError: See `check_ready`.
+        """
+        variants = self.check_ready().variants.keys()
+        identity = request_id.get() or uuid.uuid4().hex
+        tripped = self.experiment.tripped and BASELINE not in self.unloaded
+        return self._router.route(header(HEADER), header(KEY_HEADER), identity, variants=variants, tripped=tripped)
+
+    def answered(self, decision: Decision, seconds: float) -> None:
+        """Count a request that was answered with success, `seconds` after its headers."""
+        self.experiment.record(Answered(decision, seconds))
 
     def check_room(self, variant: str, *, deadline: float | None = None, priority: Priority = Priority.NORMAL) -> None:
         """Raise the error that a request of one image would get now, before its body is read."""
@@ -131,10 +197,10 @@ class Service:
         try:
             decoded = await _decoded(jobs, uploads)
             outcomes = await self.dispatcher.run(reservation, sum(image.core_seconds for image in decoded))
+            self._shadow.offer(reservation, outcomes, self._available())
         finally:
             self._release(reservation, jobs)
-        for outcome in outcomes:
-            self.metrics.stage("queue", outcome.queue_seconds)
+        self.metrics.request_ran(variant, outcomes, max(image.seconds for image in decoded))
         return [
             _classified(uploads, index, outcome, image.seconds)
             for index, (outcome, image) in enumerate(zip(outcomes, decoded, strict=True))
@@ -168,17 +234,40 @@ class Service:
         try:
             if tensor.dtype != reservation.rows.dtype or tensor.shape != reservation.rows.shape:
                 raise ValueError(f"rows are {reservation.rows.dtype} {reservation.rows.shape}, not {tensor.shape}")
+            started = time.perf_counter()
             np.copyto(reservation.rows, tensor)
+            copied = time.perf_counter()
             outcomes = await self.dispatcher.run(reservation)
+            self._shadow.offer(reservation, outcomes, self._available())
         finally:
             self.dispatcher.release(reservation)
-        for outcome in outcomes:
-            self.metrics.stage("queue", outcome.queue_seconds)
+        self.metrics.request_ran(variant, outcomes, copied - started)
         return outcomes
+
+    @property
+    def unloaded(self) -> set[str]:
+        """The variants that do not answer until they are loaded again."""
+        return {name for name, variant in self.dispatcher.model().variants.items() if not variant.loaded}
+
+    async def load_variant(self, variant: str) -> None:
+        """Load a variant from its files, in place of what answered before.
+
+        Raises:
+            LoadFailedError: It cannot be loaded; nothing has changed.
+        """
+        await self.dispatcher.load(variant)
+
+    async def unload_variant(self, variant: str) -> None:
+        """Refuse further requests for a variant and free it when those in flight are over."""
+        await self.dispatcher.unload(variant)
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of all processes for a scraper that accepts `accept`: body and Content-Type."""
         return await self.dispatcher.render_metrics(accept)
+
+    def _available(self) -> Collection[str]:
+        """The variants that answer requests."""
+        return self.dispatcher.model().variants.keys() - self.unloaded
 
     def _release(self, reservation: Reservation, jobs: Sequence[Future[_Decoded]]) -> None:
         """Give a reservation back as soon as no decoder writes into its rows, which will belong to somebody else."""

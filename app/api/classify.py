@@ -12,10 +12,12 @@ from app.api.body import read_body, wait_for_disconnect
 from app.api.context import ServiceDependency
 from app.api.openapi import CLASSIFY_OPENAPI, CLASSIFY_RESPONSES
 from app.errors import ClientDisconnectedError, DeadlineExceededError, InvalidParameterError, RequestError
+from app.observability import tracing
+from app.observability.tracing import trace_images
 from app.protocol.classify import Classified, build_answer, resolve_top_k
 from app.protocol.multipart import Upload, is_multipart, parse_multipart
 from app.protocol.urgency import PRIORITY_HEADER, TIMEOUT_HEADER, parse_priority, parse_timeout
-from app.routing.variants import HEADER, choose_variant
+from app.routing.variants import HEADER
 from app.scheduling.ticket import Priority
 from app.service import Service
 
@@ -38,18 +40,22 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
     variant, outcome = UNRESOLVED, "internal_error"
     try:
         model = service.check_ready()
-        sent = request.headers.getlist(HEADER)
-        variant = choose_variant(sent, model.variants.keys(), service.settings.default_variant)
+        decision = service.route(request.headers.getlist)
+        variant = decision.variant
         top_k = resolve_top_k(_single(request, "top_k"), len(model.labels))
         priority = parse_priority(request.headers.getlist(PRIORITY_HEADER))
         timeout_ms = parse_timeout(request.headers.getlist(TIMEOUT_HEADER), service.settings.request_timeout_ms)
         service.check_room(variant, deadline=started + timeout_ms / 1000, priority=priority)
         images = await _answer_in_time(request, service, variant, priority, started, timeout_ms)
         postprocessing = time.perf_counter()
+        trace_images(images, postprocessing)
         answer = build_answer(model.name, variant, images, model.labels, top_k)
         response = JSONResponse(answer, headers={HEADER: variant})
-        service.metrics.stage("postprocess", time.perf_counter() - postprocessing)
+        answered = time.perf_counter()
+        service.metrics.answer_built(variant, answered - postprocessing)
+        tracing.stage("postprocess", postprocessing, answered)
         outcome = "ok"
+        service.answered(decision, time.perf_counter() - started)
         return response
     except RequestError as error:
         outcome = error.code

@@ -27,6 +27,7 @@ async def models(service: ServiceDependency) -> dict[str, object]:
 def _describe(name: str, variant: ServedVariant) -> dict[str, object]:
     described: dict[str, object] = {
         "name": name,
+        "loaded": variant.loaded,
         "backend": variant.backend,
         "isa": variant.isa,
         "precision": variant.precision,

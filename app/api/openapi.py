@@ -115,7 +115,14 @@ CLASSIFY_OPENAPI: dict[str, Any] = {
             "name": "X-Model-Variant",
             "in": "header",
             "required": False,
-            "description": "who answers: baseline or optimised; absent: the configured default",
+            "description": "who answers: baseline or optimised; absent: the configured split or default",
+            "schema": {"type": "string"},
+        },
+        {
+            "name": "X-Experiment-Key",
+            "in": "header",
+            "required": False,
+            "description": "under a split, requests of the same key get the same variant; such as a user's id",
             "schema": {"type": "string"},
         },
         {

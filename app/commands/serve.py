@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import signal
 import sys
 from collections.abc import Callable
 from socket import socket
 
-from app.commands.flags import add_settings_flags, settings_from
+from app.commands.flags import add_settings_flags, settings_from, unknown_variables
 from app.commands.progress import ProgressDisplay
 from app.dispatch.model import ServedModel
 from app.errors import StartupError
@@ -31,12 +32,15 @@ def run(arguments: argparse.Namespace) -> int:
     # Until the server takes over the signals, there is nothing to finish.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = settings_from(arguments)
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
+    for name in unknown_variables():
+        logger.warning("an environment variable looks like a setting and is none", extra={"fields": {"name": name}})
     listener = bind(settings.host, settings.port)
     url = url_of(listener)
     logger.info("listening", extra={"fields": {"url": url}})
+    settings = _choose_grpc_port(settings)
     serve = _serve_alone if settings.frontends == 0 else _serve_in_processes
-    with ProgressDisplay() as display:
+    with ProgressDisplay(as_log=settings.log_format == "json") as display:
 
         def announce(model: ServedModel) -> None:
             display.close()
@@ -46,6 +50,28 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"Tessera is ready on {url}  model: {model.name}  variants: {names}  docs: {url}/docs", flush=True)
 
         return serve(settings, listener, display, announce)
+
+
+def _choose_grpc_port(settings: Settings) -> Settings:
+    """Settings with a gRPC port that is free, which every frontend will then listen on.
+
+    Raises:
+        StartupError: It is taken, or the packages for gRPC are missing; the message says what to do.
+    """
+    if settings.grpc_port is None:
+        return settings
+    for package in ("grpc", "google.protobuf"):
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            raise StartupError(
+                f"gRPC needs the package {package}: pip install 'tessera-inference[grpc]', or leave --grpc-port out."
+            ) from error
+    probe = bind(settings.host, settings.grpc_port, "--grpc-port")
+    port = probe.getsockname()[1]
+    probe.close()
+    logger.info("listening for gRPC", extra={"fields": {"address": f"{settings.host}:{port}"}})
+    return settings.model_copy(update={"grpc_port": port})
 
 
 def _serve_alone(
@@ -60,7 +86,7 @@ def _serve_alone(
         announce(service.check_ready())
 
     app = create_app(settings, dispatcher=lambda given, metrics: LocalDispatcher(given, metrics, display))
-    server = Server(app, drain_seconds=settings.drain_seconds, on_ready=on_ready)
+    server = Server(app, settings=settings, on_ready=on_ready)
     server.run(sockets=[listener])
     display.close()
     if server.failure is not None:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from app.dispatch.experiment import ExperimentAccess
 from app.dispatch.model import ServedModel
 from app.errors import RequestError
 from app.scheduling.snapshot import Snapshot
@@ -80,6 +81,10 @@ class Dispatcher(Protocol):
         """Raise `InternalError` when only a restart of the whole service helps."""
 
     @property
+    def experiment(self) -> ExperimentAccess:
+        """The experiment of the whole service; only after `status` has said READY once."""
+
+    @property
     def decoders(self) -> int:
         """How many images this process should decode at once."""
 
@@ -136,6 +141,19 @@ class Dispatcher(Protocol):
 
     def release(self, reservation: Reservation) -> None:
         """Give the room back; `rows` must not be touched any more."""
+
+    async def load(self, variant: str) -> None:
+        """Load a variant from its files again, beside the one that answers; then let it answer in its place.
+
+        Args:
+            variant: One of the model's, loaded or not.
+
+        Raises:
+            LoadFailedError: It cannot be loaded; whatever answered before goes on.
+        """
+
+    async def unload(self, variant: str) -> None:
+        """Refuse further requests for a variant, wait for those admitted, and free it; harmless when it is unloaded."""
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of all processes for a scraper that accepts `accept`: body and Content-Type."""

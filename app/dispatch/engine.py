@@ -96,12 +96,23 @@ class EngineProcess:
             end, slots = message.files
             area = SlotArea(slots)
             os.close(slots)
-            self._links.add(FrontendLink(socket.socket(fileno=end), self._host, area, self._links.discard))
+            self._links.add(
+                FrontendLink(
+                    socket.socket(fileno=end),
+                    self._host,
+                    area,
+                    on_gone=self._links.discard,
+                    on_changed=self._tell_change,
+                )
+            )
         elif message.kind == Kind.COLLECT:
             data = pack_file(registry_to_json(self._metrics.registry))
             self._channel.send(Message(Kind.COLLECTED, identity=message.identity, files=(data,)))
         elif message.kind == Kind.STOP:
             self._ended.set()
+
+    def _tell_change(self) -> None:
+        self._channel.send(Message(Kind.CHANGED, files=(pack_file(self._host.model.to_json()),)))
 
     def _deliver(self, tickets: list[Ticket]) -> None:
         by_link: dict[FrontendLink, list[Ticket]] = defaultdict(list)

@@ -26,16 +26,23 @@ class FrontendServer(uvicorn.Server):
 
     Args:
         app: An application of `create_app`.
+        settings: The settings.
     """
 
-    def __init__(self, app: FastAPI) -> None:
-        super().__init__(http_config(app))
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(http_config(app, settings))
         self._app = app
         self._draining = False
         self._told_idle = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Leave signals to the supervisor."""
+
+    def leave(self) -> None:
+        """Turn readiness off."""
+        service = service_of(self._app)
+        if service is not None:
+            service.leave()
 
     def drain(self) -> None:
         """Refuse new requests."""
@@ -79,10 +86,11 @@ def main() -> None:
             control=control,
             area=area,
             board=board,
+            on_leave=lambda: server.leave(),
             on_drain=lambda: server.drain(),
             on_stop=lambda: server.stop(),
         )
 
-    server = FrontendServer(create_app(settings, dispatcher=dispatcher))
+    server = FrontendServer(create_app(settings, dispatcher=dispatcher), settings)
     server.run(sockets=[listener])
     sys.exit(0)

@@ -8,9 +8,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 import engine
 from app.dispatch.dispatcher import Phase, Status
+from app.dispatch.lifecycle import ModelLifecycle
 from app.dispatch.model import ServedModel
 from app.errors import InternalError, NotReadyError, StartupError
 from app.loading import LoadedModel, LoadedVariant, Progress, default_decode_threads, load
@@ -20,6 +22,8 @@ from app.scheduling.ticket import Ticket
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LOADING_THREAD = "tessera-load"
 
@@ -53,8 +57,7 @@ class EngineHost:
         self._progress = progress
         self._known = known
         self._watch = watch
-        self._loaded: LoadedModel | None = None
-        self._model: ServedModel | None = None
+        self._lifecycle: ModelLifecycle | None = None
         self._scheduler: Scheduler | None = None
         self._loading: asyncio.Task[None] | None = None
 
@@ -72,8 +75,8 @@ class EngineHost:
             await asyncio.gather(self._loading, return_exceptions=True)
         if self._scheduler is not None:
             await asyncio.to_thread(self._scheduler.stop)
-        if self._loaded is not None:
-            self._loaded.close()
+        if self._lifecycle is not None:
+            self._lifecycle.close()
 
     @property
     def model(self) -> ServedModel:
@@ -82,9 +85,7 @@ class EngineHost:
         Raises:
             NotReadyError: There is none yet.
         """
-        if self._model is None:
-            raise NotReadyError("The model is not ready yet.", retry_after=2)
-        return self._model
+        return self._owner.served
 
     @property
     def scheduler(self) -> Scheduler:
@@ -109,6 +110,26 @@ class EngineHost:
         if self.status.phase is Phase.READY and not self.scheduler.alive:
             raise InternalError("The engine thread has stopped; the log says why. Restart the service.")
 
+    async def load(self, variant: str) -> None:
+        """Load a variant beside the one that answers, then let it answer in its place.
+
+        Raises:
+            LoadFailedError: It cannot be loaded; nothing has changed.
+        """
+        lifecycle = self._owner
+        await _in_daemon_thread(lambda: lifecycle.load(variant))
+
+    async def unload(self, variant: str) -> None:
+        """Refuse further requests for a variant, wait for those admitted, and free it."""
+        lifecycle = self._owner
+        await _in_daemon_thread(lambda: lifecycle.unload(variant))
+
+    @property
+    def _owner(self) -> ModelLifecycle:
+        if self._lifecycle is None:
+            raise NotReadyError("The model is not ready yet.", retry_after=2)
+        return self._lifecycle
+
     async def _load(self) -> None:
         try:
             loaded = await _in_daemon_thread(lambda: load(self._settings, self._report, self._known))
@@ -116,9 +137,8 @@ class EngineHost:
             self.status = Status(Phase.FAILED, failure=error)
             logger.error("the model could not be loaded: %s", error, exc_info=not isinstance(error, StartupError))
             return
-        self._loaded = loaded
-        self._model = loaded.served()
-        self._scheduler = self._schedule(loaded, self._model)
+        self._scheduler = self._schedule(loaded, loaded.served())
+        self._lifecycle = ModelLifecycle(self._settings, loaded, self._scheduler, self._watch)
         self.status = Status(Phase.READY)
 
     def _schedule(self, loaded: LoadedModel, model: ServedModel) -> Scheduler:
@@ -165,24 +185,24 @@ def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *
         logger.debug("the event loop closed before a thread was done; nobody waits for it")
 
 
-async def _in_daemon_thread(work: Callable[[], LoadedModel]) -> LoadedModel:
+async def _in_daemon_thread(work: Callable[[], T]) -> T:
     """Run `work` in a thread that does not hold up the end of the process, as asyncio's own worker threads would."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[LoadedModel] = loop.create_future()
+    done: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: LoadedModel | None, error: Exception | None) -> None:
+    def settle(result: list[T], error: Exception | None) -> None:
         if done.done():
             return
-        if result is not None:
-            done.set_result(result)
+        if error is None:
+            done.set_result(result[0])
         else:
-            done.set_exception(error or RuntimeError("nothing was loaded"))
+            done.set_exception(error)
 
     def run() -> None:
         try:
-            outcome: tuple[LoadedModel | None, Exception | None] = (work(), None)
+            outcome: tuple[list[T], Exception | None] = ([work()], None)
         except Exception as error:
-            outcome = (None, error)
+            outcome = ([], error)
         _call_soon(loop, settle, *outcome)
 
     threading.Thread(target=run, name=LOADING_THREAD, daemon=True).start()

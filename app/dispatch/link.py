@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from app.dispatch.host import EngineHost
@@ -18,6 +19,7 @@ from app.dispatch.wire import (
     Message,
     Request,
     pack_error,
+    pack_file,
     pack_identities,
     unpack_seconds,
 )
@@ -42,14 +44,23 @@ class FrontendLink:
         host: Who runs its images.
         area: Its slots.
         on_gone: Called with the link when the frontend has ended.
+        on_changed: Called when a variant was loaded or unloaded.
     """
 
     def __init__(
-        self, end: socket.socket, host: EngineHost, area: SlotArea, on_gone: Callable[[FrontendLink], None]
+        self,
+        end: socket.socket,
+        host: EngineHost,
+        area: SlotArea,
+        *,
+        on_gone: Callable[[FrontendLink], None],
+        on_changed: Callable[[], None],
     ) -> None:
         self._host = host
         self._area = area
         self._on_gone = on_gone
+        self._on_changed = on_changed
+        self._changes: set[asyncio.Task[None]] = set()
         self._variants = sorted(host.model.variants)
         self._tickets: dict[int, Ticket] = {}
         self._places: dict[Ticket, _Place] = {}
@@ -87,6 +98,21 @@ class FrontendLink:
             self._submit(message.identity, message.number, unpack_seconds(message.body))
         elif message.kind == Kind.CANCEL:
             self._cancel(message.identity)
+        elif message.kind == Kind.CHANGE:
+            change = self._host.load if message.number else self._host.unload
+            task = asyncio.ensure_future(self._change(message.identity, change(message.body.decode())))
+            self._changes.add(task)
+            task.add_done_callback(self._changes.discard)
+
+    async def _change(self, identity: int, change: Awaitable[None]) -> None:
+        try:
+            await change
+        except RequestError as error:
+            self._refuse(identity, error)
+            return
+        model = pack_file(self._host.model.to_json())
+        self._channel.send(Message(Kind.CHANGED, identity=identity, files=(model,)))
+        self._on_changed()
 
     def _admit(self, identity: int, request: Request) -> None:
         try:

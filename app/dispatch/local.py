@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.dispatch.dispatcher import Reservation, Status
+from app.dispatch.dispatcher import Phase, Reservation, Status
+from app.dispatch.experiment import ExperimentAccess, LocalExperiment, open_experiment
 from app.dispatch.host import EngineHost
 from app.dispatch.model import ServedModel
-from app.errors import RequestError
+from app.errors import NotReadyError, RequestError
 from app.loading import Progress
 from app.observability.metrics import Metrics
 from app.scheduling.rows import ROW_SHAPES
@@ -42,11 +43,13 @@ class LocalDispatcher:
     def __init__(self, settings: Settings, metrics: Metrics, progress: Progress | None = None) -> None:
         self._metrics = metrics
         self._host = EngineHost(settings, metrics, deliver=self._resolve, progress=progress)
+        self._settings = settings
+        self._experiment: LocalExperiment | None = None
         self._waiting: dict[Ticket, asyncio.Future[None]] = {}
 
     def start(self) -> None:
         """Begin loading in the background."""
-        self._host.start()
+        self._host.start().add_done_callback(self._open_experiment)
 
     async def stop(self) -> None:
         """Let the running batch end and free everything."""
@@ -63,6 +66,13 @@ class LocalDispatcher:
     def check_alive(self) -> None:
         """Raise `InternalError` when the model could not be loaded, or the engine thread has died."""
         self._host.check_alive()
+
+    @property
+    def experiment(self) -> ExperimentAccess:
+        """The experiment, which is in this process."""
+        if self._experiment is None:
+            raise NotReadyError("The model is not ready yet.", retry_after=2)
+        return self._experiment
 
     @property
     def decoders(self) -> int:
@@ -114,9 +124,22 @@ class LocalDispatcher:
         assert isinstance(reservation, LocalReservation), "a reservation goes back to who made it"
         self._host.scheduler.cancel(reservation.ticket)
 
+    async def load(self, variant: str) -> None:
+        """Load a variant beside the one that answers, then let it answer in its place."""
+        await self._host.load(variant)
+
+    async def unload(self, variant: str) -> None:
+        """Refuse further requests for a variant, wait for those admitted, and free it."""
+        await self._host.unload(variant)
+
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of this process, which are all."""
         return self._metrics.render(accept)
+
+    def _open_experiment(self, _: asyncio.Task[None]) -> None:
+        if self.status().phase is Phase.READY:
+            variants = self.model().variants
+            self._experiment = LocalExperiment(open_experiment(self._settings, variants, self._metrics))
 
     def _resolve(self, tickets: Sequence[Ticket]) -> None:
         for ticket in tickets:

@@ -21,6 +21,7 @@ class ServedVariant:
         peak: Measured peak multiply-accumulates per second at its precision, or None where it cannot be measured.
         note: A remark of the registry's; may be empty.
         batch_seconds: How long a batch took while warming up, by its size.
+        loaded: Whether it answers; it was unloaded otherwise, and can be loaded again.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ServedVariant:
     peak: float | None
     note: str
     batch_seconds: dict[int, float]
+    loaded: bool = True
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,15 @@ class ServedModel:
     Attributes:
         name: The model's name.
         labels: Class names, in the order of the scores.
+        input_name: Name of the network's input.
+        output_name: Name of its output, the scores.
         variants: By name.
     """
 
     name: str
     labels: tuple[str, ...]
+    input_name: str
+    output_name: str
     variants: dict[str, ServedVariant]
 
     def to_json(self) -> bytes:
@@ -61,4 +67,4 @@ class ServedModel:
         for name, variant in fields["variants"].items():
             seconds = {int(size): value for size, value in variant.pop("batch_seconds").items()}
             variants[name] = ServedVariant(**variant, batch_seconds=seconds)
-        return cls(fields["name"], tuple(fields["labels"]), variants)
+        return cls(fields["name"], tuple(fields["labels"]), fields["input_name"], fields["output_name"], variants)

@@ -61,13 +61,15 @@ def configuration(control: socket.socket) -> tuple[Settings, dict[str, object], 
         raise RuntimeError(f"expected CONFIGURE first, not a message of kind {message.kind}")
     told = json.loads(unpack_file(message.files[0]))
     settings = Settings(**told.pop("settings"))
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
     return settings, told, message.files[1:]
 
 
 def configure(control_message: dict[str, object], settings: Settings) -> bytes:
-    """The JSON of CONFIGURE."""
-    return json.dumps({**control_message, "settings": settings.model_dump()}, default=_plain).encode()
+    """The JSON of CONFIGURE. All settings are in it, so that no child reads the configuration file again."""
+    return json.dumps(
+        {**control_message, "settings": {**settings.model_dump(), "config": None}}, default=_plain
+    ).encode()
 
 
 def _plain(value: object) -> object:

@@ -16,6 +16,7 @@ import numpy as np
 
 from app.dispatch.board import Board
 from app.dispatch.dispatcher import Phase, Reservation, Status
+from app.dispatch.experiment import ExperimentAccess, RemoteExperiment
 from app.dispatch.model import ServedModel
 from app.dispatch.slots import SLOTS_PER_ROW, SlotAllocator, SlotArea
 from app.dispatch.wire import (
@@ -31,7 +32,14 @@ from app.dispatch.wire import (
     unpack_file,
     unpack_identities,
 )
-from app.errors import EngineLostError, InternalError, NotReadyError, QueueFullError, RequestError
+from app.errors import (
+    EngineLostError,
+    InternalError,
+    ModelUnavailableError,
+    NotReadyError,
+    QueueFullError,
+    RequestError,
+)
 from app.observability.merge import registry_to_json
 from app.observability.metrics import Metrics
 from app.scheduling.snapshot import Snapshot
@@ -43,7 +51,7 @@ logger = logging.getLogger(__name__)
 _ATTEMPTS = 2
 _PATIENCE = 10.0  # seconds that a request waits for a new engine process
 _MARGIN = 0.05  # seconds before its deadline at which a request stops waiting for one
-_SCRAPE_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0
 
 
 @dataclass(eq=False)
@@ -91,7 +99,8 @@ class RemoteDispatcher:
         control: The connection with the supervisor.
         area: This process's slots.
         board: Where the engine process shows its state.
-        on_drain: Called when the service begins to stop.
+        on_leave: Called when readiness is to be turned off.
+        on_drain: Called when requests are to be refused.
         on_stop: Called when this process is to end.
     """
 
@@ -103,6 +112,7 @@ class RemoteDispatcher:
         control: socket.socket,
         area: SlotArea,
         board: Board,
+        on_leave: Callable[[], None],
         on_drain: Callable[[], None],
         on_stop: Callable[[], None],
     ) -> None:
@@ -113,6 +123,7 @@ class RemoteDispatcher:
         self._area = area
         self._allocator = SlotAllocator(area.slots)
         self._board = board
+        self._on_leave = on_leave
         self._on_drain = on_drain
         self._on_stop = on_stop
         self._status = Status(Phase.LOADING, "starting")
@@ -122,7 +133,12 @@ class RemoteDispatcher:
         self._decoders = 1
         self._identities = count(1)
         self._reservations: dict[int, RemoteReservation] = {}
-        self._scrapes: dict[int, asyncio.Future[bytes]] = {}
+        self._answers: dict[int, asyncio.Future[bytes]] = {}
+        self._experiment = RemoteExperiment(
+            lambda events: self.tell(Message(Kind.EVENTS, body=events)),
+            lambda question: self._ask_supervisor(Kind.ASK, question),
+        )
+        self._changes: dict[int, asyncio.Future[None]] = {}
 
     def start(self) -> None:
         """Tell the supervisor that this process answers."""
@@ -170,6 +186,8 @@ class RemoteDispatcher:
         """Raise what `reserve` would raise now."""
         if self._status.phase is not Phase.READY:
             raise NotReadyError("The engine is being restarted.", retry_after=1)
+        if not self.model().variants[variant].loaded:
+            raise ModelUnavailableError(f"The variant {variant!r} is unloaded.")
         self._board.check_room(
             self._places[variant], images, capacity=self._capacity, deadline=deadline, priority=priority
         )
@@ -224,18 +242,46 @@ class RemoteDispatcher:
         else:
             self._engine.send(Message(Kind.CANCEL, identity=reservation.identity))
 
+    async def load(self, variant: str) -> None:
+        """Have the engine process load a variant beside the one that answers, then let it answer in its place."""
+        await self._change(variant, 1)
+
+    async def unload(self, variant: str) -> None:
+        """Have the engine process refuse further requests for a variant, wait for those admitted, and free it."""
+        await self._change(variant, 0)
+
+    async def _change(self, variant: str, loads: int) -> None:
+        if self._engine is None:
+            raise NotReadyError("The engine is being restarted.", retry_after=1)
+        identity = next(self._identities)
+        answer = self._changes[identity] = asyncio.get_running_loop().create_future()
+        self._engine.send(Message(Kind.CHANGE, loads, identity, variant.encode()))
+        try:
+            await answer
+        finally:
+            self._changes.pop(identity, None)
+
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Ask the supervisor, who knows the metrics of all processes."""
-        identity = next(self._identities)
-        answer = self._scrapes[identity] = asyncio.get_running_loop().create_future()
-        self.tell(Message(Kind.SCRAPE, identity=identity, body=accept.encode()[:4096]))
-        try:
-            content_type, _, body = (await asyncio.wait_for(answer, _SCRAPE_SECONDS)).partition(b"\n")
-        except asyncio.TimeoutError:
-            raise NotReadyError("The metrics of the other processes did not arrive in time.", retry_after=1) from None
-        finally:
-            self._scrapes.pop(identity, None)
+        answer = await self._ask_supervisor(Kind.SCRAPE, accept.encode()[:4096])
+        content_type, _, body = answer.partition(b"\n")
         return body, content_type.decode()
+
+    @property
+    def experiment(self) -> ExperimentAccess:
+        """The experiment, which the supervisor keeps."""
+        return self._experiment
+
+    async def _ask_supervisor(self, kind: Kind, body: bytes) -> bytes:
+        identity = next(self._identities)
+        answer = self._answers[identity] = asyncio.get_running_loop().create_future()
+        self.tell(Message(kind, identity=identity, body=body))
+        try:
+            return await asyncio.wait_for(answer, _ANSWER_SECONDS)
+        except asyncio.TimeoutError:
+            raise NotReadyError("The answer of the other processes did not arrive in time.", retry_after=1) from None
+        finally:
+            self._answers.pop(identity, None)
 
     def _receive_control(self, message: Message) -> None:
         if message.kind == Kind.ATTACH:
@@ -246,20 +292,27 @@ class RemoteDispatcher:
             self._status = Status(phase, text, message.identity / 1000)
         elif message.kind == Kind.MODEL:
             self._decoders = max(1, message.number)
-            self._model = ServedModel.from_json(unpack_file(message.files[0]))
-            self._places = {name: place for place, name in enumerate(sorted(self._model.variants))}
+            self._take_model(message)
         elif message.kind == Kind.COLLECT:
             data = pack_file(registry_to_json(self._metrics.registry))
             self.tell(Message(Kind.COLLECTED, identity=message.identity, files=(data,)))
-        elif message.kind == Kind.METRICS:
-            exposition = unpack_file(message.files[0])
-            waiting = self._scrapes.get(message.identity)
+        elif message.kind in (Kind.METRICS, Kind.ANSWER):
+            answer = unpack_file(message.files[0])
+            waiting = self._answers.get(message.identity)
             if waiting is not None and not waiting.done():
-                waiting.set_result(exposition)
+                waiting.set_result(answer)
+        elif message.kind == Kind.GUARD:
+            self._experiment.tripped = message.number == 1
+        elif message.kind == Kind.LEAVE:
+            self._on_leave()
         elif message.kind == Kind.DRAIN:
             self._on_drain()
         elif message.kind == Kind.STOP:
             self._on_stop()
+
+    def _take_model(self, message: Message) -> None:
+        self._model = ServedModel.from_json(unpack_file(message.files[0]))
+        self._places = {name: place for place, name in enumerate(sorted(self._model.variants))}
 
     def _attach(self, end: socket.socket) -> None:
         """Talk to a new engine process from now on, and give it what its predecessor did not finish."""
@@ -277,6 +330,9 @@ class RemoteDispatcher:
         self._engine = None
         if self._status.phase is Phase.READY:
             self._status = Status(Phase.RESTARTING)
+        for change in self._changes.values():
+            if not change.done():
+                change.set_exception(EngineLostError("The engine process was lost meanwhile.", retry_after=1))
         for reservation in list(self._reservations.values()):
             if reservation.released:
                 self._free(reservation)
@@ -315,6 +371,13 @@ class RemoteDispatcher:
         if message.kind == Kind.DONE:
             for identity in unpack_identities(message.body):
                 self._finish(identity)
+        elif message.kind == Kind.CHANGED:
+            self._take_model(message)
+            change = self._changes.get(message.identity)
+            if change is not None and not change.done():
+                change.set_result(None)
+        elif message.kind == Kind.FAILED and message.identity in self._changes:
+            self._changes[message.identity].set_exception(unpack_error(message))
         elif message.kind == Kind.FAILED:
             reservation = self._reservations.get(message.identity)
             if reservation is not None:

@@ -34,7 +34,7 @@ class Scrapes:
 
     def __init__(self, children: Callable[[], list[Child]]) -> None:
         self._children = children
-        self._metrics = Metrics()
+        self.metrics = Metrics()  # the supervisor's own
         self._ledger = Ledger()
         self._collections: dict[int, _Collection] = {}
         self._numbers = count(1)
@@ -42,7 +42,7 @@ class Scrapes:
 
     def restarted(self, role: str) -> None:
         """Count a process that ended without being asked to."""
-        self._metrics.restarted(role)
+        self.metrics.restarted(role)
 
     def tick(self) -> None:
         """Give up waiting for who does not report, and collect now and then; called every 0.1 s."""
@@ -90,7 +90,7 @@ class Scrapes:
         if collection.scrape is None:
             return
         frontend, asked = collection.scrape
-        self._ledger.update(_OWN, registry_to_json(self._metrics.registry))
+        self._ledger.update(_OWN, registry_to_json(self.metrics.registry))
         body, content_type = self._ledger.render(asked.body.decode(errors="replace"))
         exposition = pack_file(content_type.encode() + b"\n" + body)
         frontend.send(Message(Kind.METRICS, identity=asked.identity, files=(exposition,)))

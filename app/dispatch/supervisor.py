@@ -14,6 +14,7 @@ from itertools import count
 from app.dispatch.board import Board, create_board
 from app.dispatch.children import Child, connect
 from app.dispatch.dispatcher import Phase
+from app.dispatch.experiment import ExperimentHost, open_experiment
 from app.dispatch.model import ServedModel
 from app.dispatch.process import configure
 from app.dispatch.scrapes import Scrapes
@@ -65,9 +66,11 @@ class Supervisor:
         self._slots = [-1] * len(listeners)
         self._failures: dict[str, int] = {}
         self._model: ServedModel | None = None
+        self._experiment: ExperimentHost | None = None
         self._decoders = 1
         self._announced = False
         self._stopping_since: float | None = None
+        self._lame_duck = False
         self._forced = False
         self._ended = asyncio.Event()
         self._abandoned = 0
@@ -141,6 +144,9 @@ class Supervisor:
         elif message.kind == Kind.READY:
             self._model = ServedModel.from_json(unpack_file(message.files[0]))
             self._decoders = message.number
+            if self._experiment is None:  # outlives engine processes
+                experiment = open_experiment(self._settings, self._model.variants, self._scrapes.metrics)
+                self._experiment = ExperimentHost(experiment, self._show_guard)
             self._failures.pop("engine", None)
             engine.ready = True
             logger.info("the engine is ready", extra={"fields": {"process": engine.name, "pid": engine.pid}})
@@ -149,6 +155,11 @@ class Supervisor:
                     self._introduce(index, frontend)
             self._announce()
             self._keep_spare()
+        elif message.kind == Kind.CHANGED:
+            self._model = ServedModel.from_json(unpack_file(message.files[0]))
+            for frontend in self._frontends:
+                if frontend is not None and frontend.ready:
+                    self._describe(self._model, frontend)
         elif message.kind == Kind.BROKEN:
             reason = message.body.decode(errors="replace")
             if self._model is None:
@@ -170,6 +181,11 @@ class Supervisor:
             self._scrapes.collected(frontend, message)
         elif message.kind == Kind.SCRAPE:
             self._scrapes.answer(frontend, message)
+        elif message.kind == Kind.EVENTS and self._experiment is not None:
+            self._experiment.record(message.body)
+        elif message.kind == Kind.ASK and self._experiment is not None:
+            answer = pack_file(self._experiment.answer(message.body))
+            frontend.send(Message(Kind.ANSWER, identity=message.identity, files=(answer,)))
         elif message.kind == Kind.IDLE:
             frontend.idle = True
         elif message.kind == Kind.STOPPED:
@@ -178,20 +194,30 @@ class Supervisor:
     def _introduce(self, index: int, frontend: Child) -> None:
         """Tell a frontend all there is to know."""
         if self._model is not None:
-            share = max(1, self._decoders // len(self._frontends))
-            frontend.send(Message(Kind.MODEL, share, files=(pack_file(self._model.to_json()),)))
+            self._describe(self._model, frontend)
+        if self._experiment is not None:
+            frontend.send(Message(Kind.GUARD, self._experiment.tripped))
         if self._engine is not None and self._engine.ready:
             connect(self._engine, frontend, self._slots[index])
             frontend.send(_status(Phase.READY))
         elif self._model is not None:
             frontend.send(_status(Phase.RESTARTING))
         if self._stopping_since is not None:
-            frontend.send(Message(Kind.DRAIN))
+            frontend.send(Message(Kind.LEAVE if self._lame_duck else Kind.DRAIN))
+
+    def _describe(self, model: ServedModel, frontend: Child) -> None:
+        share = max(1, self._decoders // len(self._frontends))
+        frontend.send(Message(Kind.MODEL, share, files=(pack_file(model.to_json()),)))
 
     def _show(self, phase: Phase, stage: str = "", per_mille: int = 0) -> None:
         for frontend in self._frontends:
             if frontend is not None:
                 frontend.send(_status(phase, stage, per_mille))
+
+    def _show_guard(self, tripped: bool) -> None:
+        for frontend in self._frontends:
+            if frontend is not None and frontend.ready:
+                frontend.send(Message(Kind.GUARD, tripped))
 
     def _announce(self) -> None:
         everybody = [self._engine, *self._frontends]
@@ -255,21 +281,35 @@ class Supervisor:
         self._scrapes.tick()
         self._reports = [report for report in self._reports if not report.done()]
         if self._stopping_since is not None:
+            self._end_lame_duck()
             waiting = [child for child in self._frontends if child is not None and child.ready and not child.idle]
-            overdue = time.monotonic() - self._stopping_since >= self._settings.drain_seconds
-            if not waiting or overdue or self._forced:
+            draining = time.monotonic() - self._stopping_since - self._settings.lame_duck_seconds
+            over = not self._lame_duck and (not waiting or draining >= self._settings.drain_seconds)
+            if over or self._forced:
                 self._ended.set()
 
     def _begin_end(self) -> None:
-        """At the first signal refuse new requests, at the second end at once."""
+        """At the first signal turn readiness off and, at once or later, refuse requests; at the second end at once."""
         if self._stopping_since is not None:
             self._forced = True
             return
         self._stopping_since = time.monotonic()
         logger.info("stopping")
+        self._lame_duck = True
         for frontend in self._frontends:
             if frontend is not None:
-                frontend.send(Message(Kind.DRAIN))
+                frontend.send(Message(Kind.LEAVE))
+        self._end_lame_duck()
+
+    def _end_lame_duck(self) -> None:
+        """Refuse new requests when the time to answer them all the same is over."""
+        if not self._lame_duck or self._stopping_since is None:
+            return
+        if time.monotonic() - self._stopping_since >= self._settings.lame_duck_seconds:
+            self._lame_duck = False
+            for frontend in self._frontends:
+                if frontend is not None:
+                    frontend.send(Message(Kind.DRAIN))
 
     def _fail(self, reason: str) -> None:
         self.failure = StartupError(reason)

@@ -20,6 +20,8 @@ from app.errors import (
     DeadlineExceededError,
     DeadlineUnreachableError,
     InternalError,
+    LoadFailedError,
+    ModelUnavailableError,
     NotReadyError,
     QueueFullError,
     RequestError,
@@ -34,7 +36,15 @@ _IDENTITY = struct.Struct("<Q")
 _LONGEST_TEXT = 4096
 # What the scheduler may say of a request.
 _ERRORS: dict[str, type[RequestError]] = {
-    kind.code: kind for kind in (QueueFullError, DeadlineUnreachableError, DeadlineExceededError, NotReadyError)
+    kind.code: kind
+    for kind in (
+        QueueFullError,
+        DeadlineUnreachableError,
+        DeadlineExceededError,
+        NotReadyError,
+        ModelUnavailableError,
+        LoadFailedError,
+    )
 }
 
 INPUT_TYPES: tuple[InputType, ...] = ("uint8", "float32")
@@ -48,10 +58,12 @@ class Kind(IntEnum):
     ADMIT = 1  # body: Request
     SUBMIT = 2  # number: first slot of the rows; body: seconds of a core that decoding took
     CANCEL = 3
+    CHANGE = 7  # number: 1 loads, 0 unloads; body: the variant
     # engine -> frontend
     DONE = 4  # body: identities; their outcomes lie in the slots
     FAILED = 5  # number: Retry-After, 0 for none; body: error code, space, message
     CANCELLED = 6
+    CHANGED = 8  # identity: of the CHANGE; files: JSON of the model as it is now. The supervisor gets it too
     # supervisor -> engine, frontend
     CONFIGURE = 16  # files: JSON (settings and more), board
     ATTACH = 17  # number: the frontend's index; files: socket and, for the engine, its slots
@@ -60,7 +72,10 @@ class Kind(IntEnum):
     DRAIN = 20
     STOP = 21
     COLLECT = 22  # identity: echoed
+    LEAVE = 24  # turn readiness off, and answer all the same until DRAIN
     METRICS = 23  # identity: of the SCRAPE; files: the exposition
+    GUARD = 24  # number: 1 while the accuracy guard keeps traffic on the baseline, else 0
+    ANSWER = 25  # identity: of the ASK; files: JSON
     # engine, frontend -> supervisor
     PROGRESS = 32  # number: per mille; body: stage
     READY = 33  # the engine adds number: images that the service decodes at once; files: JSON of the model
@@ -69,6 +84,8 @@ class Kind(IntEnum):
     SCRAPE = 36  # body: the Accept header
     IDLE = 37  # draining, and no request is in flight
     STOPPED = 38  # number: requests that were cut off
+    EVENTS = 39  # body: what happened to the experiment, see `app.routing.events`
+    ASK = 40  # body: a question of `ExperimentHost.answer`
 
 
 class Message(NamedTuple):

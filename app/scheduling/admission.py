@@ -17,6 +17,8 @@ PATIENCE = 5.0
 # BACKGROUND has room of its own, this share of the queue, so that it never takes the place of a request that matters.
 BACKGROUND_ROOM = 1 / 8
 
+# What a predicted wait is multiplied by before it becomes a promise: batches are not always full, nor times the mean.
+_CAUTION = 1.1
 _DECODE_WEIGHT = 1 / 32  # of the newest image in the running mean: sizes differ much from image to image
 
 
@@ -43,17 +45,15 @@ class Admission:
         self._decoders = decoders
         self._order = Line(count())  # NORMAL and HIGH requests with images that wait or are being decoded
         self.depths: dict[str, Counter[Priority]] = {variant: Counter() for variant in variants}
+        self._urgent = dict.fromkeys(variants, 0)  # the same without BACKGROUND: asked for often
+        self._background = 0
         self._decoding = 0
         self._decode_seconds = 0.0
 
-    def depth(self, *, background: bool | None = None) -> int:
-        """Images admitted and not yet in a batch: all, only BACKGROUND (True), or without it (False)."""
-        return sum(
-            images
-            for counts in self.depths.values()
-            for priority, images in counts.items()
-            if background is None or background is (priority is Priority.BACKGROUND)
-        )
+    @property
+    def depth(self) -> int:
+        """Images admitted and not yet in a batch."""
+        return sum(self._urgent.values()) + self._background
 
     @property
     def decoding(self) -> bool:
@@ -74,7 +74,7 @@ class Admission:
         """When a ticket's last chance to start comes, or its patience ends: the order in which requests run."""
         if ticket.priority is not Priority.NORMAL:
             return ticket.admitted_at
-        latest = ticket.deadline - self._table.seconds(ticket.variant, len(ticket.waiting))
+        latest = ticket.deadline - self._table.work(ticket.variant, len(ticket.waiting))
         return min(latest, ticket.admitted_at + PATIENCE)
 
     def check(self, ticket: Ticket, now: float, engine_free_at: float) -> None:
@@ -112,14 +112,15 @@ class Admission:
 
     def predict(self, ticket: Ticket, now: float, engine_free_at: float) -> float:
         """Clock reading at which a ticket that is not counted yet would be answered."""
-        batch = min(ticket.images, self._table.limit)
+        batch = min(ticket.images, self._table.efficient(ticket.variant))
         margin = self._table.tail(ticket.variant, batch) - self._table.seconds(ticket.variant, batch)
         behind = sum(self._cost(other) for other in self._behind(ticket))
-        return max(now, engine_free_at) + self._backlog(ticket) - behind + margin
+        wait = max(0.0, engine_free_at - now) + self._backlog(ticket) - behind
+        return now + _CAUTION * wait + margin
 
     def add(self, ticket: Ticket) -> None:
         """Count an admitted ticket, whose images are being decoded."""
-        self.depths[ticket.variant][ticket.priority] += ticket.images
+        self._count(ticket, ticket.images)
         if ticket.priority is not Priority.BACKGROUND:
             self._order.join(ticket, ticket.due)
             self._decoding += ticket.images
@@ -129,18 +130,32 @@ class Admission:
         if ticket.priority is not Priority.BACKGROUND:
             self._decoding -= ticket.images
 
+    def postpone(self, ticket: Ticket, due: float) -> None:
+        """Change when a counted ticket is due."""
+        ticket.due = due
+        if ticket.priority is not Priority.BACKGROUND:
+            self._order.leave(ticket)
+            self._order.join(ticket, due)
+
     def remove(self, ticket: Ticket, images: int) -> None:
         """Uncount `images` of a ticket, which went into a batch or were dropped; call it after taking them out."""
-        self.depths[ticket.variant][ticket.priority] -= images
+        self._count(ticket, -images)
         if not ticket.waiting:
             self._order.leave(ticket)
 
     def backlog_seconds(self) -> float:
-        """Time to answer everything of NORMAL and HIGH priority that is admitted, without the running batch."""
-        return self._backlog(None)
+        """Time to promise for everything of NORMAL and HIGH priority that is admitted, without the running batch."""
+        return _CAUTION * self._backlog(None)
+
+    def _count(self, ticket: Ticket, images: int) -> None:
+        self.depths[ticket.variant][ticket.priority] += images
+        if ticket.priority is Priority.BACKGROUND:
+            self._background += images
+        else:
+            self._urgent[ticket.variant] += images
 
     def _check_room(self, images: int, background: bool) -> None:
-        depth = self.depth(background=background)
+        depth = self._background if background else sum(self._urgent.values())
         room = max(1, int(self._capacity * BACKGROUND_ROOM)) if background else self._capacity
         if depth + images > room:
             wait = _seconds_to_wait(self._backlog(None))
@@ -152,9 +167,13 @@ class Admission:
 
     def _check_others(self, ticket: Ticket, now: float, engine_free_at: float) -> None:
         """Walk those behind the newcomer, last one first; each keeps its promise, or had none left to keep."""
-        delay = self._backlog(ticket) - self._backlog(None)
-        answered = max(now, engine_free_at) + self._backlog(None)
-        for other in self._behind(ticket):
+        behind = self._behind(ticket)
+        if not behind:
+            return
+        before = self._backlog(None)
+        delay = self._backlog(ticket) - before
+        answered = max(now, engine_free_at) + before
+        for other in behind:
             protected = other.priority is ticket.priority or other.priority is Priority.HIGH
             if protected and answered <= other.deadline < answered + delay:
                 late = _seconds_to_wait(answered + delay - other.deadline)
@@ -176,18 +195,17 @@ class Admission:
     def _backlog(self, ticket: Ticket | None) -> float:
         """Engine and decoding time of everything counted that is not BACKGROUND, and of `ticket`."""
         seconds = 0.0
-        for variant, counts in self.depths.items():
-            images = counts[Priority.NORMAL] + counts[Priority.HIGH]
+        for variant, images in self._urgent.items():
             if ticket is not None and ticket.variant == variant:
                 images += ticket.images
-            seconds += self._table.seconds(variant, images)
+            seconds += self._table.work(variant, images)
         decoding = self._decoding + (ticket.images if ticket is not None else 0)
         return seconds + decoding * self._decode_seconds / self._decoders
 
     def _cost(self, ticket: Ticket) -> float:
         images = len(ticket.waiting)
-        limit = self._table.limit
-        seconds = images * self._table.seconds(ticket.variant, limit) / limit
+        size = self._table.efficient(ticket.variant)
+        seconds = images * self._table.seconds(ticket.variant, size) / size
         if ticket.state is State.ADMITTED:
             seconds += images * self._decode_seconds / self._decoders
         return seconds

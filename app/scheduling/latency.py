@@ -15,6 +15,11 @@ _TAIL_DEVIATIONS = 4
 # clock) slows all, and a size that is seldom chosen must not keep the estimate of a bad moment for ever.
 _DRIFT_WEIGHT = 1 / 16
 _MOST_DRIFT = 2.0  # a single hiccup says little about other sizes
+# A batch that is larger than it needs to be makes everyone in it and behind it wait for nothing: the size that suits
+# is the smallest whose time per image is within this factor of the best.
+_EFFICIENT = 1.01
+# And the least that is worth running while many wait, so that late ones do not make everyone after them late.
+_FRUGAL = 1.1
 _SEED_DEVIATION = 0.05  # of the mean, until there are measurements to say
 
 
@@ -60,6 +65,8 @@ class LatencyTable:
         self._means: dict[str, list[float]] = {}  # seconds for 0..limit images
         self._tails: dict[str, list[float]] = {}
         self._fastest: dict[str, float] = {}
+        self._efficient: dict[str, int] = {}
+        self._frugal: dict[str, int] = {}
 
     def seed(self, variant: str, images: int, seconds: float) -> None:
         """Enter a warm-up batch of `images` that took `seconds`."""
@@ -86,8 +93,16 @@ class LatencyTable:
         self._update(variant, seconds / images)
 
     def seconds(self, variant: str, images: int) -> float:
-        """Expected time of `images`, in one batch where they fit and in full ones where not."""
+        """Expected time of a batch of `images`; of more than `limit`, in batches of that and one of the rest."""
         return self._look_up(self._means, variant, images)
+
+    def work(self, variant: str, images: int) -> float:
+        """Expected time of `images` (any number) in the batches that suit; past the first one, the last counts whole.
+
+        It may fill up before it leaves, and whoever is in it then waits for all of it.
+        """
+        size = self.efficient(variant)
+        return self.seconds(variant, images) if images <= size else -(-images // size) * self.seconds(variant, size)
 
     def tail(self, variant: str, images: int) -> float:
         """Time under which nearly every batch of `images` (at most `limit`) stays."""
@@ -96,6 +111,14 @@ class LatencyTable:
     def fastest(self, variant: str) -> float:
         """The least that an image ever took: what no request can beat, however idle the engine."""
         return self._fastest.get(variant, 0.0)
+
+    def efficient(self, variant: str) -> int:
+        """The smallest batch that loses little to the best one in images per second; `limit` until that has run."""
+        return self._efficient.get(variant, self.limit)
+
+    def frugal(self, variant: str) -> int:
+        """The smallest batch that is not wasteful: within a tenth of the best one's images per second."""
+        return self._frugal.get(variant, 1)
 
     def rows(self, variant: str) -> dict[int, BatchStatistics]:
         """The sizes that ran, in order."""
@@ -116,11 +139,20 @@ class LatencyTable:
         measured = [images for images, _ in sizes]
         self._means[variant] = _interpolate(measured, [size.mean for _, size in sizes], self.limit)
         self._tails[variant] = _interpolate(measured, [_tail(size) for _, size in sizes], self.limit)
+        if self.limit in self._sizes[variant]:
+            self._efficient[variant] = _smallest_within(_EFFICIENT, self._means[variant])
+        self._frugal[variant] = _smallest_within(_FRUGAL, self._means[variant])
         self._fastest[variant] = min(self._fastest.get(variant, seconds_per_image), seconds_per_image)
 
 
 def _tail(size: _Size) -> float:
     return size.mean + _TAIL_DEVIATIONS * size.deviation
+
+
+def _smallest_within(factor: float, table: list[float]) -> int:
+    per_image = [seconds / images for images, seconds in enumerate(table[1:], start=1)]
+    bound = min(per_image) * factor
+    return next(images for images, seconds in enumerate(per_image, start=1) if seconds <= bound)
 
 
 def _interpolate(measured: list[int], seconds: list[float], limit: int) -> list[float]:

@@ -25,6 +25,9 @@ class Line:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __iter__(self) -> Iterator[Ticket]:
+        return (ticket for _, _, ticket in self._entries)
+
     def __reversed__(self) -> Iterator[Ticket]:
         return (ticket for _, _, ticket in reversed(self._entries))
 

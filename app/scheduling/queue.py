@@ -66,7 +66,7 @@ class ImageQueue:
     @property
     def depth(self) -> int:
         """Images admitted and not yet in a batch."""
-        return self._admission.depth()
+        return self._admission.depth
 
     def check_room(
         self, variant: str | None = None, *, deadline: float | None = None, priority: Priority = Priority.NORMAL
@@ -160,6 +160,8 @@ class ImageQueue:
         """
         now = self._clock()
         started = self._running.pop(batch)
+        if all(outcome.failure is None and outcome.batch_size == len(batch) for outcome in outcomes):
+            self.table.observe(batch.variant, len(batch), now - started)
         if batch.members[0][0].priority is Priority.BACKGROUND:
             self._background_from = now + (now - started) * (1 / BACKGROUND_SHARE - 1)
         finished = []
@@ -175,6 +177,10 @@ class ImageQueue:
     def decoded(self, seconds: float) -> None:
         """Count an image that took `seconds` of a core to decode."""
         self._admission.decoded(seconds)
+
+    def waits_for(self, variant: str) -> bool:
+        """Whether a request of a variant has no answer yet."""
+        return any(ticket.variant == variant for ticket in self._unfinished)
 
     def snapshot(self) -> Snapshot:
         """The state at this moment."""
@@ -231,14 +237,16 @@ class ImageQueue:
         """Take the images of the next batch out of a line; none when everyone in it had to be dropped."""
         members: list[tuple[Ticket, int]] = []
         tightest = math.inf
-        most = 1 if line is self._background else self._max_batch
+        variant = line.first.variant
+        most = 1 if line is self._background else self.table.efficient(variant)
+        least = self.table.frugal(variant) if sum(len(ticket.waiting) for ticket in line) > most else 1
         while line and len(members) < most:
             ticket = line.first
-            if self._too_late(ticket, now):
+            if self._too_late(ticket, now, least):
                 self._expire(ticket)
                 continue
             tightest = min(tightest, ticket.deadline)
-            if members and now + self.table.tail(ticket.variant, len(members) + 1) > tightest:
+            if len(members) >= least and now + self.table.tail(variant, len(members) + 1) > tightest:
                 break
             members.append((ticket, ticket.waiting.popleft()))
             ticket.turn -= 1
@@ -246,20 +254,30 @@ class ImageQueue:
             if not ticket.waiting:
                 line.leave(ticket)
             elif ticket.turn == 0:
-                self._turn_over(ticket, line)
+                self._turn_over(ticket, line, now)
         return members
 
-    def _too_late(self, ticket: Ticket, now: float) -> bool:
-        """Whether a ticket cannot be answered in time. When nobody else waits it is tried all the same."""
+    def _too_late(self, ticket: Ticket, now: float, least: int) -> bool:
+        """Whether a ticket cannot be answered in time, in batches of `least` or more.
+
+        When nobody else waits it is tried all the same. While many wait, a batch made small for one late request would
+        make those after it late too, and so on: better to lose the one.
+        """
         if self.depth == len(ticket.waiting):
             return False
-        return now + self.table.seconds(ticket.variant, len(ticket.waiting)) > ticket.deadline
+        variant = ticket.variant
+        needed = max(self.table.work(variant, len(ticket.waiting)), self.table.seconds(variant, least))
+        return now + needed > ticket.deadline
 
-    def _turn_over(self, ticket: Ticket, line: Line) -> None:
+    def _turn_over(self, ticket: Ticket, line: Line, now: float) -> None:
+        """Put a ticket that has given its share behind everyone in its line, if that leaves it time enough."""
         line.leave(ticket)
         ticket.turn = self._share
-        behind_all = max(ticket.due, line.ends) if line else ticket.due
-        line.join(ticket, min(behind_all, ticket.deadline - self.table.seconds(ticket.variant, len(ticket.waiting))))
+        if line and now + self._admission.backlog_seconds() + self.table.work(ticket.variant, self._share) <= (
+            ticket.deadline
+        ):
+            self._admission.postpone(ticket, max(ticket.due, line.ends))
+        line.join(ticket, ticket.due)
 
     def _start(self, members: list[tuple[Ticket, int]], now: float) -> Batch:
         # Rows of one request side by side: when it is alone in the batch, its rows are used where they are.

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from app.errors import InferenceError
+from app.errors import InferenceError, ModelUnavailableError
 from app.scheduling.queue import ImageQueue
 from app.scheduling.rows import RowBuffers, check_rows
 from app.scheduling.snapshot import Snapshot
@@ -69,7 +69,11 @@ class Scheduler:
         self._observer = observer
         self._clock = clock
         self._queue = ImageQueue(self._runners, capacity=capacity, max_batch=max_batch, clock=clock, decoders=decoders)
-        self._work = threading.Condition()
+        self._retired: set[str] = set()
+        self._running: Runner | None = None  # what the engine thread is in
+        lock = threading.Lock()
+        self._work = threading.Condition(lock)  # there is something to do
+        self._over = threading.Condition(lock)  # a batch or a request is over
         self._stopping = False
         self._rows = RowBuffers(max_batch)
         self._thread = threading.Thread(target=self._loop, name=ENGINE_THREAD, daemon=True)
@@ -107,6 +111,7 @@ class Scheduler:
     ) -> None:
         """Raise what `admit` of a single image would raise now; without a variant, of any variant."""
         with self._work:
+            self._check_served(variant)
             self._queue.check_room(variant, deadline=deadline, priority=priority)
 
     def admit(
@@ -130,8 +135,10 @@ class Scheduler:
         Raises:
             QueueFullError: There is no room.
             DeadlineUnreachableError: By the measured speed and backlog it could not be answered before `deadline`.
+            ModelUnavailableError: The variant has been retired.
         """
         with self._work:
+            self._check_served(variant)
             return self._queue.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype)
 
     def submit(self, ticket: Ticket, rows: Rows) -> None:
@@ -155,6 +162,7 @@ class Scheduler:
         with self._work:
             self._queue.cancel(ticket)
             self._work.notify()
+            self._over.notify_all()
 
     def measured(self, variant: str, images: int, seconds: float) -> None:
         """Seed the table of batch times with a warm-up batch, so that the first predictions are true."""
@@ -166,6 +174,42 @@ class Scheduler:
         with self._work:
             self._queue.decoded(seconds)
 
+    def replace(self, variant: str, runner: Runner) -> Runner | None:
+        """Run what is taken from now on with another runner; a retired variant is served again.
+
+        Blocks until no batch runs with the one before.
+
+        Returns:
+            The runner before, of which nobody holds anything any more; None where the variant was retired.
+        """
+        with self._work:
+            before = self._runners.get(variant)
+            self._runners[variant] = runner
+            self._retired.discard(variant)
+            self._over.wait_for(lambda: before is None or self._running is not before)
+            return before
+
+    def retire(self, variant: str) -> Runner | None:
+        """Admit no more requests for a variant; blocks until those that were admitted are over.
+
+        Returns:
+            Its runner, of which nobody holds anything any more; None where it was retired before.
+        """
+        with self._work:
+            runner = self._runners.get(variant)
+            self._retired.add(variant)
+            self._over.wait_for(
+                lambda: (
+                    (self._stopping or not self._queue.waits_for(variant))
+                    and (runner is None or self._running is not runner)
+                )
+            )
+            return self._runners.pop(variant, None)
+
+    def _check_served(self, variant: str | None) -> None:
+        if variant in self._retired:
+            raise ModelUnavailableError(f"The variant {variant!r} is unloaded.")
+
     def _loop(self) -> None:
         while True:
             with self._work:
@@ -176,13 +220,19 @@ class Scheduler:
                     continue
                 if self._stopping:
                     return
+                runner = None if batch is None else self._runners[batch.variant]
+                self._running = runner
+                if dropped:
+                    self._over.notify_all()
             if dropped:
                 self._deliver(dropped)
-            if batch is None:
+            if batch is None or runner is None:
                 continue
-            outcomes = self._run(batch)
+            outcomes = self._run(batch, runner)
             with self._work:
                 finished = self._queue.finish(batch, outcomes)
+                self._running = None
+                self._over.notify_all()
             if finished:
                 self._deliver(finished)
 
@@ -190,31 +240,21 @@ class Scheduler:
         wake_at = self._queue.wake_at()
         return None if wake_at is None else max(0.0, wake_at - self._clock())
 
-    def _run(self, batch: Batch) -> list[Outcome]:
+    def _run(self, batch: Batch, runner: Runner) -> list[Outcome]:
         """Run a batch; when it fails, run its images one by one, so that only the guilty ones fail."""
         started = self._clock()
         try:
-            logits = self._infer(batch.variant, self._rows.gather(batch))
+            logits = _infer(runner, self._rows.gather(batch))
         except Exception as error:
             if len(batch) == 1:
                 logger.error("the engine failed on an image: %s", error, exc_info=error)
                 return self._outcomes(batch, [None], [_failure(error)], started)
             logger.warning("a batch of %d failed, its images are run one by one: %s", len(batch), error)
-            return [self._run(Batch(batch.variant, batch.dtype, (member,)))[0] for member in batch.members]
+            return [self._run(Batch(batch.variant, batch.dtype, (member,)), runner)[0] for member in batch.members]
         outcomes = self._outcomes(batch, list(logits), [None] * len(batch), started)
         seconds = outcomes[0].compute_seconds
-        with self._work:
-            self._queue.table.observe(batch.variant, len(batch), seconds)
         self._observer.batch_finished(batch.variant, len(batch), seconds)
         return outcomes
-
-    def _infer(self, variant: str, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        logits = self._runners[variant].run(rows)
-        if logits.ndim != 2 or len(logits) != len(rows):
-            raise InferenceError(f"the engine returned shape {logits.shape} for {len(rows)} images")
-        if not np.isfinite(logits).all():
-            raise InferenceError("the engine returned values that are not finite")
-        return logits
 
     def _outcomes(
         self, batch: Batch, logits: list[np.ndarray | None], failures: list[Exception | None], started: float
@@ -224,6 +264,15 @@ class Scheduler:
             Outcome(row, failure, started - ticket.queued_at, seconds, len(batch))
             for (ticket, _), row, failure in zip(batch.members, logits, failures, strict=True)
         ]
+
+
+def _infer(runner: Runner, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    logits = runner.run(rows)
+    if logits.ndim != 2 or len(logits) != len(rows):
+        raise InferenceError(f"the engine returned shape {logits.shape} for {len(rows)} images")
+    if not np.isfinite(logits).all():
+        raise InferenceError("the engine returned values that are not finite")
+    return logits
 
 
 def _failure(error: Exception) -> InferenceError:
