@@ -108,7 +108,7 @@ class QueueMachine(RuleBasedStateMachine):
         if isinstance(refusal, QueueFullError):
             assert not fits
         else:
-            possible = allowed >= self.queue.table.fastest(variant) * images
+            possible = allowed >= self.queue.table.fastest(variant) * images / 4
             assert not (idle and possible), "an idle engine refuses only what is impossible"
 
     @precondition(lambda self: self.admitted)
@@ -441,6 +441,16 @@ def test_a_table_that_a_bad_moment_spoilt_corrects_itself() -> None:
         queue.finish(batch, outcomes(batch))
         assert ticket.state is State.DONE
     assert queue.table.tail("optimised", 1) < 0.1
+
+
+def test_a_machine_that_was_busy_when_measured_is_tried_again() -> None:
+    queue, clock = make_queue({"optimised": (0.0, 0.03)})
+    for _ in range(60):  # in truth it takes 10 ms, and everyone allows 15 ms
+        ticket = put(queue, "optimised", 1, deadline=clock.now + 0.015)
+        batch = queue.take()
+        clock.now += 0.01
+        assert queue.finish(batch, outcomes(batch)) == [ticket]
+    assert queue.table.seconds("optimised", 1) < 0.011
 
 
 def test_background_runs_when_nothing_else_waits_and_one_by_one() -> None:
