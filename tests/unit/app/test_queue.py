@@ -321,12 +321,15 @@ def test_a_stream_of_urgent_requests_does_not_starve_a_patient_one() -> None:
 
 
 def test_a_batch_is_no_larger_than_it_is_worth() -> None:
-    flat, _ = make_queue(FLAT)
-    steep, _ = make_queue(STEEP)
-    for queue in (flat, steep):
-        put(queue, "optimised", 40)
-    assert len(flat.take()) == 1
-    assert len(steep.take()) >= 15
+    def batch(costs: dict[str, tuple[float, float]], images: int, deadline: float) -> int:
+        queue, _ = make_queue(costs)
+        put(queue, "optimised", images, deadline=deadline)
+        return len(queue.take())
+
+    assert batch(FLAT, 12, deadline=30.0) == 1, "there is nothing to gain"
+    assert batch(STEEP, 12, deadline=30.0) == 12
+    assert batch(FLAT, 20, deadline=30.0) == 16, "many wait, and have the time"
+    assert batch(FLAT, 20, deadline=1.0) == 1, "0.16 s are too much of the time that they have"
 
 
 def test_a_batch_is_no_larger_than_its_most_urgent_member_can_wait_for() -> None:
