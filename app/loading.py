@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -244,18 +243,14 @@ def _check(model: Model, variant: Variant, session: engine.Session) -> engine.Se
 def measure_batches(session: engine.Session, max_batch: int) -> dict[int, float]:
     """Run a warm session once per size 1, 2, 4, ... and `max_batch`; returns the seconds by size.
 
-    Once each, because loading should be quick: running batches correct the figures. The first run of a size also pays
-    for its memory, so a size is taken to need no longer per image than the one before it.
+    Once each, because loading should be quick: batches that run later correct the figures.
     """
-    sizes = sorted({size for size in _WARM_UP_SIZES if size < max_batch} | {max_batch})
     measured: dict[int, float] = {}
-    per_image = math.inf
-    for size in sizes:
+    for size in sorted({size for size in _WARM_UP_SIZES if size < max_batch} | {max_batch}):
         images = np.zeros((size, *SHAPE), np.uint8)
         started = time.perf_counter()
         session.run(images)
-        per_image = min(per_image, (time.perf_counter() - started) / size)
-        measured[size] = per_image * size
+        measured[size] = time.perf_counter() - started
     return measured
 
 
