@@ -41,6 +41,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
     endpoint = service_settings.otlp_endpoint
     tracing = None if endpoint is None else Tracing(endpoint, service_version())
     admin_gate = AdminGate(service_settings)
+    rate_limiter = _rate_limiter(service_settings)
     make_dispatcher = dispatcher or _local
 
     @asynccontextmanager
@@ -50,7 +51,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         service = app.state.service = Service(service_settings, counted, running, admin_gate)
         service.start()
         try:
-            async with _grpc(service, app.state.in_flight):
+            async with _grpc(service, app.state.in_flight, rate_limiter):
                 yield
         finally:
             await service.stop()
@@ -71,7 +72,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         RequestContext,
         in_flight=app.state.in_flight,
         uploads=UploadBudget(service_settings.max_upload_bytes),
-        rate_limiter=_rate_limiter(service_settings),
+        rate_limiter=rate_limiter,
         tracing=tracing,
     )
     install_error_handlers(app)
@@ -93,14 +94,14 @@ def _local(settings: Settings, metrics: Metrics) -> Dispatcher:
 
 
 @asynccontextmanager
-async def _grpc(service: Service, in_flight: InFlight) -> AsyncIterator[None]:
+async def _grpc(service: Service, in_flight: InFlight, rate_limiter: RateLimiter | None) -> AsyncIterator[None]:
     """Serve gRPC beside HTTP where the settings ask for it."""
     if service.settings.grpc_port is None:
         yield
         return
     from app.grpc.server import GrpcServer  # an extra
 
-    server = GrpcServer(service, in_flight)
+    server = GrpcServer(service, in_flight, rate_limiter)
     await server.start()
     try:
         yield

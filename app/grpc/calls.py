@@ -13,11 +13,14 @@ import grpc
 from app.api.context import InFlight, access_log
 from app.errors import InternalError, RequestError
 from app.limits.admin import AdminGate
+from app.limits.clients import RateLimiter, client_key
 from app.observability.logs import request_id
 from app.protocol.request_id import HEADER, request_id_for
 
 logger = logging.getLogger(__name__)
 
+# Machines ask these every few seconds; their lines would drown the others.
+_PROBES = ("grpc.health.v1.", "inference.GRPCInferenceService/ServerLive", "inference.GRPCInferenceService/ServerReady")
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -41,10 +44,12 @@ class Calls:
 
     Args:
         in_flight: Counts calls together with HTTP requests, so that both are waited for at the end.
+        rate_limiter: Limits the calls of one client together with its HTTP requests; None for no limit.
     """
 
-    def __init__(self, in_flight: InFlight) -> None:
+    def __init__(self, in_flight: InFlight, rate_limiter: RateLimiter | None) -> None:
         self._in_flight = in_flight
+        self._rate_limiter = rate_limiter
 
     def unary(self, name: str, method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
         """A handler of a call with one answer."""
@@ -52,6 +57,7 @@ class Calls:
         async def handle(request: Any, context: Any) -> Any:
             call = _Call(name, context)
             with call, self._in_flight:
+                self._admit(name, context)
                 return await method(request, context)
             return await call.refuse()
 
@@ -65,12 +71,18 @@ class Calls:
         async def handle(request: Any, context: Any) -> AsyncIterator[Any]:
             call = _Call(name, context)
             with call:
+                self._admit(name, context)
                 async for answer in method(request, context):
                     yield answer
             if call.error is not None:
                 await call.refuse()
 
         return handle
+
+    def _admit(self, name: str, context: Any) -> None:
+        host = peer_host(context)
+        if self._rate_limiter is not None and host is not None and not name.startswith(_PROBES):
+            self._rate_limiter.admit(client_key(host))
 
 
 class _Call:
@@ -108,7 +120,8 @@ class _Call:
             "status": status,
             "milliseconds": (time.perf_counter() - self._started) * 1000,
         }
-        access_log.info("call", extra={"fields": fields})
+        probe = self._name.startswith(_PROBES) and status == "OK"
+        access_log.log(logging.DEBUG if probe else logging.INFO, "call", extra={"fields": fields})
         request_id.reset(self._token)
         return self.error is not None
 
@@ -118,9 +131,13 @@ def check_admin(gate: AdminGate, context: Any) -> None:
 
     gRPC tells the client's address and not which of ours it called. A client at a loopback address calls one.
     """
+    gate.check(metadata_value(context, "authorization"), peer_host(context))
+
+
+def peer_host(context: Any) -> str | None:
+    """The address of the client, or None where it has none."""
     kind, _, address = context.peer().partition(":")
-    host = unquote(address).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else None
-    gate.check(metadata_value(context, "authorization"), host)
+    return unquote(address).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else None
 
 
 def metadata_value(context: Any, key: str) -> str | None:

@@ -13,8 +13,10 @@ from app.grpc.calls import Calls
 from app.grpc.health import HealthCalls
 from app.grpc.inference import InferenceCalls
 from app.grpc.schema import Schema
+from app.limits.clients import RateLimiter
 from app.service import Service
 
+_CALLS_PER_QUEUED_IMAGE = 4
 _GRACE = 1.0  # seconds; requests in flight have been waited for before
 
 
@@ -24,20 +26,23 @@ class GrpcServer:
     Args:
         service: The service behind them.
         in_flight: Where calls are counted.
+        rate_limiter: Limits the calls of one client; None for no limit.
     """
 
-    def __init__(self, service: Service, in_flight: InFlight) -> None:
+    def __init__(self, service: Service, in_flight: InFlight, rate_limiter: RateLimiter | None) -> None:
         settings = service.settings
         self._address = f"[{settings.host}]" if ":" in settings.host else settings.host
         self._port = settings.grpc_port
         self._server = grpc.aio.server(
+            # More calls than images may wait are refused anyway; so many messages at most are in memory.
+            maximum_concurrent_rpcs=_CALLS_PER_QUEUED_IMAGE * settings.max_queue_images,
             options=[
                 ("grpc.max_receive_message_length", settings.max_body_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", int(settings.frontends > 0)),  # then several processes share the port
-            ]
+            ],
         )
-        calls, inference, health = Calls(in_flight), Schema("inference.proto"), Schema("health.proto")
+        calls, inference, health = Calls(in_flight, rate_limiter), Schema("inference.proto"), Schema("health.proto")
         _register(self._server, calls, inference, InferenceCalls(service, inference, in_flight))
         _register(self._server, calls, health, HealthCalls(service, health, [inference.service]))
 

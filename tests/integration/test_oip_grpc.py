@@ -22,6 +22,8 @@ from tests.servers import ServerProcess
 
 MODEL = "resnet50-imagenette"
 FILES = np.array([imagefiles.jpeg(), imagefiles.png(300, 400)], dtype=object)
+TOKEN = "a-token-for-this-test"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
 LISTENING = re.compile(r"listening for gRPC address=\"?([\d.:]+)")
 
 
@@ -32,7 +34,7 @@ def listening_at(server: ServerProcess) -> str:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    with ServerProcess(grpc_port=0) as running:
+    with ServerProcess(grpc_port=0, admin=True, admin_token=TOKEN) as running:
         yield running
         # Who watches the health of a server that ends is told so, and does not hold up its end.
         with grpc.insecure_channel(listening_at(running)) as channel:
@@ -202,6 +204,49 @@ def test_a_stream_answers_every_request_and_outlives_an_error(client: triton.Inf
     assert [error is None for _, error in got] == [True, False, True]
     assert "another" in str(got[1][1])
     assert got[2][0].as_numpy("output").shape == (2, 10)
+
+
+def state(client: Any, name: str) -> set[str]:
+    index = client.get_model_repository_index()
+    entries = index if isinstance(index, list) else [{"name": m.name, "state": m.state} for m in index.models]
+    return {entry["state"] for entry in entries if entry["name"] == name}
+
+
+def wait_until_admitted(server: ServerProcess) -> None:
+    with server.client() as client:
+        while not re.search(r"^tessera_queue_depth_images [1-9]", client.get("/metrics").text, re.MULTILINE):
+            pass
+
+
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+def test_a_variant_is_unloaded_without_failing_a_request_and_loaded_again(
+    transport: str, client: triton.InferenceServerClient, server: ServerProcess
+) -> None:
+    name = f"{MODEL}-baseline"
+    many = np.repeat(FILES, 32)
+    with triton_http.InferenceServerClient(server.url.removeprefix("http://"), concurrency=4) as http:
+        admin: Any = http if transport == "http" else client
+        headers = BEARER if transport == "http" else {"authorization": BEARER["Authorization"]}
+        with pytest.raises(InferenceServerException, match="token"):
+            admin.unload_model(name)
+        sent = triton_http.InferInput("input", many.shape, "BYTES")
+        sent.set_data_from_numpy(many)
+        in_flight = http.async_infer(name, [sent])
+        wait_until_admitted(server)
+        admin.unload_model(name, headers=headers)
+        assert in_flight.get_result().as_numpy("output").shape == (64, 10)
+        assert state(admin, name) == {"UNAVAILABLE"}
+        assert state(admin, MODEL) == {"READY", "UNAVAILABLE"}
+        assert not admin.is_model_ready(name)
+        assert not admin.is_model_ready(MODEL, "1")
+        assert admin.is_model_ready(MODEL)
+        with pytest.raises(InferenceServerException, match="unloaded") as caught:
+            client.infer(MODEL, [tensor(FILES)], model_version="1")
+        assert caught.value.status() == "StatusCode.UNAVAILABLE"
+        assert client.infer(MODEL, [tensor(FILES)], model_version="2").as_numpy("output").shape == (2, 10)
+        admin.load_model(name, headers=headers)
+        assert state(admin, MODEL) == {"READY"}
+        assert client.infer(name, [tensor(FILES)]).as_numpy("output").shape == (2, 10)
 
 
 def health(channel: grpc.Channel, name: str, **fields: str) -> Any:
