@@ -26,8 +26,9 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_FAILURES = 5  # of one kind of process in a row before it was ready; then the service gives up
+_FAILURES = 5  # of one kind of process in a row; then a service that was never ready gives up, others go on trying
 _FIRST_PAUSE = 0.25  # seconds before the second attempt in a row; doubled each time
+_LONGEST_PAUSE = 4.0
 _SPARE_PAUSE = 5.0  # seconds before a spare that died is replaced
 _ENDING_SECONDS = 5.0  # for children to end by themselves
 
@@ -266,10 +267,11 @@ class Supervisor:
 
     def _failed_to_start(self, role: str, start: Callable[[], None]) -> None:
         failures = self._failures[role] = self._failures.get(role, 0) + 1
-        if failures >= _FAILURES:
+        if failures >= _FAILURES and not self._announced:
             self._fail(f"The {role} process could not be started {failures} times in a row; the log says why.")
         else:
-            self._loop.call_later(_FIRST_PAUSE * 2 ** (failures - 1), self._start_again, role, start)
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 1))
+            self._loop.call_later(pause, self._start_again, role, start)
 
     def _tick(self) -> None:
         engine = self._engine
