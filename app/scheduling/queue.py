@@ -17,7 +17,7 @@ from app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, Sta
 BACKGROUND_SHARE = 0.01
 # Largest part of the time that its first request allows which a full batch may take. Otherwise, and while no more wait
 # than a full batch holds, batches are of the size that suits.
-BATCH_SHARE = 0.1
+BATCH_SHARE = 0.25
 
 
 class ImageQueue:

@@ -329,7 +329,7 @@ def test_a_batch_is_no_larger_than_it_is_worth() -> None:
     assert batch(FLAT, 12, deadline=30.0) == 1, "there is nothing to gain"
     assert batch(STEEP, 12, deadline=30.0) == 12
     assert batch(FLAT, 20, deadline=30.0) == 16, "many wait, and have the time"
-    assert batch(FLAT, 20, deadline=1.0) == 1, "0.16 s are too much of the time that they have"
+    assert batch(FLAT, 20, deadline=0.5) == 1, "0.16 s are too much of the time that they have"
 
 
 def test_a_batch_is_no_larger_than_its_most_urgent_member_can_wait_for() -> None:
