@@ -13,7 +13,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import IntEnum
+from enum import IntEnum, unique
 from typing import NamedTuple
 
 from app.errors import (
@@ -51,6 +51,7 @@ INPUT_TYPES: tuple[InputType, ...] = ("uint8", "float32")
 PRIORITIES = tuple(Priority)
 
 
+@unique
 class Kind(IntEnum):
     """What a message says; who sends it to whom stands beside it."""
 
@@ -72,10 +73,10 @@ class Kind(IntEnum):
     DRAIN = 20
     STOP = 21
     COLLECT = 22  # identity: echoed
-    LEAVE = 24  # turn readiness off, and answer all the same until DRAIN
     METRICS = 23  # identity: of the SCRAPE; files: the exposition
     GUARD = 24  # number: 1 while the accuracy guard keeps traffic on the baseline, else 0
     ANSWER = 25  # identity: of the ASK; files: JSON
+    LEAVE = 26  # turn readiness off, and answer all the same until DRAIN
     # engine, frontend -> supervisor
     PROGRESS = 32  # number: per mille; body: stage
     READY = 33  # the engine adds number: images that the service decodes at once; files: JSON of the model

@@ -116,6 +116,7 @@ def metrics(client: httpx.Client) -> dict[str, float]:
     }
 
 
+@pytest.mark.effect_of("shadow_share", "guard_agreement")
 @pytest.mark.parametrize("frontends", [0, 2])
 def test_a_wrong_variant_trips_the_guard_and_traffic_moves(wrong: Path, frontends: int) -> None:
     settings = {"shadow_share": 1, "guard_agreement": 0.8, "frontends": frontends}
@@ -181,6 +182,7 @@ def test_a_right_variant_keeps_its_traffic_and_is_measured(right: Path) -> None:
         assert server.stop() == 0
 
 
+@pytest.mark.effect_of("split")
 def test_the_split_is_kept_sticky_and_shown(right: Path) -> None:
     with start(right, split="optimised=70,baseline=30", split_salt="spring") as server, server.client() as client:
         first = {key: ask(client, 1, X_Experiment_Key=f"user-{key}") for key in range(24)}

@@ -62,6 +62,7 @@ def tensor(values: np.ndarray, datatype: str = "BYTES") -> triton.InferInput:
     return made
 
 
+@pytest.mark.effect_of("grpc_port")
 def test_answers_are_those_of_http(client: triton.InferenceServerClient, server: ServerProcess) -> None:
     with triton_http.InferenceServerClient(server.url.removeprefix("http://")) as http:
         sent = triton_http.InferInput("input", FILES.shape, "BYTES")

@@ -182,7 +182,8 @@ def test_a_lame_duck_is_not_ready_and_still_answers(frontends: int, folder: Path
             until(lambda: client.get("/readyz").status_code == 503)
             assert client.get("/readyz").json()["code"] == "shutting_down"
             assert client.get("/v2/health/ready").status_code == 503
-            assert client.post(PATH, content=JPEG).status_code == 200
+            answer = client.post(PATH, content=JPEG)
+            assert answer.status_code == 200, answer.text
             assert client.get("/healthz").status_code == 200
         assert server.wait() == 0, server.describe()
 

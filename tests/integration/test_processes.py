@@ -61,6 +61,7 @@ def test_both_ways_give_the_same_answers(processes: ServerProcess, server: Serve
         assert wrong == ["unsupported_image", "unsupported_image"]
 
 
+@pytest.mark.effect_of("frontends")
 def test_frontends_hold_no_engine(processes: ServerProcess) -> None:
     until(lambda: set(children(processes)) == {"engine", "spare", "frontend-0", "frontend-1"})
     for role in ("engine", "frontend-0", "frontend-1"):
