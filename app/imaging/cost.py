@@ -27,6 +27,7 @@ _MOST_SEGMENTS = 4096
 # In coded data 0xFF is followed by 0 (stuffing) or a restart marker; so the next of these is a marker segment.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _SOS, _EOI, _SOI, _TEM = 0xDA, 0xD9, 0xD8, 0x01
+_SEQUENTIAL = (0xC0, 0xC1, 0xC9)  # start of frame, with the number of components at its eighth byte
 
 
 class BoundedReader(io.BytesIO):
@@ -80,8 +81,12 @@ def check_scans(picture: Image.Image, data: bytes, *, max_pixels: int) -> None:
 
 
 def count_scans(data: bytes, most: int) -> int:
-    """Count the scans of the JPEG stream at the start of `data`; the count is not exact above `most`."""
-    scans, position = 0, 0
+    """Count the scans that a decoder runs of the JPEG stream at the start of `data`; not exact above `most`.
+
+    A sequential stream whose first scan has all components is over with that, and a decoder runs no further ones: its
+    coded data, which most photos consist of, need not be searched.
+    """
+    scans, position, components = 0, 0, 0
     for _ in range(_MOST_SEGMENTS):
         marker = _MARKER.search(data, position)
         if marker is None:
@@ -91,7 +96,12 @@ def count_scans(data: bytes, most: int) -> int:
             return scans
         if kind in (_SOI, _TEM):
             continue
-        scans += kind == _SOS
+        if kind in _SEQUENTIAL:
+            components = data[position + 7] if position + 7 < len(data) else 0
+        elif kind == _SOS:
+            if scans == 0 and 0 < components <= int.from_bytes(data[position + 2 : position + 3], "big"):
+                return 1
+            scans += 1
         # A segment's length counts its own two bytes; what it spans may hold anything, such as a thumbnail's markers.
         position += max(2, int.from_bytes(data[position : position + 2], "big"))
     return most + 1

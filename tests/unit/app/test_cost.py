@@ -92,6 +92,18 @@ def test_scans_are_counted_as_they_are() -> None:
     assert count_scans(with_more_scans(progressive, 3000), 100) > 100
 
 
+def test_a_sequential_jpeg_counts_its_scans_where_a_decoder_runs_them() -> None:
+    whole = encode("JPEG")
+    assert count_scans(with_more_scans(whole, 500), 100) == 1, "the first scan has everything, the others are not run"
+    frame = whole.index(b"\xff\xc0")
+    for damaged in (whole[: frame + 3], whole[:frame] + b"\xff\xc0\x00", whole[: whole.index(b"\xff\xda") + 3]):
+        assert count_scans(damaged, 100) <= 1
+    # One component per scan, as the specification allows: then every scan is a pass.
+    at = whole.index(b"\xff\xda")
+    apart = whole[:at] + (b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + b"\x2a" * 9) * 50 + b"\xff\xd9"
+    assert count_scans(apart, 100) == 50
+
+
 def test_what_lies_inside_a_segment_is_no_scan() -> None:
     thumbnail = with_more_scans(encode("JPEG", progressive=True), 200)
     jpeg = encode("JPEG", exif=b"Exif\0\0" + thumbnail)
