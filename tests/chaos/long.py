@@ -23,7 +23,7 @@ def main() -> int:
         killer = Killer(server, chosen.seed)
         with Clients(server.url, chosen.clients, chosen.seed) as clients:
             try:
-                killer.run(chosen.minutes * 60)
+                killer.run(chosen.minutes * 60, pause=(3.0, 10.0))  # so that the service is up most of the time
             except (httpx.HTTPError, AssertionError) as error:
                 clients.report.note("gone", f"{error}; last lines of its log:\n{server.describe()}")
         code = server.stop()
