@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,22 +145,43 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
         StartupError: The model cannot be found, built or loaded; the message says why.
     """
     model = open_configured_model(settings, progress)
+    progress(f"loading {' and '.join(model.variants)}", 0.0)
     with ExitStack() as opened:
+        sessions = _open_sessions(model, settings, opened)
         variants = {}
-        for position, (name, variant) in enumerate(model.variants.items()):
-            progress(f"loading {name}", position / len(model.variants))
+        for position, (name, session) in enumerate(sessions.items()):
+            progress(f"warming {name}", position / len(sessions))
             try:
-                session = open_session(variant, settings)
-                opened.callback(session.close)
+                variant = model.variants[name]
                 info = _check(model, variant, session)
                 before = known.variants.get(name) if known is not None and known.name == model.name else None
                 peak = _peak(info) if before is None else before.peak
                 seconds = measure_batches(session, settings.max_batch) if before is None else before.batch_seconds
                 variants[name] = LoadedVariant(session, info, variant.note, peak, seconds)
             except (EngineError, OSError) as error:
-                raise StartupError(f"Variant {name!r} of {model.name} cannot be loaded: {error}") from error
+                raise _not_loadable(model, name, error) from error
         opened.pop_all()
     return LoadedModel(model, variants)
+
+
+def _open_sessions(model: Model, settings: Settings, opened: ExitStack) -> dict[str, engine.Session]:
+    """Load all variants side by side, because each uses one core at a time while it packs its weights."""
+    with ThreadPoolExecutor(len(model.variants)) as threads:
+        loading = {name: threads.submit(open_session, variant, settings) for name, variant in model.variants.items()}
+    for job in loading.values():
+        if job.exception() is None:
+            opened.callback(job.result().close)
+    sessions = {}
+    for name, job in loading.items():
+        try:
+            sessions[name] = job.result()
+        except (EngineError, OSError) as error:
+            raise _not_loadable(model, name, error) from error
+    return sessions
+
+
+def _not_loadable(model: Model, variant: str, error: Exception) -> StartupError:
+    return StartupError(f"Variant {variant!r} of {model.name} cannot be loaded: {error}")
 
 
 def reload_variant(settings: Settings, served: Model, known: ServedVariant) -> LoadedVariant:
@@ -222,18 +243,14 @@ def _check(model: Model, variant: Variant, session: engine.Session) -> engine.Se
 def measure_batches(session: engine.Session, max_batch: int) -> dict[int, float]:
     """Run a warm session once per size 1, 2, 4, ... and `max_batch`; returns the seconds by size.
 
-    Once each, because loading should be quick: running batches correct the figures. The first run of a size also pays
-    for its memory, so a size is taken to need no longer per image than the one before it.
+    Once each, because loading should be quick: batches that run later correct the figures.
     """
-    sizes = sorted({size for size in _WARM_UP_SIZES if size < max_batch} | {max_batch})
     measured: dict[int, float] = {}
-    per_image = math.inf
-    for size in sizes:
+    for size in sorted({size for size in _WARM_UP_SIZES if size < max_batch} | {max_batch}):
         images = np.zeros((size, *SHAPE), np.uint8)
         started = time.perf_counter()
         session.run(images)
-        per_image = min(per_image, (time.perf_counter() - started) / size)
-        measured[size] = per_image * size
+        measured[size] = time.perf_counter() - started
     return measured
 
 

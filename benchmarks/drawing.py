@@ -70,10 +70,10 @@ def draw_steps(runs: dict[str, Result], capacity: float, seconds: float, path: P
     axis.set_ylabel("answered in time / capacity")
     axis.set_title("CPU, deadline 250 ms: 50 % of capacity, then 300 %, then 50 %")
     axis.grid(alpha=0.3)
-    axis.legend(loc="center left")
+    axis.legend(loc="upper left")
     _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> None:
     with mpl.rc_context({"svg.hashsalt": "tessera"}):  # the same picture is the same file
-        figure.savefig(path, metadata={"Date": None})
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

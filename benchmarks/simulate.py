@@ -42,9 +42,10 @@ def policies(server: Server) -> dict[str, Callable[[], Policy]]:
 def at_load(
     server: Server, policy: Policy, stream: str, load: float, timeout: float, images: int, seed: int = 1
 ) -> Result:
-    """Simulate about `images` requests at `load` times the server's capacity."""
+    """Simulate `load` times the server's capacity for as long as about `images` are answered."""
     rate = load * server.capacity()
-    return simulate(server, policy, STREAMS[stream](rate, images / rate, timeout, seed), seed)
+    seconds = images / min(rate, server.capacity())
+    return simulate(server, policy, STREAMS[stream](rate, seconds, timeout, seed), seed)
 
 
 def stepping(server: Server, timeout: float, seconds: float) -> list[Request]:
@@ -56,7 +57,7 @@ def stepping(server: Server, timeout: float, seconds: float) -> list[Request]:
 def main() -> None:
     """Print the table and draw the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=6000, help="requests per point (default 6000)")
+    parser.add_argument("--images", type=int, default=6000, help="answers per point (default 6000)")
     parser.add_argument("--docs", type=Path, help="folder for the pictures (needs matplotlib)")
     arguments = parser.parse_args()
     table: dict[tuple[str, str, str], list[Result]] = {}

@@ -253,9 +253,9 @@ class Result:
     wasted: float = 0.0
 
     def goodput(self) -> float:
-        """Images a second answered by their deadline, over the time in which requests arrived."""
-        span = max(request.arrival for request in self.requests)
-        return sum(request.images for request in self.requests if request.in_time) / span
+        """Images a second answered by their deadline and before the last arrival: what drains after it is left out."""
+        end = max(request.arrival for request in self.requests)
+        return sum(r.images for r in self.requests if r.in_time and r.answered is not None and r.answered <= end) / end
 
     def latency(self, percent: float, wanted: Callable[[Request], bool] = lambda request: True) -> float:
         """A percentile of the seconds from arrival to answer, of the requests that were answered."""

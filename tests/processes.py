@@ -19,13 +19,14 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def children(server: ServerProcess) -> dict[str, int]:
-    """Process ids by role: `engine`, `frontend-0`, `frontend-1`, ..."""
+    """Process ids by role: `engine`, `spare` (an engine process without a model), `frontend-0`, `frontend-1`, ..."""
     found = {}
     pid = server.process.pid
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         command = command_of(int(child))
         if (match := re.search(r"tessera-(engine|frontend-\d+)-\d+", command)) is not None:
-            found[match[1]] = int(child)
+            # Engine processes serve in the order in which they were started.
+            found["spare" if match[1] in found else match[1]] = int(child)
     return found
 
 

@@ -19,8 +19,6 @@ class Child:
     Args:
         name: For people, and unique among those alive.
         module: Its code; see `app.dispatch.process.spawn`.
-        told: The JSON of its CONFIGURE message.
-        files: Descriptors to send with that; they stay open here.
         inherited: A listening socket for it.
         on_message: Called with the child and each message.
         on_end: Called once with the child when it has ended, or has been killed.
@@ -31,8 +29,6 @@ class Child:
         name: str,
         module: str,
         *,
-        told: bytes,
-        files: tuple[int, ...],
         inherited: socket.socket | None = None,
         on_message: Callable[[Child, Message], None],
         on_end: Callable[[Child], None],
@@ -48,12 +44,20 @@ class Child:
                 name, module, theirs, [inherited.fileno()] if inherited is not None else []
             )
         self._channel = Channel(ours, lambda message: on_message(self, message), self._closed)
-        self.send(Message(Kind.CONFIGURE, files=(pack_file(told), *map(os.dup, files))))
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    def configure(self, told: bytes, files: tuple[int, ...]) -> None:
+        """Tell it what to be; until then it only imports its code.
+
+        Args:
+            told: JSON of `app.dispatch.process.configure`.
+            files: Descriptors to send with it; they stay open here.
+        """
+        self.send(Message(Kind.CONFIGURE, files=(pack_file(told), *map(os.dup, files))))
 
     def send(self, message: Message) -> None:
         """Send it a message."""

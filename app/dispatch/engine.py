@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import socket
@@ -170,6 +171,8 @@ class _WatchedSession:
 def main() -> None:
     """Be an engine process; see `app.dispatch.process.spawn`."""
     join_parent()
+    # A spare waits in the next line but one for its time to come, with everything imported that loading imports.
+    importlib.import_module("engine.backends.cpu")
     control = socket.socket(fileno=inherited()[0])
     settings, told, (board_file,) = configuration(control)
     known = told.get("known")

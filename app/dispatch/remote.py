@@ -9,15 +9,13 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import count
-
-import numpy as np
 
 from app.dispatch.board import Board
 from app.dispatch.dispatcher import Phase, Reservation, Status
 from app.dispatch.experiment import ExperimentAccess, RemoteExperiment
 from app.dispatch.model import ServedModel
+from app.dispatch.reservation import RemoteReservation
 from app.dispatch.slots import SLOTS_PER_ROW, SlotAllocator, SlotArea
 from app.dispatch.wire import (
     INPUT_TYPES,
@@ -52,42 +50,6 @@ _ATTEMPTS = 2
 _PATIENCE = 10.0  # seconds that a request waits for a new engine process
 _MARGIN = 0.05  # seconds before its deadline at which a request stops waiting for one
 _ANSWER_SECONDS = 5.0
-
-
-@dataclass(eq=False)
-class RemoteReservation:
-    """A request's slots, and how far the engine process is with it.
-
-    Attributes:
-        identity: Its number, unique in this process.
-        first: Its first slot.
-        admission: What the engine is asked to admit.
-        attempts: How many engine processes have been given the images.
-        core_seconds: What decoding took of a core.
-        done: Waits for the outcomes; None until the images are submitted.
-        over: Whether the engine has said its last word on it.
-        released: Whether nobody waits for it any more.
-        patience: Gives it up when no engine process comes.
-    """
-
-    variant: str
-    rows: np.ndarray
-    identity: int
-    first: int
-    dtype: InputType
-    admission: Request
-    refusal: RequestError | None = None
-    attempts: int = 0
-    core_seconds: float = 0.0
-    done: asyncio.Future[list[Outcome]] | None = None
-    over: bool = False
-    released: bool = False
-    patience: asyncio.TimerHandle | None = None
-
-    @property
-    def slots(self) -> int:
-        """How many slots it has."""
-        return self.admission.images * SLOTS_PER_ROW[self.dtype]
 
 
 class RemoteDispatcher:
@@ -376,8 +338,9 @@ class RemoteDispatcher:
             change = self._changes.get(message.identity)
             if change is not None and not change.done():
                 change.set_result(None)
-        elif message.kind == Kind.FAILED and message.identity in self._changes:
-            self._changes[message.identity].set_exception(unpack_error(message))
+        elif message.kind == Kind.FAILED and (change := self._changes.get(message.identity)) is not None:
+            if not change.done():
+                change.set_exception(unpack_error(message))
         elif message.kind == Kind.FAILED:
             reservation = self._reservations.get(message.identity)
             if reservation is not None:

@@ -26,8 +26,10 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_FAILURES = 5  # of one kind of process in a row before it was ready; then the service gives up
+_FAILURES = 5  # of one kind of process in a row; then a service that was never ready gives up, others go on trying
 _FIRST_PAUSE = 0.25  # seconds before the second attempt in a row; doubled each time
+_LONGEST_PAUSE = 4.0
+_SPARE_PAUSE = 5.0  # seconds before a spare that died is replaced
 _ENDING_SECONDS = 5.0  # for children to end by themselves
 
 
@@ -60,6 +62,7 @@ class Supervisor:
         self._watchdog = Watchdog()
         self._generations = count(1)
         self._engine: Child | None = None
+        self._spare: Child | None = None
         self._frontends: list[Child | None] = [None] * len(listeners)
         self._slots = [-1] * len(listeners)
         self._failures: dict[str, int] = {}
@@ -94,35 +97,44 @@ class Supervisor:
         return self._abandoned
 
     def _children(self) -> list[Child]:
-        return [child for child in (self._engine, *self._frontends) if child is not None]
+        return [child for child in (self._engine, self._spare, *self._frontends) if child is not None]
 
     def _start_engine(self) -> None:
         self._board.wipe()
         self._watchdog = Watchdog()
         known = None if self._model is None else self._model.to_json().decode()
-        self._engine = Child(
+        self._engine, self._spare = self._spare or self._new_engine(), None
+        self._engine.configure(configure({"known": known}, self._settings), (self._board_file,))
+
+    def _new_engine(self) -> Child:
+        return Child(
             f"tessera-engine-{next(self._generations)}",
             "app.dispatch.engine",
-            told=configure({"known": known}, self._settings),
-            files=(self._board_file,),
             on_message=self._hear_engine,
             on_end=self._engine_ended,
         )
+
+    def _keep_spare(self) -> None:
+        """Have a process at hand that has imported everything, half of what a start takes; it holds no model."""
+        if self._spare is None and not self._ended.is_set():
+            try:
+                self._spare = self._new_engine()
+            except OSError as error:
+                logger.warning("no spare engine process: %s", error)
 
     def _start_frontend(self, index: int) -> None:
         if self._slots[index] >= 0:
             os.close(self._slots[index])
         # Half as much again as may wait, for those that run; float32 rows take four slots each.
         self._slots[index] = create_slots(6 * self._settings.max_queue_images + 4 * self._settings.max_batch)
-        self._frontends[index] = Child(
+        self._frontends[index] = frontend = Child(
             f"tessera-frontend-{index}-{next(self._generations)}",
             "app.dispatch.frontend",
-            told=configure({}, self._settings),
-            files=(self._board_file, self._slots[index]),
             inherited=self._listeners[index],
             on_message=self._hear_frontend,
             on_end=self._frontend_ended,
         )
+        frontend.configure(configure({}, self._settings), (self._board_file, self._slots[index]))
 
     def _hear_engine(self, engine: Child, message: Message) -> None:
         if message.kind == Kind.PROGRESS:
@@ -143,6 +155,7 @@ class Supervisor:
                 if frontend is not None and frontend.ready:
                     self._introduce(index, frontend)
             self._announce()
+            self._keep_spare()
         elif message.kind == Kind.CHANGED:
             self._model = ServedModel.from_json(unpack_file(message.files[0]))
             for frontend in self._frontends:
@@ -214,6 +227,11 @@ class Supervisor:
             self._on_ready(self._model)
 
     def _engine_ended(self, engine: Child) -> None:
+        if engine is self._spare:
+            self._spare = None
+            self._reports.append(asyncio.ensure_future(_report_end(engine)))
+            self._loop.call_later(_SPARE_PAUSE, self._keep_spare)
+            return
         self._engine = None
         self._scrapes.ended(engine)
         if self._ended.is_set():
@@ -249,10 +267,11 @@ class Supervisor:
 
     def _failed_to_start(self, role: str, start: Callable[[], None]) -> None:
         failures = self._failures[role] = self._failures.get(role, 0) + 1
-        if failures >= _FAILURES:
+        if failures >= _FAILURES and not self._announced:
             self._fail(f"The {role} process could not be started {failures} times in a row; the log says why.")
         else:
-            self._loop.call_later(_FIRST_PAUSE * 2 ** (failures - 1), self._start_again, role, start)
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 1))
+            self._loop.call_later(pause, self._start_again, role, start)
 
     def _tick(self) -> None:
         engine = self._engine
@@ -306,7 +325,7 @@ class Supervisor:
         if self._engine is not None:
             if self._forced:
                 self._engine.kill()
-            await _end([self._engine])
+            await _end([child for child in (self._engine, self._spare) if child is not None])
 
 
 async def _report_end(child: Child) -> None:

@@ -15,6 +15,9 @@ from app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, Sta
 
 # Largest part of the engine's time that BACKGROUND gets while others wait: it is not starved, nor does it delay.
 BACKGROUND_SHARE = 0.01
+# Largest part of the time that its first request allows which a full batch may take. Otherwise, and while no more wait
+# than a full batch holds, batches are of the size that suits.
+BATCH_SHARE = 0.25
 
 
 class ImageQueue:
@@ -238,8 +241,9 @@ class ImageQueue:
         members: list[tuple[Ticket, int]] = []
         tightest = math.inf
         variant = line.first.variant
-        most = 1 if line is self._background else self.table.efficient(variant)
-        least = self.table.frugal(variant) if sum(len(ticket.waiting) for ticket in line) > most else 1
+        waiting = sum(len(ticket.waiting) for ticket in line)
+        most = 1 if line is self._background else self._most(line.first, waiting)
+        least = self.table.frugal(variant) if waiting > most else 1
         while line and len(members) < most:
             ticket = line.first
             if self._too_late(ticket, now, least):
@@ -256,6 +260,13 @@ class ImageQueue:
             elif ticket.turn == 0:
                 self._turn_over(ticket, line, now)
         return members
+
+    def _most(self, first: Ticket, waiting: int) -> int:
+        """The largest batch to form: the size that suits, or a full one where more wait and have the time."""
+        allowed = first.deadline - first.admitted_at
+        if waiting > self._max_batch and self.table.tail(first.variant, self._max_batch) <= BATCH_SHARE * allowed:
+            return self._max_batch
+        return self.table.efficient(first.variant)
 
     def _too_late(self, ticket: Ticket, now: float, least: int) -> bool:
         """Whether a ticket cannot be answered in time, in batches of `least` or more.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+import httpx
+
 from tests.chaos.clients import Clients
 from tests.chaos.killer import Killer
 from tests.servers import ServerProcess
@@ -20,7 +22,10 @@ def main() -> int:
     with ServerProcess(frontends=chosen.frontends, log_level="warning") as server:
         killer = Killer(server, chosen.seed)
         with Clients(server.url, chosen.clients, chosen.seed) as clients:
-            killer.run(chosen.minutes * 60)
+            try:
+                killer.run(chosen.minutes * 60)
+            except (httpx.HTTPError, AssertionError) as error:
+                clients.report.note("gone", f"{error}; last lines of its log:\n{server.describe()}")
         code = server.stop()
     report = clients.report
     print(f"killed: {killer.frontends_killed} frontends, {killer.engines_killed} engines; ", end="")

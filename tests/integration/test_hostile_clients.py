@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests import imagefiles
+from tests.fuzz.images import attack, mutations
 from tests.servers import ServerProcess
 from tests.small_model import small_folder
 
@@ -173,8 +174,15 @@ def test_headers_of_a_part_are_bounded(strict: ServerProcess) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/../../etc/passwd", "/docs/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd"]
-    + ["/v2/models/..%2f..%2fetc/ready", "/v2/models/%2Fetc%2Fpasswd", "/v2/repository/models/..%2f..%2ftmp/load"],
+    [
+        "/../../etc/passwd",
+        "/docs/../../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/v1/models/..%2f..%2fetc%2fpasswd",
+        "/v2/models/..%2f..%2fetc/ready",
+        "/v2/models/%2Fetc%2Fpasswd",
+        "/v2/repository/models/..%2f..%2ftmp/load",
+    ],
 )
 def test_no_path_reaches_the_file_system(path: str, strict: ServerProcess) -> None:
     for method in (b"GET", b"POST"):
@@ -183,6 +191,14 @@ def test_no_path_reaches_the_file_system(path: str, strict: ServerProcess) -> No
             answer = read_to_end(connection)
         assert answer[9:12] in (b"403", b"404", b"405"), answer
         assert b"root:" not in answer
+
+
+def test_damaged_images_get_clean_answers(strict: ServerProcess) -> None:
+    answers = attack(strict, mutations(seed=1, count=2000))
+    assert answers.total() == 2000
+    assert answers[200, "ok"] > 100
+    assert answers[400, "corrupt_image"] > 100
+    assert {status for status, _ in answers} <= {200, 400, 413, 415}
 
 
 def test_the_service_is_whole_after_all_that(strict: ServerProcess) -> None:

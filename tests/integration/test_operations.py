@@ -174,8 +174,9 @@ def test_admin_verbs_want_the_token(watched: ServerProcess) -> None:
 
 
 @pytest.mark.effect_of("lame_duck_seconds")
-def test_a_lame_duck_is_not_ready_and_still_answers(folder: Path) -> None:
-    with ServerProcess(model_path=folder, lame_duck_seconds=2, threads=1) as server:
+@pytest.mark.parametrize("frontends", [0, 1])
+def test_a_lame_duck_is_not_ready_and_still_answers(frontends: int, folder: Path) -> None:
+    with ServerProcess(model_path=folder, lame_duck_seconds=3, frontends=frontends, threads=1) as server:
         with server.client() as client:
             server.process.send_signal(signal.SIGTERM)
             until(lambda: client.get("/readyz").status_code == 503)
@@ -187,7 +188,8 @@ def test_a_lame_duck_is_not_ready_and_still_answers(folder: Path) -> None:
 
 
 @pytest.mark.effect_of("admin_token")
-def test_variants_come_and_go_without_a_failed_request(tmp_path: Path) -> None:
+@pytest.mark.parametrize("frontends", [0, 2])
+def test_variants_come_and_go_without_a_failed_request(frontends: int, tmp_path: Path) -> None:
     folder = small_folder(tmp_path / "small")
     seen: Counter[tuple[str, int, str]] = Counter()
     over = Event()
@@ -198,7 +200,7 @@ def test_variants_come_and_go_without_a_failed_request(tmp_path: Path) -> None:
                 answer = client.post(PATH, content=JPEG)
                 seen[variant, answer.status_code, answer.json().get("code", "")] += 1
 
-    with ServerProcess(model_path=folder, admin="true", admin_token=TOKEN, threads=1) as server:
+    with ServerProcess(model_path=folder, admin="true", admin_token=TOKEN, frontends=frontends, threads=1) as server:
         with server.client(headers=ADMIN) as admin, ThreadPoolExecutor(4) as clients:
             before = admin.post(PATH, content=JPEG).json()["results"][0]["predictions"]
             asking = [clients.submit(ask, variant) for variant in ("baseline", "optimised") * 2]

@@ -62,12 +62,11 @@ def test_both_ways_give_the_same_answers(processes: ServerProcess, server: Serve
 
 
 def test_frontends_hold_no_engine(processes: ServerProcess) -> None:
-    family = children(processes)
-    assert set(family) == {"engine", "frontend-0", "frontend-1"}
-    for role, pid in family.items():
-        libraries = Path(f"/proc/{pid}/maps").read_text()
-        assert ("onnxruntime" in libraries) is (role == "engine"), role
-        assert ("tessera-board" in libraries) is True
+    until(lambda: set(children(processes)) == {"engine", "spare", "frontend-0", "frontend-1"})
+    for role in ("engine", "frontend-0", "frontend-1"):
+        mapped = Path(f"/proc/{children(processes)[role]}/maps").read_text()
+        assert ("onnxruntime" in mapped) is (role == "engine"), role
+        assert "tessera-board" in mapped
 
 
 def test_any_frontend_tells_the_metrics_of_all(processes: ServerProcess) -> None:
@@ -148,7 +147,7 @@ def test_the_end_is_orderly_across_processes() -> None:
 
 def test_no_process_outlives_a_killed_parent() -> None:
     with ServerProcess(wait=False, frontends=2) as server:
-        until(lambda: len(children(server)) == 3)
+        until(lambda: len(children(server)) >= 3)
         family = list(children(server).values())
         server.kill()
     until(lambda: not any("tessera-" in command_of(pid) for pid in family))

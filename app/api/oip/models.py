@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from app.api.context import ServiceDependency
 from app.api.openapi import ERROR_RESPONSES, ErrorBody
@@ -28,7 +28,9 @@ def _views(service: ServiceDependency) -> ModelViews:
 Views = Annotated[ModelViews, Depends(_views)]
 
 
-def _get(suffix: str, operation: str, summary: str, endpoint: Callable[..., Any]) -> None:
+def _get(
+    suffix: str, operation: str, summary: str, endpoint: Callable[..., Any], answer: type[Response] = JSONResponse
+) -> None:
     """Register a route for a model and for a version of it."""
     for path, name in (("/v2/models/{model}", ""), ("/v2/models/{model}/versions/{version}", "_version")):
         router.add_api_route(
@@ -37,6 +39,7 @@ def _get(suffix: str, operation: str, summary: str, endpoint: Callable[..., Any]
             methods=["GET"],
             operation_id=f"oip_model_{operation}{name}",
             summary=summary,
+            response_class=answer,
             responses=_RESPONSES,
         )
 
@@ -74,6 +77,6 @@ async def ready(views: Views, model: str, version: str = "") -> Response:
 
 
 _get("", "metadata", "Inputs, outputs and versions of a model", metadata)
-_get("/ready", "ready", "Does the model answer requests?", ready)
+_get("/ready", "ready", "Does the model answer requests?", ready, Response)
 _get("/config", "config", "Configuration of a model", config)
 _get("/stats", "statistics", "Statistics of a model", statistics)
