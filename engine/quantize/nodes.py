@@ -86,10 +86,7 @@ class NodeRunner:
             parts = [
                 self._session.run(
                     None,
-                    {
-                        name: value[start : start + _CHUNK]
-                        for name, value in zip(self.inputs, activations, strict=True)
-                    },
+                    {name: value[start : start + _CHUNK] for name, value in zip(self.inputs, activations, strict=True)},
                 )[0]
                 for start in range(0, count, _CHUNK)
             ]

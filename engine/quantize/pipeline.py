@@ -189,7 +189,15 @@ class _Quantiser:
             floats = more
         checked = max(0, len(seen.images) - _SETTLED)
         report = Report(
-            seen.seen, checked, gate, met, rounds, settled.choices, settled.layers, sensitivities, list(scales),
+            seen.seen,
+            checked,
+            gate,
+            met,
+            rounds,
+            settled.choices,
+            settled.layers,
+            sensitivities,
+            list(scales),
             time.perf_counter() - started,
         )
         return calibration, report

@@ -1,4 +1,4 @@
-"""Longer fuzz of everything that reads a model file: `make fuzz`, or `python -m tests.fuzz_readers SECONDS [SEED]`.
+"""Longer fuzz of everything that reads a model file: `make fuzz`, or `python -m tests.fuzz.readers SECONDS [SEED]`.
 
 Files are damaged byte by byte and field by field, then added, loaded and run as the service would. The only allowed
 ends are success and an engine error. Each worker has little memory to spare, so that a file that asks for more is found
