@@ -6,11 +6,17 @@ import ctypes.util
 from pathlib import Path
 
 from engine.errors import BackendUnavailableError
+from engine.normalisation import Normalisation
 from engine.session import Session
 
 
-def open_session(path: Path) -> Session:
+def open_session(path: Path, *, graph: Path | None = None, normalisation: Normalisation | None = None) -> Session:
     """Opens an .om model on an Ascend NPU.
+
+    Args:
+        path: the .om file.
+        graph: the ONNX graph that it was converted from; MACs and layer costs come from it.
+        normalisation: what uint8 images go through where the .om file takes floats.
 
     Raises:
         BackendUnavailableError: the AscendCL library is not installed here.
