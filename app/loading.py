@@ -91,7 +91,7 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
     """
     path = find_model(settings)
     try:
-        model = open_model(path, cache=settings.cache_dir, progress=progress)
+        model = open_model(path, cache=settings.cache_dir, progress=progress, target=settings.backend)
     except (EngineError, OSError) as error:
         raise StartupError(f"The model cannot be opened: {error}") from error
     if settings.default_variant not in model.variants:
@@ -125,7 +125,13 @@ def load(settings: Settings, progress: Progress) -> LoadedModel:
 
 def open_session(variant: Variant, settings: Settings) -> engine.Session:
     """Load one variant on its backend."""
-    return engine.load(variant.path, backend=cast(Backend, variant.backend), threads=settings.threads)
+    return engine.load(
+        variant.path,
+        backend=cast(Backend, variant.backend),
+        threads=settings.threads,
+        graph=variant.graph,
+        normalisation=variant.normalisation,
+    )
 
 
 def _warm(model: Model, variant: Variant, session: engine.Session, max_batch: int) -> LoadedVariant:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+Backend = Literal["auto", "cpu", "ascend"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -35,6 +36,11 @@ class Settings(BaseSettings):
     )
     cache_dir: Path | None = Field(
         default=None, description="where built models are kept; default: tessera in XDG_CACHE_HOME or ~/.cache"
+    )
+    backend: Backend = Field(
+        default="auto",
+        description="what the variants run on: cpu, ascend, or auto: Ascend where the model is converted for it and "
+        "the machine has one",
     )
     default_variant: str = Field(
         default="optimised", min_length=1, description="variant that answers requests without an X-Model-Variant header"

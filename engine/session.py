@@ -180,6 +180,8 @@ def load(
     backend: Backend = "auto",
     threads: int | None = None,
     precision: Precision = "auto",
+    graph: str | Path | None = None,
+    normalisation: Normalisation | None = None,
 ) -> Session:
     """Loads a model.
 
@@ -190,6 +192,8 @@ def load(
         threads: threads of one run; None for every core this process may use.
         precision: what values that the file does not quantise run in: "fp32" or "bf16"; "auto" is "fp32". "int8" asks
             for a quantised file and refuses others.
+        graph: the ONNX graph that an .om file was converted from, for its MACs and layers, which .om files do not tell.
+        normalisation: of the images of an .om file that takes floats; ONNX files carry their own.
 
     Raises:
         ModelError: the file is missing, corrupt or outside what the backend runs.
@@ -211,7 +215,7 @@ def load(
     if backend == "ascend" or (backend == "auto" and path.suffix == ".om"):
         from engine.backends.ascend import open_session
 
-        return open_session(path)
+        return open_session(path, graph=None if graph is None else Path(graph), normalisation=normalisation)
     if backend == "onnxruntime":
         return _load_onnxruntime(path, count)
     try:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import engine
-from app.commands.flags import MODEL_SETTINGS, add_settings_flags, settings_from
+from app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
 from app.errors import StartupError
 from app.imaging.decoder import SHAPE, ImageDecoder
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.add_argument("--rounds", type=_at_least_one, default=15, help="timed rounds per batch size (default 15)")
     parser.add_argument("--images", type=Path, help="folder of photos to run (default: generated images)")
-    add_settings_flags(parser, (*MODEL_SETTINGS, "threads"))
+    add_settings_flags(parser, RUN_SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:

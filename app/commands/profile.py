@@ -12,7 +12,7 @@ from rich.table import Table
 
 import engine
 from app.commands.bench import cpu_name, load_images
-from app.commands.flags import MODEL_SETTINGS, add_settings_flags, settings_from
+from app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
 from app.loading import open_configured_model, open_session
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, choices=range(1, 1001), default=15, metavar="N", help="runs (default 15)")
     parser.add_argument("--images", type=Path, help="folder of photos to run (default: generated images)")
     parser.add_argument("--variant", help="only this variant (default: all, side by side)")
-    add_settings_flags(parser, (*MODEL_SETTINGS, "threads"))
+    add_settings_flags(parser, RUN_SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:

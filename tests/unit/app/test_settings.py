@@ -17,6 +17,7 @@ EXAMPLES = {
     "model_path": ("some/model", Path("some/model")),
     "models": ("some/models", Path("some/models")),
     "cache_dir": ("some/cache", Path("some/cache")),
+    "backend": ("ascend", "ascend"),
     "default_variant": ("baseline", "baseline"),
     "threads": ("3", 3),
     "decode_threads": ("5", 5),
