@@ -6,13 +6,15 @@ Example:
 """
 
 from engine.budget import cpu_budget
-from engine.errors import BackendUnavailableError, EngineError, InputError, ModelError, UnsupportedOperatorError
+from engine.errors import BackendUnavailableError, DeviceError, EngineError, InputError, ModelError, UnsupportedOperatorError
 from engine.peak import measure_peak
 from engine.quantize import quantize
-from engine.session import LayerTiming, Session, SessionInfo, TensorSpec, load
+from engine.session import DeviceStatus, LayerTiming, Session, SessionInfo, TensorSpec, load
 
 __all__ = [
     "BackendUnavailableError",
+    "DeviceError",
+    "DeviceStatus",
     "EngineError",
     "InputError",
     "LayerTiming",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +44,8 @@ class SessionInfo:
         macs: multiply-accumulates of one image.
         arena_bytes: activation memory held between runs; 0 where the backend does not say.
         normalises: True when `run` also takes uint8 [N, H, W, C] and normalises it.
+        parallel_runs: how many `run`s at once are worth it: 1 where one run uses everything, more where copies to a
+            device can overlap its work, or where there are several devices.
     """
 
     backend: str
@@ -54,6 +57,30 @@ class SessionInfo:
     macs: int
     arena_bytes: int
     normalises: bool
+    parallel_runs: int = 1
+
+
+@dataclass(frozen=True)
+class DeviceStatus:
+    """How an accelerator is doing.
+
+    Attributes:
+        index: its number, from 0, among those that this process may see.
+        healthy: whether it gets batches.
+        failures: how often it failed since the session was loaded.
+        last_error: what happened last; empty when nothing did.
+        memory_free_bytes: free device memory; None where it does not say.
+        memory_total_bytes: all device memory; None where it does not say.
+        utilisation: share of time that each of its units was busy, 0 to 1; without those that do not say.
+    """
+
+    index: int
+    healthy: bool
+    failures: int
+    last_error: str
+    memory_free_bytes: int | None
+    memory_total_bytes: int | None
+    utilisation: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -116,6 +143,7 @@ class Session(ABC):
 
         Raises:
             InputError: wrong type, rank or size.
+            DeviceError: an accelerator failed.
         """
 
     @abstractmethod
@@ -129,6 +157,10 @@ class Session(ABC):
         Raises:
             InputError: as `run`, or `runs` is not positive.
         """
+
+    def devices(self) -> tuple[DeviceStatus, ...]:
+        """How the accelerators of this session are doing, asked now; none for sessions on the CPU."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:
