@@ -6,8 +6,15 @@ Example:
 """
 
 from engine.budget import cpu_budget
-from engine.errors import BackendUnavailableError, DeviceError, EngineError, InputError, ModelError, UnsupportedOperatorError
-from engine.peak import measure_peak
+from engine.errors import (
+    BackendUnavailableError,
+    DeviceError,
+    EngineError,
+    InputError,
+    ModelError,
+    UnsupportedOperatorError,
+)
+from engine.peak import measure_peak, session_peak
 from engine.quantize import quantize
 from engine.session import DeviceStatus, LayerTiming, Session, SessionInfo, TensorSpec, load
 
@@ -27,4 +34,5 @@ __all__ = [
     "load",
     "measure_peak",
     "quantize",
+    "session_peak",
 ]

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from engine.backends.ascend.omfile import check_om_file
 from engine.errors import ModelError
 from engine.quantize.calibration import Calibration
 from engine.quantize.files import write_whole
@@ -29,7 +30,6 @@ from models.ascend.commands import (
     script,
 )
 from models.ascend.graphs import for_atc, with_own_convolution
-from models.ascend.om import read_om_header
 from models.ascend.operators import check_operator_package
 from models.ascend.provenance import Run, write_record
 from models.package import DESCRIPTION, LABELS, Package, read_package
@@ -238,7 +238,7 @@ def _run(command: Command, folder: Path) -> Run:
     if not produced.is_file():
         raise ModelError(f"{command.tool} ended well but wrote no {command.produces}.\n  {command}\nIt said:\n{said}")
     if command.tool == "atc":
-        read_om_header(produced)
+        check_om_file(produced)
     return Run(command, time.monotonic() - started, said)
 
 

@@ -12,6 +12,7 @@ from models.cache import library_folder
 from models.package import OfflineModels, read_package
 from models.registry import has_npu, list_models, open_model
 from tests.servers import tessera
+from tests.unit.models.ascend.fake_cann import write_om
 from tests.unit.models.tiny import LABELS, MEAN, STD, tiny_folder, tiny_model
 
 ASCEND = """
@@ -27,8 +28,8 @@ def converted_folder(folder: Path, name: str = "tiny", ascend: str = ASCEND) -> 
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(tiny_model().SerializeToString())
     (folder / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
-    (folder / "baseline.om").write_bytes(b"IMOD")
-    (folder / "optimised.om").write_bytes(b"IMOD")
+    for name in ("baseline.om", "optimised.om"):
+        write_om(folder / name, b"for nobody")
     text = f'name = "{name}"\nonnx = "model.onnx"\n[preprocessing]\nsize = 32\nresize = 32\n{ascend}'
     (folder / "model.toml").write_text(text, encoding="utf-8")
     return folder
