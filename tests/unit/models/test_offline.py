@@ -28,8 +28,8 @@ def converted_folder(folder: Path, name: str = "tiny", ascend: str = ASCEND) -> 
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(tiny_model().SerializeToString())
     (folder / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
-    for name in ("baseline.om", "optimised.om"):
-        write_om(folder / name, b"for nobody")
+    for file in ("baseline.om", "optimised.om"):
+        write_om(folder / file, b"for nobody")
     text = f'name = "{name}"\nonnx = "model.onnx"\n[preprocessing]\nsize = 32\nresize = 32\n{ascend}'
     (folder / "model.toml").write_text(text, encoding="utf-8")
     return folder
