@@ -6,7 +6,14 @@ Example:
 """
 
 from engine.budget import cpu_budget
-from engine.errors import BackendUnavailableError, DeviceError, EngineError, InputError, ModelError, UnsupportedOperatorError
+from engine.errors import (
+    BackendUnavailableError,
+    DeviceError,
+    EngineError,
+    InputError,
+    ModelError,
+    UnsupportedOperatorError,
+)
 from engine.peak import measure_peak
 from engine.quantize import quantize
 from engine.session import DeviceStatus, LayerTiming, Session, SessionInfo, TensorSpec, load

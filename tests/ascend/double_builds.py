@@ -14,15 +14,16 @@ from typing import Any
 import pytest
 
 from engine.backends.ascend.library import Library, load_library
+from tests.ascend.headers import declarations, typed
 from tests.servers import CACHE
 
 SOURCES = Path(__file__).parent / "double"
 NAME = "libascendcl.so"
 
 FLAGS = {
-    "plain": ["-O3", "-march=native"],
-    "cann6": ["-O2", "-march=native", "-DDOUBLE_CANN6"],
-    "rc": ["-O2", "-march=native", "-DDOUBLE_RC"],
+    "plain": ["-O1", "-march=native"],
+    "cann6": ["-O1", "-march=native", "-DDOUBLE_CANN6"],
+    "rc": ["-O1", "-march=native", "-DDOUBLE_RC"],
     "asan": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
     "tsan": ["-O1", "-g", "-fsanitize=thread"],
 }
@@ -40,21 +41,19 @@ def build(variant: str = "plain") -> Path:
     folder = CACHE / "ascend-double" / f"{variant}-{digest.hexdigest()[:16]}"
     if not (folder / NAME).is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        made = folder / f".{NAME}.{tempfile.mktemp(dir='', prefix='')}"
+        made = Path(tempfile.mkdtemp(dir=folder)) / NAME
         files = [str(source) for source in sources if source.suffix == ".c"]
         done = subprocess.run([*command, *files, "-o", str(made), "-lm"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         made.replace(folder / NAME)
+        made.parent.rmdir()
     return folder
 
 
 def build_stub(folder: Path) -> Path:
     """CANN's stub library as its linker gets it: every function that returns a status returns 100039."""
     code = ["#include <stddef.h>", "typedef int aclError;"]
-    text = (SOURCES / "acl.h").read_text()
-    from tests.ascend.headers import declarations
-
-    for declaration in declarations(text):
+    for declaration in declarations().values():
         result, value = ("aclError", "100039") if declaration.result == "aclError" else ("size_t", "0")
         code.append(f"{result} {declaration.name}(void) {{ return {value}; }}")
     (folder / "stub.c").write_text("\n".join(code) + "\n")
@@ -73,9 +72,9 @@ class Double:
     """A copy of the double of its own: a library that is loaded from another file has its own state."""
 
     def __init__(self, folder: Path, variant: str = "plain") -> None:
-        self.path = folder / f"{variant}-{NAME}"
+        self.path = Path(tempfile.mkdtemp(dir=folder)) / NAME
         shutil.copyfile(build(variant) / NAME, self.path)
-        self.raw = ctypes.CDLL(str(self.path))
+        self.raw = typed(self.path)
 
     def library(self) -> Library:
         return load_library({part: [self.path] for part in ("runtime", "model", "profiling")})

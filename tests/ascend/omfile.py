@@ -1,15 +1,15 @@
 """Writes .om files for the double: the role of ATC. CANN's file header, a plan in lines of text, then the weights.
 
-    soc NAME                                    the chip
-    input NAME TYPE FORMAT d0 d1 d2             of one image
-    output NAME TYPE classes
-    gears 1 2 4 ...  |  batch N                 dynamic or fixed batch size
-    aipp mean mean mean scale scale scale       static AIPP: (pixel - mean) * scale, for uint8 inputs
-    work BYTES                                  work memory
-    tensors COUNT RESULT                        tensor 0 is the image
-    OP source target residual C H W  outC outH outW  kh kw sh sw top left relu weight_at bias_at
-    weights TYPE COUNT
-    end
+soc NAME                                    the chip
+input NAME TYPE FORMAT d0 d1 d2             of one image
+output NAME TYPE classes
+gears 1 2 4 ...  |  batch N                 dynamic or fixed batch size
+aipp mean mean mean scale scale scale       static AIPP: (pixel - mean) * scale, for uint8 inputs
+work BYTES                                  work memory
+tensors COUNT RESULT                        tensor 0 is the image
+OP source target residual C H W  outC outH outW  kh kw sh sw top left relu weight_at bias_at
+weights TYPE COUNT
+end
 """
 
 from __future__ import annotations

@@ -65,7 +65,9 @@ class ImageEncoder:
             raise InputError(f"Input '{self._tensor.name}' must be uint8 pixels, which AIPP normalises, not {x.dtype}.")
         if x.shape[1:] != self._tensor.shape or len(x) < 1:
             sizes = ", ".join(str(size) for size in self._tensor.shape)
-            raise InputError(f"Input '{self._tensor.name}' must have shape [N, {sizes}] with N >= 1, not {list(x.shape)}.")
+            raise InputError(
+                f"Input '{self._tensor.name}' must have shape [N, {sizes}] with N >= 1, not {list(x.shape)}."
+            )
 
     def encode(self, images: npt.NDArray[Any], target: Bytes) -> int:
         """Write checked images to the beginning of `target`; returns how many bytes that are."""

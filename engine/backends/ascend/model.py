@@ -182,7 +182,9 @@ class _Reader:
         name = dims.name.decode(errors="replace")
         n, *shape = dims.shape() or (0,)
         if code not in _DTYPES:
-            raise ModelError(f"{self._path}: {side.lower()} '{name}' has element type {code}; float and uint8 are known.")
+            raise ModelError(
+                f"{self._path}: {side.lower()} '{name}' has element type {code}; float and uint8 are known."
+            )
         if (n < 1 and not gears) or any(size < 1 for size in shape):
             raise ModelError(
                 f"{self._path}: {side.lower()} '{name}' has shape {[n, *shape]}; only the batch size may vary, by "
@@ -196,5 +198,3 @@ class _Reader:
                 f"to {expected}. Convert the file again, with the CANN version that runs here."
             )
         return tensor, n
-
-
