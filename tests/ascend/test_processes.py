@@ -13,8 +13,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.ascend.double_builds import NAME, build
 from tests.ascend.conftest import NORMALISATION
+from tests.ascend.double_builds import NAME, build
 from tests.ascend.omfile import write_om
 from tests.servers import environment
 

@@ -1,4 +1,4 @@
-"""The binding's table of types against the one that the double was written from, and against the binding's own calls."""
+"""The binding's table of types against the one that the double was written from, and against its own calls."""
 
 from __future__ import annotations
 

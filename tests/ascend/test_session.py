@@ -17,7 +17,7 @@ from engine.backends.ascend.session import AscendSession
 from engine.errors import BackendUnavailableError, InputError, ModelError
 from tests.ascend.conftest import NORMALISATION
 from tests.ascend.double_builds import Double
-from tests.ascend.omfile import header, half_normalisation, write_om
+from tests.ascend.omfile import half_normalisation, header, write_om
 from tests.unit.models.tiny import tiny_images
 
 Open = Callable[..., AscendSession]
@@ -249,7 +249,7 @@ def test_files_that_are_no_om_are_refused_before_the_device_is_touched(float_om:
         path.write_bytes(content)
         with pytest.raises(ModelError, match=match):
             engine.load(path)
-    with pytest.raises(ModelError, match="no .om file"):
+    with pytest.raises(ModelError, match=r"no \.om file"):
         engine.load(Path(__file__), backend="ascend")
 
 

@@ -18,8 +18,8 @@ from engine.session import TensorSpec, check_batch
 class ImageEncoder:
     """Checks images and writes them as a model takes them.
 
-    With static AIPP a model takes uint8 [N, H, W, C] and normalises on the device; otherwise it takes float32 or float16
-    [N, C, H, W], and pixels are normalised here.
+    With static AIPP a model takes uint8 [N, H, W, C] and normalises on the device; otherwise it takes float32 or
+    float16 [N, C, H, W], and pixels are normalised here.
 
     Args:
         tensor: the model's input.

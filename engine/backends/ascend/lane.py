@@ -154,7 +154,8 @@ class Lane:
     def drain(self, timeout_ms: int) -> bool:
         """Wait until nothing uses the lane's memory; False when that does not happen."""
         streams = [self.executions, *(slot.copies for slot in self.slots)]
-        return all([self.device.drain(stream, timeout_ms) for stream in streams])
+        drained = [self.device.drain(stream, timeout_ms) for stream in streams]
+        return all(drained)
 
     def close(self) -> None:
         """Free everything; drained before."""

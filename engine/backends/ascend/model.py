@@ -194,7 +194,7 @@ class _Reader:
         expected = tensor.image_bytes * (max(gears) if gears else n)
         if tensor.bytes != expected:
             raise ModelError(
-                f"{self._path}: CANN says {tensor.bytes} bytes for {side.lower()} '{name}', but its shape and type come "
-                f"to {expected}. Convert the file again, with the CANN version that runs here."
+                f"{self._path}: CANN says {tensor.bytes} bytes for {side.lower()} '{name}', but its shape and type "
+                f"come to {expected}. Convert the file again, with the CANN version that runs here."
             )
         return tensor, n
