@@ -16,7 +16,7 @@ COMMANDS = {
     "classify": "label image files on this machine, without a server",
     "bench": "compare the variants' speed, paired",
     "profile": "time every layer of each variant",
-    "models": "list, build, pull or add models",
+    "models": "list, build, pull, add or convert models",
 }
 
 _USAGE = "\n".join(f"  {name:<10} {purpose}" for name, purpose in COMMANDS.items())

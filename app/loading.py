@@ -129,6 +129,7 @@ def open_session(variant: Variant, settings: Settings) -> engine.Session:
         variant.path,
         backend=cast(Backend, variant.backend),
         threads=settings.threads,
+        precision="int8" if variant.backend == "ascend" and variant.precision == "int8" else "auto",
         graph=variant.graph,
         normalisation=variant.normalisation,
     )
@@ -151,12 +152,15 @@ def _warm(model: Model, variant: Variant, session: engine.Session, max_batch: in
         raise StartupError(
             f"Variant {variant.name!r} of {model.name} gives {logits.shape[1]} scores for {len(model.labels)} labels."
         )
-    return LoadedVariant(session, info, variant.note, _peak(info), seconds)
+    return LoadedVariant(session, info, variant.note, _peak(session), seconds)
 
 
-def _peak(info: engine.SessionInfo) -> float | None:
+def _peak(session: engine.Session) -> float | None:
     try:
-        return engine.measure_peak(info.precision, info.threads)
+        peak = engine.session_peak(session)
     except (EngineError, ValueError) as error:
-        logger.warning("no peak for precision %s, so no compute utilisation: %s", info.precision, error)
+        logger.warning("no peak of this machine, so no compute utilisation: %s", error)
         return None
+    if peak is None:
+        logger.warning("no peak of %s is known, so no compute utilisation", session.describe().isa)
+    return peak

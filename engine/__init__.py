@@ -14,7 +14,7 @@ from engine.errors import (
     ModelError,
     UnsupportedOperatorError,
 )
-from engine.peak import measure_peak
+from engine.peak import measure_peak, session_peak
 from engine.quantize import quantize
 from engine.session import DeviceStatus, LayerTiming, Session, SessionInfo, TensorSpec, load
 
@@ -34,4 +34,5 @@ __all__ = [
     "load",
     "measure_peak",
     "quantize",
+    "session_peak",
 ]

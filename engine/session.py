@@ -98,6 +98,8 @@ class LayerTiming:
         layer_class: kernel and output size, such as "3x3 @28".
         bytes_moved: least bytes that cross into the core for the whole batch: activations once, weights once.
         working_set: bytes of one image's activations and all weights: what would have to fit a cache.
+        mac_ratio: share of the layer's cycles in which the matrix unit worked, by the device's own counters; None where
+            there are none.
     """
 
     name: str
@@ -109,10 +111,19 @@ class LayerTiming:
     layer_class: str = ""
     bytes_moved: int = 0
     working_set: int = 0
+    mac_ratio: float | None = None
 
     @classmethod
     def measured(
-        cls, name: str, op: str, kernel: str, seconds: float, batch: int, cost: LayerCost, peak: float
+        cls,
+        name: str,
+        op: str,
+        kernel: str,
+        seconds: float,
+        batch: int,
+        cost: LayerCost,
+        peak: float,
+        mac_ratio: float | None = None,
     ) -> LayerTiming:
         """From a measured time, what the layer costs on paper, and the peak in MAC/s."""
         return cls(
@@ -125,6 +136,7 @@ class LayerTiming:
             layer_class=cost.layer_class,
             bytes_moved=cost.bytes_moved(batch),
             working_set=cost.bytes_moved(1),
+            mac_ratio=mac_ratio,
         )
 
 
@@ -191,7 +203,7 @@ def load(
             for graphs that it does not run, never to a wrong answer.
         threads: threads of one run; None for every core this process may use.
         precision: what values that the file does not quantise run in: "fp32" or "bf16"; "auto" is "fp32". "int8" asks
-            for a quantised file and refuses others.
+            for a quantised file and refuses others. Of an .om file, which does not tell, "int8" states what it is.
         graph: the ONNX graph that an .om file was converted from, for its MACs and layers, which .om files do not tell.
         normalisation: of the images of an .om file that takes floats; ONNX files carry their own.
 
@@ -215,7 +227,8 @@ def load(
     if backend == "ascend" or (backend == "auto" and path.suffix == ".om"):
         from engine.backends.ascend import open_session
 
-        return open_session(path, graph=None if graph is None else Path(graph), normalisation=normalisation)
+        onnx = None if graph is None else Path(graph)
+        return open_session(path, graph=onnx, normalisation=normalisation, int8=precision == "int8")
     if backend == "onnxruntime":
         return _load_onnxruntime(path, count)
     try:

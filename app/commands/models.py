@@ -1,4 +1,4 @@
-"""List the models that can be served, pull official ones, add your own, or build one ahead of its first start."""
+"""List the models that can be served, pull official ones, add your own, build one, or convert it for Ascend."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from app.commands.flags import MODEL_SETTINGS, add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
 from app.errors import StartupError
 from app.imaging.geometry import CROP, SHORTER_SIDE
-from app.loading import open_configured_model
+from app.loading import find_model, open_configured_model
 from app.settings import Settings
+from models.ascend.convert import GEARS, ConvertOptions, convert_model
 from models.cache import default_cache, library_folder
 from models.catalogue import CATALOGUE, find_entry, read_catalogue
 from models.importer import SUFFIXES, ImportOptions, add_model
-from models.package import Package
+from models.package import Package, read_package
 from models.pull import pull_model
-from models.registry import list_models
+from models.registry import BUNDLED, list_models
 
 # Settings that decide where models are kept.
 _PLACES = ("models", "cache_dir")
@@ -61,6 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--size", type=int, metavar="PIXELS", help="the network's input (default: the graph's, or 224)")
     add.add_argument("--resize", type=int, metavar="PIXELS", help="a photo's shorter side (default 8/7 of the size)")
     _add_import_flags(add)
+    convert = actions.add_parser("convert", help="make the .om files of both variants for an Ascend chip")
+    convert.add_argument("--target", metavar="SOC", required=True, help="'Ascend' and the name that npu-smi shows")
+    convert.add_argument("--batches", type=_numbers, metavar="N,N,...", default=GEARS, help="batch sizes (1,2,4,8,16)")
+    convert.add_argument("--int8", metavar="PHOTOS", type=Path, help="optimised in int8: folder of photos for AMCT")
+    convert.add_argument("--operators", metavar="FOLDER", type=Path, help="optimised with our own convolution: folder")
+    convert.add_argument("--into", metavar="FOLDER", type=Path, help="folder of models to put it in")
+    add_settings_flags(convert, MODEL_SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -73,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
             return _build(settings)
         case "pull":
             return _pull(arguments, settings)
+        case "convert":
+            return _convert(arguments, settings)
         case _:
             return _add(arguments, settings)
 
@@ -83,6 +93,11 @@ def _add_import_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--into", metavar="FOLDER", type=Path, help="folder of models to put it in")
     add_settings_flags(parser, _PLACES)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between."""
+    return tuple(int(part) for part in text.split(","))
 
 
 def _triple(text: str) -> tuple[float, float, float]:
@@ -141,6 +156,25 @@ def _add(arguments: argparse.Namespace, settings: Settings) -> int:
         resize=arguments.resize,
     )
     return _tell(add_model(arguments.path, _destination(arguments, settings), options))
+
+
+def _convert(arguments: argparse.Namespace, settings: Settings) -> int:
+    package = read_package(find_model(settings) or BUNDLED)
+    options = ConvertOptions(arguments.target, arguments.batches, arguments.int8, arguments.operators)
+    with ProgressDisplay() as display:
+        conversion = convert_model(package, _destination(arguments, settings), options, display)
+    for command in conversion.commands:
+        print(f"# {command.title}\n{command}")
+    if conversion.missing:
+        print(
+            f"tessera: nothing was converted: {' and '.join(conversion.missing)} of CANN are not on the PATH (is its "
+            f"set_env.sh sourced?). Everything that they need is in {conversion.folder}: run convert.sh there, or in "
+            "a copy of the folder on a machine with CANN; no NPU is needed for it.",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"Serve it with: tessera serve --backend ascend --model-path {conversion.folder}")
+    return 0
 
 
 def _cache(settings: Settings) -> Path:

@@ -118,9 +118,6 @@ def test_it_says_what_it_is(open_: Open, float_om: Path, network: Path) -> None:
     assert status.memory_total_bytes is not None
     assert 0 < status.memory_free_bytes < status.memory_total_bytes
     assert set(status.utilisation) == {"cube", "vector"}, "aicpu says -1: unknown"
-    (row,) = open_(float_om, graph=network).profile(tiny_images(4), runs=2)
-    assert row.macs == 4 * info.macs
-    assert row.milliseconds > 0
 
 
 def test_threads_get_their_own_answers_while_copies_overlap_execution(

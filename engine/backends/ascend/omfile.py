@@ -1,8 +1,8 @@
 """Checks of an .om file that need no device.
 
 The header is 256 bytes (CANN's `ModelFileHeader`): "IMOD", its own size, version, a checksum of 64 bytes, and the size
-of what follows: 32 bits at 76, and in later versions 64 bits at 184, which count when they are not 0. CANN refuses files
-whose size does not agree, with an error that names no file; here it does.
+of what follows: 32 bits at 76, and in later versions 64 bits at 184, which count when they are not 0. CANN refuses
+files whose size does not agree, with an error that names no file; here it does.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,14 @@ from engine.backends.ascend.gears import Chunk, GearTable
 from engine.backends.ascend.images import ImageEncoder
 from engine.backends.ascend.model import OfflineTensor
 from engine.backends.ascend.omfile import check_om_file
+from engine.backends.ascend.profiling import check_tools, profile_layers
 from engine.backends.ascend.replica import Replica
 from engine.backends.ascend.rotation import FIRST_RETRY_SECONDS, Rotation, Seat
 from engine.backends.ascend.runtime import Runtime, shared_runtime
 from engine.errors import DeviceError, InputError, ModelError
 from engine.graph.reader import read_model
 from engine.normalisation import Normalisation
-from engine.profile import layer_costs
+from engine.profile import LayerCost, layer_costs
 from engine.session import DeviceStatus, LayerTiming, Session, SessionInfo, TensorSpec, unavailable
 
 TIMEOUT_MS = 10_000
@@ -40,6 +41,7 @@ class AscendSession(Session):
         path: the .om file.
         graph: the ONNX graph that it was converted from, for its MACs.
         normalisation: what pixels go through where the .om file takes floats.
+        int8: whether its convolutions compute in int8, which the file does not tell.
         runtime: AscendCL; the process's own by default.
         devices: which devices; all by default. `ASCEND_RT_VISIBLE_DEVICES` limits what there is.
         instances: how often to load the model on each device, see `Replica`.
@@ -53,6 +55,7 @@ class AscendSession(Session):
         *,
         graph: Path | None = None,
         normalisation: Normalisation | None = None,
+        int8: bool = False,
         runtime: Runtime | None = None,
         devices: Sequence[int] | None = None,
         instances: int = 1,
@@ -68,7 +71,10 @@ class AscendSession(Session):
         """
         check_om_file(path)
         self._path = path
-        self._macs, self._precision = _inspect(graph)
+        self._normalisation = normalisation
+        self._costs = _layer_costs(graph)
+        self._macs = sum(cost.macs for cost in self._costs.values())
+        self._precision = "int8" if int8 else "fp16"
         self._runtime = runtime or shared_runtime()
         self._instances = instances
         self._timeout_ms = timeout_ms
@@ -132,16 +138,47 @@ class AscendSession(Session):
         return () if rotation is None else tuple(_status(seat) for seat in rotation.seats)
 
     def profile(self, x: npt.NDArray[Any], runs: int = 10) -> list[LayerTiming]:
-        """See `Session.profile`. One row: an .om file runs as a whole, copies included; msprof sees inside."""
+        """See `Session.profile`. From the device's own counters, through aclprof and msprof; on one device.
+
+        Raises:
+            InputError: also when the batch is none that the model runs in one piece.
+            BackendUnavailableError: CANN's profiling library or msprof is missing.
+        """
         if runs < 1:
             raise InputError(f"profile needs at least one run, not {runs}.")
-        times = []
-        for _ in range(runs + 1):
-            started = time.perf_counter()
-            self.run(x)
-            times.append(time.perf_counter() - started)
-        milliseconds = median(times[1:]) * 1e3
-        return [LayerTiming(self._path.stem, "om", "aclmdlExecuteAsync", milliseconds, self._macs * len(x), 0.0)]
+        self._image.check(x)
+        if len(x) not in self._gears.seconds:
+            gears = ", ".join(str(gear) for gear in self._gears.seconds)
+            raise InputError(f"profile needs a batch that the model runs in one piece: {gears}, not {len(x)}.")
+        check_tools(self._runtime.library)
+        device = next((status.index for status in self.devices() if status.healthy), 0)
+
+        def run() -> None:
+            with self._again(device) as session:
+                for _ in range(runs):
+                    session.run(x)
+
+        with tempfile.TemporaryDirectory(prefix="tessera-profile-") as folder:
+            return profile_layers(
+                self._runtime.library,
+                Path(folder),
+                run,
+                device=device,
+                batch=len(x),
+                soc=self._runtime.soc_name,
+                precision=self._precision,
+                costs=self._costs,
+            )
+
+    def _again(self, device: int) -> AscendSession:
+        """The same model loaded once more, on one device."""
+        return AscendSession(
+            self._path,
+            normalisation=self._normalisation,
+            runtime=self._runtime,
+            devices=[device],
+            timeout_ms=self._timeout_ms,
+        )
 
     def close(self) -> None:
         """See `Session.close`. Waits for batches in flight."""
@@ -190,17 +227,14 @@ class AscendSession(Session):
         return GearTable(seconds)
 
 
-def _inspect(graph: Path | None) -> tuple[int, str]:
-    """(MACs of one image, precision) by the ONNX graph; (0, "fp16") where there is none, or none that we read."""
+def _layer_costs(graph: Path | None) -> dict[str, LayerCost]:
+    """Costs of the ONNX graph's layers by name; none where there is no graph, or none that we read."""
     if graph is None:
-        return 0, "fp16"
+        return {}
     try:
-        network = read_model(graph)
+        return layer_costs(read_model(graph))
     except ModelError:
-        return 0, "fp16"
-    quantised = any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in network.nodes)
-    macs = sum(cost.macs for cost in layer_costs(network).values())
-    return macs, "int8" if quantised else "fp16"
+        return {}
 
 
 def _status(seat: Seat) -> DeviceStatus:
