@@ -167,7 +167,8 @@ aclError aclrtSynchronizeStreamWithTimeout(aclrtStream handle, int32_t timeout) 
     if (lost)
         error = fail(lost, "device %d lost its heartbeat", c->device);
     pthread_mutex_unlock(&double_lock);
-    return error;
+    int code = error ? 0 : fault("sync", c->device);
+    return code ? fail(code, "synchronising failed") : error;
 }
 
 aclError aclrtSynchronizeStream(aclrtStream stream) {
