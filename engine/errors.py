@@ -12,7 +12,14 @@ One tree, so that callers catch as widely or as narrowly as they mean to:
 
 from __future__ import annotations
 
-__all__ = ["BackendUnavailableError", "DeviceError", "EngineError", "InputError", "ModelError", "UnsupportedOperatorError"]
+__all__ = [
+    "BackendUnavailableError",
+    "DeviceError",
+    "EngineError",
+    "InputError",
+    "ModelError",
+    "UnsupportedOperatorError",
+]
 
 
 class EngineError(Exception):

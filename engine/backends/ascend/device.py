@@ -13,7 +13,6 @@ from engine.backends.ascend.errors import AclError, AclTimeoutError
 from engine.backends.ascend.runtime import Runtime
 from engine.backends.ascend.structures import UtilizationInfo
 
-
 logger = logging.getLogger(__name__)
 
 
@@ -27,8 +26,8 @@ class Stream:
 class Device:
     """One device.
 
-    AscendCL keeps the current context per thread, and fails with 107002 on a thread that has none. So every method here,
-    and whoever calls AscendCL for this device, does it inside `active()`, whatever thread it is on.
+    AscendCL keeps the current context per thread, and fails with 107002 on a thread that has none. So every method
+    here, and whoever calls AscendCL for this device, does it inside `active()`, whatever thread it is on.
 
     Args:
         runtime: AscendCL.

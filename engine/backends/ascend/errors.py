@@ -1,14 +1,12 @@
 """What AscendCL can complain about, by the class of its code.
 
-    engine.EngineError
-    ├── DeviceError                an accelerator failed while it was used
-    │   └── AclError               an AscendCL function returned a code
-    │       ├── AclUsageError      1xxxxx: the call, the model or its input was wrong
-    │       ├── AclResourceError   2xxxxx, 3xxxxx: memory, streams or permission ran out; may pass
-    │       └── AclFaultError      5xxxxx: the device or its driver failed; it leaves the rotation
-    │           └── AclTimeoutError  it did not answer in time
-    └── BackendUnavailableError
-        └── StubLibraryError       100039: the library that was loaded is for linking only
+All but `StubLibraryError` are an `engine.DeviceError`:
+
+    AclError               an AscendCL function returned a code
+    ├── AclUsageError      1xxxxx: the call, the model or its input was wrong
+    ├── AclResourceError   2xxxxx, 3xxxxx: memory, streams or permission ran out; may pass
+    └── AclFaultError      5xxxxx: the device or its driver failed; it leaves the rotation
+        └── AclTimeoutError  it did not answer in time
 """
 
 from __future__ import annotations
@@ -52,6 +50,10 @@ class AclResourceError(AclError):
 
 class AclFaultError(AclError):
     """5xxxxx: the device, its driver or CANN failed. The device is not used until it was set up again."""
+
+    def again(self) -> AclFaultError:
+        """A new error that says the same, for another thread to raise."""
+        return type(self)(self.function, self.code, self.detail)
 
 
 class AclTimeoutError(AclFaultError):

@@ -26,13 +26,13 @@ class GearTable:
         if not seconds or min(seconds) < 1 or min(seconds.values()) <= 0:
             raise ValueError(f"a gear table needs gears and times above 0, not {dict(seconds)}")
         self.seconds = dict(sorted(seconds.items()))
-        # Best way for 0, 1, 2, ... images: total time, and the gear to use first.
-        self._best: list[tuple[float, int]] = [(0.0, 0)]
+        # Best way for 0, 1, 2, ... images: total time, number of runs, and the gear of one of them.
+        self._best: list[tuple[float, int, int]] = [(0.0, 0, 0)]
 
     def split(self, images: int) -> list[Chunk]:
         """Cover `images` with runs whose times add up to the least; padding up where that is faster than splitting.
 
-        Only the last run is padded. Ties go to fewer runs.
+        Only the last run is padded. Ties go to fewer runs, then to less padding.
         """
         if images < 1:
             raise ValueError(f"there is nothing to split in {images} images")
@@ -40,7 +40,7 @@ class GearTable:
             self._best.append(self._best_for(len(self._best)))
         gears, left = [], images
         while left > 0:
-            gears.append(self._best[left][1])
+            gears.append(self._best[left][2])
             left -= gears[-1]
         chunks, start = [], 0
         for gear in sorted(gears, reverse=True):
@@ -48,7 +48,6 @@ class GearTable:
             start += chunks[-1].count
         return chunks
 
-    def _best_for(self, images: int) -> tuple[float, int]:
-        ways = ((time + self._best[max(0, images - gear)][0], -gear) for gear, time in self.seconds.items())
-        time, negative_gear = min(ways)
-        return time, -negative_gear
+    def _best_for(self, images: int) -> tuple[float, int, int]:
+        rest = {gear: self._best[max(0, images - gear)] for gear in self.seconds}
+        return min((self.seconds[gear] + time, runs + 1, gear) for gear, (time, runs, _) in rest.items())

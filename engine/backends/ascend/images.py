@@ -18,8 +18,8 @@ from engine.session import TensorSpec, check_batch
 class ImageEncoder:
     """Checks images and writes them as a model takes them.
 
-    With static AIPP a model takes uint8 [N, H, W, C] and normalises on the device; otherwise it takes float32 or float16
-    [N, C, H, W], and pixels are normalised here.
+    With static AIPP a model takes uint8 [N, H, W, C] and normalises on the device; otherwise it takes float32 or
+    float16 [N, C, H, W], and pixels are normalised here.
 
     Args:
         tensor: the model's input.
@@ -65,7 +65,9 @@ class ImageEncoder:
             raise InputError(f"Input '{self._tensor.name}' must be uint8 pixels, which AIPP normalises, not {x.dtype}.")
         if x.shape[1:] != self._tensor.shape or len(x) < 1:
             sizes = ", ".join(str(size) for size in self._tensor.shape)
-            raise InputError(f"Input '{self._tensor.name}' must have shape [N, {sizes}] with N >= 1, not {list(x.shape)}.")
+            raise InputError(
+                f"Input '{self._tensor.name}' must have shape [N, {sizes}] with N >= 1, not {list(x.shape)}."
+            )
 
     def encode(self, images: npt.NDArray[Any], target: Bytes) -> int:
         """Write checked images to the beginning of `target`; returns how many bytes that are."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.backends.ascend.device import Device
+from engine.backends.ascend.errors import AclFaultError
 from engine.backends.ascend.library import Library
 from engine.backends.ascend.memory import Bytes, DeviceBuffer, StagedBuffer
 from engine.backends.ascend.model import OfflineModel
@@ -113,6 +114,7 @@ class Lane:
     def __init__(self, device: Device, path: Path, weights: DeviceBuffer | None = None) -> None:
         self.device = device
         self._lock = threading.Lock()
+        self._fault: AclFaultError | None = None
         with ExitStack() as made:
             self.executions = device.create_stream()
             made.callback(device.destroy_stream, self.executions)
@@ -125,20 +127,35 @@ class Lane:
             self._made = made.pop_all()
 
     def execute(self, slot: Slot, gear: int, timeout_ms: int) -> None:
-        """Run the model on a slot's buffers and wait for it."""
-        library, description = self.device.library, self.model.description
+        """Run the model on a slot's buffers and wait for it.
+
+        Raises:
+            AclFaultError: the device failed, now or in an earlier execution of this lane: what did not end in time may
+                still run, so nothing else may.
+        """
         with self._lock:
-            if description.shape_input is not None:
-                arguments = (self.model.id, slot.inputs.handle, description.shape_input, gear)
-                library.call("aclmdlSetDynamicBatchSize", *arguments)
-            datasets = (slot.inputs.handle, slot.outputs.handle)
-            library.call("aclmdlExecuteAsync", self.model.id, *datasets, self.executions.handle)
-            self.device.synchronise(self.executions, timeout_ms)
+            if self._fault is not None:
+                raise self._fault.again()
+            try:
+                self._set_gear(slot, gear)
+                datasets = (slot.inputs.handle, slot.outputs.handle)
+                self.device.library.call("aclmdlExecuteAsync", self.model.id, *datasets, self.executions.handle)
+                self.device.synchronise(self.executions, timeout_ms)
+            except AclFaultError as error:
+                self._fault = error
+                raise
+
+    def _set_gear(self, slot: Slot, gear: int) -> None:
+        index = self.model.description.shape_input
+        if index is not None:
+            arguments = (self.model.id, slot.inputs.handle, index, gear)
+            self.device.library.call("aclmdlSetDynamicBatchSize", *arguments)
 
     def drain(self, timeout_ms: int) -> bool:
         """Wait until nothing uses the lane's memory; False when that does not happen."""
         streams = [self.executions, *(slot.copies for slot in self.slots)]
-        return all([self.device.drain(stream, timeout_ms) for stream in streams])
+        drained = [self.device.drain(stream, timeout_ms) for stream in streams]
+        return all(drained)
 
     def close(self) -> None:
         """Free everything; drained before."""

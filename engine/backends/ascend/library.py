@@ -99,7 +99,7 @@ def load_library(names: dict[Part, Sequence[str | Path]] | None = None) -> Libra
     if not libraries:
         reasons = "; ".join(str(error) for error in opened.values())
         raise BackendUnavailableError(
-            f"Backend 'ascend' found no libascendcl.so ({reasons}). It needs an Ascend NPU with its driver and the CANN "
+            f"Backend 'ascend' found no libascendcl.so ({reasons}). It needs an Ascend NPU, its driver and the CANN "
             "toolkit; source CANN's set_env.sh so that the loader finds it. Use backend='cpu' or 'onnxruntime' on "
             "machines without one."
         )

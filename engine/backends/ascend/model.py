@@ -182,7 +182,9 @@ class _Reader:
         name = dims.name.decode(errors="replace")
         n, *shape = dims.shape() or (0,)
         if code not in _DTYPES:
-            raise ModelError(f"{self._path}: {side.lower()} '{name}' has element type {code}; float and uint8 are known.")
+            raise ModelError(
+                f"{self._path}: {side.lower()} '{name}' has element type {code}; float and uint8 are known."
+            )
         if (n < 1 and not gears) or any(size < 1 for size in shape):
             raise ModelError(
                 f"{self._path}: {side.lower()} '{name}' has shape {[n, *shape]}; only the batch size may vary, by "
@@ -192,9 +194,7 @@ class _Reader:
         expected = tensor.image_bytes * (max(gears) if gears else n)
         if tensor.bytes != expected:
             raise ModelError(
-                f"{self._path}: CANN says {tensor.bytes} bytes for {side.lower()} '{name}', but its shape and type come "
-                f"to {expected}. Convert the file again, with the CANN version that runs here."
+                f"{self._path}: CANN says {tensor.bytes} bytes for {side.lower()} '{name}', but its shape and type "
+                f"come to {expected}. Convert the file again, with the CANN version that runs here."
             )
         return tensor, n
-
-

@@ -1,8 +1,8 @@
 """Checks of an .om file that need no device.
 
-The header is 256 bytes (CANN's `ModelFileHeader`): "IMOD", its own size, version, a checksum of 64 bytes, and the size of
-what follows: 32 bits at 76, and in later versions 64 bits at 184, which count when they are not 0. CANN refuses files
-whose size does not agree, with an error that names no file; here it does.
+The header is 256 bytes (CANN's `ModelFileHeader`): "IMOD", its own size, version, a checksum of 64 bytes, and the size
+of what follows: 32 bits at 76, and in later versions 64 bits at 184, which count when they are not 0. CANN refuses
+files whose size does not agree, with an error that names no file; here it does.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def check_om_file(path: Path) -> None:
         raise ModelError(f"Cannot read {path}: {error.strerror or error}.") from error
     if header[:4] != MAGIC or len(header) < HEADER_BYTES:
         raise ModelError(
-            f"{path} is no .om file: it does not begin with CANN's header. Backend 'ascend' runs what ATC makes; convert "
-            "ONNX files with: tessera models convert --target Ascend310B1."
+            f"{path} is no .om file: it does not begin with CANN's header. Backend 'ascend' runs what ATC makes; "
+            "convert ONNX files with: tessera models convert --target Ascend310B1."
         )
     (header_bytes,) = struct.unpack_from("<I", header, 4)
     (length,) = struct.unpack_from("<I", header, _LENGTH_AT)

@@ -69,7 +69,8 @@ class Replica:
         """
         try:
             with self.device.active():
-                if not all([lane.drain(timeout_ms) for lane in self._lanes]):
+                drained = [lane.drain(timeout_ms) for lane in self._lanes]
+                if not all(drained):
                     logger.error("device %d does not end what it runs; its memory stays", self.device.index)
                     return False
         except AclError as error:

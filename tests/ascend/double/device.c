@@ -182,7 +182,9 @@ aclError aclrtGetDeviceUtilizationRate(int32_t deviceId, aclrtUtilizationInfo *i
         return error;
     if (info->utilizationExtend)
         return fail(ACL_ERROR_INVALID_PARAM, "utilizationExtend must be NULL");
+    pthread_mutex_lock(&double_lock);
     *info = (aclrtUtilizationInfo){executing(deviceId) ? 75 : 0, 25, -1, -1, NULL};
+    pthread_mutex_unlock(&double_lock);
     return ACL_SUCCESS;
 }
 #endif

@@ -27,7 +27,7 @@ typedef enum {
 typedef struct {
     int live[KINDS];
     int initialised, finalised;
-    int executions, overlapped_copies, pageable_copies, bound_threads;
+    int executions[MAX_DEVICES], overlapped_copies, pageable_copies, bound_threads;
     int violations;
     char first_violation[256];
 } counters;
@@ -74,6 +74,7 @@ struct stream {
     pthread_cond_t changed;
     job *queue, *done; /* `done` has worked and is not published */
     bool working, ending, alive;
+    int timeouts; /* synchronisations that ran out of time */
     aclError error;
 };
 
@@ -108,6 +109,7 @@ void violation(const char *format, ...) __attribute__((format(printf, 1, 2)));
 aclError ready(void);
 /* The code of an injected fault at this point, or 0. */
 int fault(const char *site, int device);
+int faults_version(void);
 
 /* device.c; `current` fails with 107002, 507010 or 100001. */
 aclError current(context **found);

@@ -210,20 +210,29 @@ static void write_result(const offline *f, const float *values, unsigned char *b
     }
 }
 
+/* Until synchronising the stream ran out of time `timeouts` times, the stream is dropped, or faults are set anew. */
+static void hang(const stream *on, int timeouts) {
+    bool over = !on || timeouts == 0;
+    int version = -1;
+    while (!over) {
+        pthread_mutex_lock(&double_lock);
+        version = version < 0 ? faults_version() : version;
+        over = on->timeouts >= timeouts || on->ending || faults_version() != version;
+        pthread_mutex_unlock(&double_lock);
+        usleep(200);
+    }
+}
+
 static aclError compute(execution *e, const stream *on) {
     offline *f = e->of->file;
     int device = e->of->in->device;
     pthread_mutex_lock(&double_lock);
     busy[device]++;
-    counted.executions++;
+    counted.executions[device]++;
     pthread_mutex_unlock(&double_lock);
-    int milliseconds = fault("slow", device), code = fault("execute", device);
-    for (bool ending = false; milliseconds > 0 && !ending; milliseconds--) {
-        usleep(1000);
-        pthread_mutex_lock(&double_lock);
-        ending = on && on->ending;
-        pthread_mutex_unlock(&double_lock);
-    }
+    usleep(1000 * fault("slow", device));
+    hang(on, fault("hang", device));
+    int code = fault("execute", device);
     size_t size = (size_t)f->dims[0] * f->dims[1] * f->dims[2];
     float *image = malloc(size * sizeof(float)), *values = malloc(f->output_dims[0] * sizeof(float));
     for (uint64_t n = 0; n < e->gear && !code; n++) {

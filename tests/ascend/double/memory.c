@@ -10,13 +10,14 @@ enum { GARBAGE = 0xFF, FENCE = 0x5C };
 static const size_t REGION = (size_t)64 << 30;
 
 static block *blocks;
-static uintptr_t region, next_address;
+static uintptr_t region, next_address; /* in RC mode there is no such region */
 
 static size_t device_memory(void) {
     const char *text = getenv("ACL_DOUBLE_MEMORY");
     return text ? strtoull(text, NULL, 10) : (size_t)4 << 30;
 }
 
+#ifndef DOUBLE_RC
 /* Addresses are never used twice, so a stale one is always noticed. */
 static uintptr_t device_address(size_t size) {
     if (!region) {
@@ -27,8 +28,10 @@ static uintptr_t device_address(size_t size) {
     next_address += (size + 2 * CANARY + 63) / 64 * 64;
     return region && next_address < region + REGION ? address : 0;
 }
+#endif
 
 static bool is_device_address(const void *address) {
+    (void)next_address;
     return region && (uintptr_t)address >= region && (uintptr_t)address < region + REGION;
 }
 
@@ -199,7 +202,7 @@ static aclError resolve_copy(void *dst, size_t destMax, const void *src, size_t 
 
 aclError aclrtMemcpy(void *dst, size_t destMax, const void *src, size_t count, aclrtMemcpyKind kind) {
     context *c;
-    end to, from;
+    end to = {0}, from = {0};
     aclError error = current(&c);
     int code = error ? 0 : fault("memcpy", c->device);
     if (error || code)
@@ -216,7 +219,7 @@ aclError aclrtMemcpy(void *dst, size_t destMax, const void *src, size_t count, a
 
 aclError aclrtMemset(void *devPtr, size_t maxCount, int32_t value, size_t count) {
     context *c;
-    end to;
+    end to = {0};
     aclError error = current(&c);
     if (error)
         return error;
@@ -263,7 +266,7 @@ static void copy_publish(job *j) {
 aclError aclrtMemcpyAsync(void *dst, size_t destMax, const void *src, size_t count, aclrtMemcpyKind kind,
                           aclrtStream handle) {
     context *c;
-    end to, from;
+    end to = {0}, from = {0};
     aclError error = current(&c);
     int code = error ? 0 : fault("memcpy", c->device);
     if (error || code)

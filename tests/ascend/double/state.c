@@ -59,12 +59,13 @@ typedef struct {
 } injected;
 
 static injected faults[16];
-static int fault_count;
+static int fault_count, fault_settings;
 static char faults_file[400];
 static struct timespec faults_read;
 
 static void parse_faults(char *text) {
     fault_count = 0;
+    fault_settings++;
     for (char *rest, *item = strtok_r(text, ";\n", &rest); item && fault_count < 16; item = strtok_r(NULL, ";\n", &rest)) {
         injected f = {.device = -1, .left = -1};
         char *equals = strchr(item, '='), *at = strchr(item, '@');
@@ -121,6 +122,11 @@ int fault(const char *site, int device) {
     }
     pthread_mutex_unlock(&double_lock);
     return code;
+}
+
+/* Changes whenever faults are set; a hanging execution ends then. Under `double_lock`. */
+int faults_version(void) {
+    return fault_settings;
 }
 
 aclError aclInit(const char *configPath) {
@@ -183,9 +189,10 @@ int aclDoubleReport(char *text, size_t size) {
                                        "descriptions", "datasets", "data_buffers", "profiles"};
     pthread_mutex_lock(&double_lock);
     int length = snprintf(text, size,
-                          "{\"initialised\": %d, \"finalised\": %d, \"executions\": %d, \"overlapped_copies\": %d, "
+                          "{\"initialised\": %d, \"finalised\": %d, \"executions\": [%d, %d, %d], \"overlapped_copies\": %d, "
                           "\"pageable_copies\": %d, \"violations\": %d, \"first_violation\": \"%s\", \"live\": {",
-                          counted.initialised, counted.finalised, counted.executions, counted.overlapped_copies,
+                          counted.initialised, counted.finalised, counted.executions[0], counted.executions[1],
+                          counted.executions[2], counted.overlapped_copies,
                           counted.pageable_copies, counted.violations, counted.first_violation);
     for (int k = 0; k < KINDS; k++)
         length += snprintf(text + length, size - length, "\"%s\": %d, ", names[k], counted.live[k]);

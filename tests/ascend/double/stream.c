@@ -145,7 +145,7 @@ static aclError synchronise(stream *s, int32_t timeout) {
     while (s->queue || s->working) {
         if (timeout < 0)
             pthread_cond_wait(&s->changed, &double_lock);
-        else if (pthread_cond_timedwait(&s->changed, &double_lock, &until) == ETIMEDOUT)
+        else if (pthread_cond_timedwait(&s->changed, &double_lock, &until) == ETIMEDOUT && ++s->timeouts)
             return fail(ACL_ERROR_RT_STREAM_SYNC_TIMEOUT, "stream not done after %d ms", timeout);
     }
     publish(s);
@@ -153,18 +153,22 @@ static aclError synchronise(stream *s, int32_t timeout) {
 }
 
 aclError aclrtSynchronizeStreamWithTimeout(aclrtStream handle, int32_t timeout) {
-    context *c;
-    aclError error = current(&c);
-    if (error)
-        return error;
+    context *c = NULL;
+    aclError lost = current(&c);
+    if (lost && lost != ACL_ERROR_RT_LOST_HEARTBEAT)
+        return lost;
     pthread_mutex_lock(&double_lock);
     stream *s = find_stream(handle);
+    aclError error;
     if (!s || s->in != c)
         error = fail(ACL_ERROR_RT_STREAM_CONTEXT, "the stream is not of the current context");
     else
-        error = synchronise(s, timeout);
+        error = synchronise(s, timeout); /* what a lost device was doing has ended when that is noticed */
+    if (lost)
+        error = fail(lost, "device %d lost its heartbeat", c->device);
     pthread_mutex_unlock(&double_lock);
-    return error;
+    int code = error ? 0 : fault("sync", c->device);
+    return code ? fail(code, "synchronising failed") : error;
 }
 
 aclError aclrtSynchronizeStream(aclrtStream stream) {
