@@ -16,7 +16,7 @@ COMMANDS = {
     "classify": "label image files on this machine, without a server",
     "bench": "compare the variants' speed, paired",
     "profile": "time every layer of each variant",
-    "models": "list, pull, add, export, build or evaluate models",
+    "models": "list, pull, add, export, build, quantise, convert or evaluate models",
 }
 
 _USAGE = "\n".join(f"  {name:<10} {purpose}" for name, purpose in COMMANDS.items())

@@ -125,7 +125,7 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
     """
     path = find_model(settings)
     try:
-        model = open_model(path, cache=settings.cache_dir, progress=progress)
+        model = open_model(path, cache=settings.cache_dir, progress=progress, target=settings.backend)
     except (EngineError, OSError) as error:
         raise StartupError(f"The model cannot be opened: {error}") from error
     if settings.default_variant not in model.variants:
@@ -159,7 +159,7 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
                 variant = model.variants[name]
                 info = _check(model, variant, session)
                 before = known.variants.get(name) if known is not None and known.name == model.name else None
-                peak = _peak(info) if before is None else before.peak
+                peak = _peak(session) if before is None else before.peak
                 if before is None:
                     seconds = measure_batches(session, settings.max_batch, model.preprocessing.shape)
                 else:
@@ -230,7 +230,14 @@ def default_decode_threads() -> int:
 
 def open_session(variant: Variant, settings: Settings) -> engine.Session:
     """Load one variant on its backend."""
-    return engine.load(variant.path, backend=cast(Backend, variant.backend), threads=settings.threads)
+    return engine.load(
+        variant.path,
+        backend=cast(Backend, variant.backend),
+        threads=settings.threads,
+        precision="int8" if variant.backend == "ascend" and variant.precision == "int8" else "auto",
+        graph=variant.graph,
+        normalisation=variant.normalisation,
+    )
 
 
 def _check(model: Model, variant: Variant, session: engine.Session) -> engine.SessionInfo:
@@ -265,9 +272,12 @@ def measure_batches(session: engine.Session, max_batch: int, shape: tuple[int, i
     return measured
 
 
-def _peak(info: engine.SessionInfo) -> float | None:
+def _peak(session: engine.Session) -> float | None:
     try:
-        return engine.measure_peak(info.precision, info.threads)
+        peak = engine.session_peak(session)
     except (EngineError, ValueError) as error:
-        logger.warning("no peak for precision %s, so no compute utilisation: %s", info.precision, error)
+        logger.warning("no peak of this machine, so no compute utilisation: %s", error)
         return None
+    if peak is None:
+        logger.warning("no peak of %s is known, so no compute utilisation", session.describe().isa)
+    return peak

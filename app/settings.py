@@ -12,6 +12,7 @@ from app.config_file import ConfigFile
 from app.routing.guard import smallest_recovery_window
 from app.routing.split import parse_split
 
+Backend = Literal["auto", "cpu", "ascend"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 GuardRecovery = Literal["manual", "automatic"]
 LogFormat = Literal["text", "json"]
@@ -51,6 +52,11 @@ class Settings(BaseSettings):
     )
     cache_dir: Path | None = Field(
         default=None, description="where built models are kept; default: tessera in XDG_CACHE_HOME or ~/.cache"
+    )
+    backend: Backend = Field(
+        default="auto",
+        description="what the variants run on: cpu, ascend, or auto: Ascend where the model is converted for it and "
+        "the machine has one",
     )
     default_variant: str = Field(
         default="optimised", min_length=1, description="variant that answers requests without an X-Model-Variant header"

@@ -13,6 +13,7 @@ from app.errors import ConfigFileError
 from app.settings import Settings
 
 MODEL_SETTINGS = ("model_path", "models", "cache_dir")
+RUN_SETTINGS = (*MODEL_SETTINGS, "backend", "threads")
 
 
 def add_settings_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = None) -> None:

@@ -21,6 +21,7 @@ EXAMPLES = {
     "model_path": ("some/model", Path("some/model")),
     "models": ("some/models", Path("some/models")),
     "cache_dir": ("some/cache", Path("some/cache")),
+    "backend": ("ascend", "ascend"),
     "default_variant": ("baseline", "baseline"),
     "frontends": ("2", 2),
     "grpc_port": ("8001", 8001),
