@@ -159,6 +159,7 @@ class Service:
         isa = next((variant.info.isa for variant in loaded.variants.values() if variant.info.backend == "cpu"), "")
         self.metrics.describe_build(version=service_version(), model=loaded.model.name, isa=isa)
         self.metrics.watch_queue(lambda: scheduler.depth)
+        self.metrics.watch_devices(lambda: {name: one.session.devices() for name, one in loaded.variants.items()})
         for name, variant in loaded.variants.items():
             self.metrics.add_variant(name, macs=variant.info.macs, peak=variant.peak)
             scheduler.measured(name, self.settings.max_batch, variant.full_batch_seconds)

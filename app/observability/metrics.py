@@ -8,6 +8,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from app.observability.devices import DeviceCollector, ReadDevices
 from app.observability.utilisation import BusyRatio, ComputeUtilisation
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -95,6 +96,10 @@ class Metrics:
             utilisation = ComputeUtilisation(macs, peak)
             self._utilisation[variant] = utilisation
             self.compute_utilisation.labels(variant).set_function(utilisation.value)
+
+    def watch_devices(self, read: ReadDevices) -> None:
+        """Ask the accelerators of each variant how they are doing at every scrape."""
+        self.registry.register(DeviceCollector(read))
 
     def batch_finished(self, variant: str, images: int, seconds: float) -> None:
         """Count a batch of `images` that ran for `seconds`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from prometheus_client import Metric
 
 from app.observability.metrics import Metrics
+from engine import DeviceStatus
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(?P<name>\w+)` \| (?P<type>\w+) \| (?P<labels>[^|]*)\|", re.MULTILINE)
@@ -31,6 +32,7 @@ def existing() -> dict[str, tuple[str, frozenset[str]]]:
     metrics.batch_finished("v", 1, 1.0)
     metrics.request_finished(variant="v", outcome="ok", seconds=1.0)
     metrics.rejected("queue_full")
+    metrics.watch_devices(lambda: {"v": (DeviceStatus(0, True, 0, "", 1, 2, {"cube": 0.5}),)})
     found = {}
     for family in metrics.registry.collect():
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
