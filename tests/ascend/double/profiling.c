@@ -1,10 +1,13 @@
 /* Profiling: order of calls only; the files that msprof makes are checked elsewhere. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "double.h"
 
 static bool opened, started;
+static char folder[4096 + 32];
 
 struct aclprofConfig {
     uint32_t devices;
@@ -18,6 +21,7 @@ aclError aclprofInit(const char *profilerResultPath, size_t length) {
         return fail(ACL_ERROR_INVALID_PARAM, "path of %zu bytes", length);
     if (opened)
         return fail(ACL_ERROR_PROF_ALREADY_RUN, "profiling was initialised before");
+    snprintf(folder, sizeof folder, "%.*s/PROF_000001_double", (int)length, profilerResultPath);
     opened = true;
     return ACL_SUCCESS;
 }
@@ -44,7 +48,7 @@ aclError aclprofStop(const aclprofConfig *config) {
     if (!started || !config)
         return fail(ACL_ERROR_PROF_NOT_RUN, "profiling does not run");
     started = false;
-    return ACL_SUCCESS;
+    return mkdir(folder, 0755) == 0 ? ACL_SUCCESS : fail(ACL_ERROR_FAILURE, "cannot write %s", folder);
 }
 
 aclError aclprofDestroyConfig(const aclprofConfig *config) {

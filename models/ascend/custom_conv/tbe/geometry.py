@@ -9,7 +9,7 @@ Runs under Python 3.7, which CANN 6.0 may use; `ascendc/geometry.h` is the same 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Tuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class Window(NamedTuple):
     """Rows of the input that some rows of the result need, and the rows of padding above and below them."""
 
     first: int
-    count: int
+    rows: int
     pad_top: int
     pad_bottom: int
 
@@ -88,13 +88,13 @@ def output_size(size: int, kernel: int, before: int, after: int, stride: int) ->
     return (size + before + after - kernel) // stride + 1
 
 
-def nc1hwc0_shape(shape: Tuple[int, ...]) -> Tuple[int, ...]:
+def nc1hwc0_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """[N, C, H, W] as NC1HWC0."""
     n, c, h, w = shape
     return n, ceil_div(c, C0), h, w, C0
 
 
-def fractal_z_shape(shape: Tuple[int, ...]) -> Tuple[int, ...]:
+def fractal_z_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """[O, I, Kh, Kw] as FRACTAL_Z."""
     o, i, kh, kw = shape
     return ceil_div(i, C0) * kh * kw, ceil_div(o, C0), C0, C0
@@ -145,7 +145,7 @@ def choose_tile(shape: Shape, buffers: Buffers) -> Tile:
     while rows > 0 and _most_rows(shape, rows) * shape.width * shape.c1 * C0 * 2 > half:
         rows -= 1
     if n1 < 1 or rows < 1 or shape.height * shape.width > _LARGEST_STRIDE_FIELD:
-        raise ValueError("%r does not fit the buffers %r" % (shape, buffers))
+        raise ValueError(f"{shape!r} does not fit the buffers {buffers!r}")
     step = min(k1, 4, buffers.l0b // (n1 * FRACTAL * 2 * 2))
     pixels = ceil_div(rows * shape.out_width, C0) * C0
     m = min(pixels, buffers.l0a // (step * C0 * 2 * 2), buffers.l0c // (n1 * C0 * 4)) // C0 * C0

@@ -29,38 +29,14 @@ from models.ascend.custom_conv.tbe.geometry import (
     to_fractal_z,
     to_nc1hwc0,
 )
-from tests.servers import REPOSITORY
+from tests.unit.models.ascend.convolutions import PACKAGE, STUBS, shapes
 
-PACKAGE = REPOSITORY / "models" / "ascend" / "custom_conv"
-STUBS = Path(__file__).parent / "stubs"
 # Of the 310B; see CANN's platform files.
 CORE = Buffers(l1=1 << 20, l0a=64 << 10, l0b=64 << 10, l0c=128 << 10)
 
 # ResNet-50's 3x3 convolutions: channels in and out, size, stride.
 RESNET = [(64, 64, 56, 1), (128, 128, 56, 2), (128, 128, 28, 1), (256, 256, 28, 2), (256, 256, 14, 1)]
 RESNET += [(512, 512, 14, 2), (512, 512, 7, 1)]
-
-shapes = st.builds(
-    Shape,
-    batch=st.integers(1, 3),
-    c1=st.integers(1, 4),
-    height=st.integers(1, 9),
-    width=st.integers(1, 9),
-    cout1=st.integers(1, 6),
-    stride_h=st.integers(1, 3),
-    stride_w=st.integers(1, 3),
-    pad_top=st.integers(0, 2),
-    pad_bottom=st.integers(0, 2),
-    pad_left=st.integers(0, 2),
-    pad_right=st.integers(0, 2),
-).filter(
-    lambda s: (
-        s.height + s.pad_top + s.pad_bottom >= 3
-        and s.width + s.pad_left + s.pad_right >= 3
-        # A whole row of windows inside the padding is legal in ONNX but has no first input row.
-        and s.height > max(s.pad_top, s.pad_bottom)
-    )
-)
 
 
 def resnet_shape(channels: int, outputs: int, size: int, stride: int, batch: int = 1) -> Shape:
@@ -75,7 +51,17 @@ def array(values: tuple[int, ...]) -> Any:
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The operator for the device, compiled for this machine."""
     library = tmp_path_factory.mktemp("kernel") / "kernel.so"
-    flags = ["-std=c++17", "-O1", "-ftree-vectorize", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-fPIC", "-shared"]
+    flags = [
+        "-std=c++17",
+        "-O1",
+        "-ftree-vectorize",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wno-unused-parameter",
+        "-fPIC",
+        "-shared",
+    ]
     command = [
         "c++",
         *flags,
@@ -166,7 +152,7 @@ def test_a_window_holds_exactly_the_rows_that_are_read(shape: Shape, data: st.Da
     inside = [row for row in read if 0 <= row < shape.height]
     assume(inside)
     assert window.first == min(inside)
-    assert window.first + window.count - 1 == max(inside)
+    assert window.first + window.rows - 1 == max(inside)
     assert window.pad_top == max(0, -min(read))
     assert window.pad_bottom == max(0, max(read) - shape.height + 1)
 
@@ -181,7 +167,7 @@ def test_a_tile_fits_and_covers(shape: Shape, l1: int) -> None:
         return
     weights = shape.c1 * 9 * tile.n1 * 512
     most = max(
-        input_window(shape, row, min(tile.rows, shape.out_height - row)).count
+        input_window(shape, row, min(tile.rows, shape.out_height - row)).rows
         for row in range(0, shape.out_height, tile.rows)
     )
     assert weights + most * shape.width * shape.c1 * 32 + tile.n1 * 64 <= buffers.l1
