@@ -67,7 +67,7 @@ class DeviceStatus:
     Attributes:
         index: its number, from 0, among those that this process may see.
         healthy: whether it gets batches.
-        failures: how often it failed since the session was loaded.
+        failures: how often it stopped getting batches since the session was loaded.
         last_error: what happened last; empty when nothing did.
         memory_free_bytes: free device memory; None where it does not say.
         memory_total_bytes: all device memory; None where it does not say.

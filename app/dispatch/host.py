@@ -139,6 +139,7 @@ class EngineHost:
             return
         self._scheduler = self._schedule(loaded, loaded.served())
         self._lifecycle = ModelLifecycle(self._settings, loaded, self._scheduler, self._watch)
+        self._metrics.watch_devices(self._lifecycle.devices)
         self.status = Status(Phase.READY)
 
     def _schedule(self, loaded: LoadedModel, model: ServedModel) -> Scheduler:

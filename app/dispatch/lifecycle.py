@@ -12,6 +12,7 @@ from app.errors import LoadFailedError, StartupError
 from app.loading import LoadedModel, LoadedVariant, reload_variant
 from app.scheduling.scheduler import Runner, Scheduler
 from app.settings import Settings
+from engine import DeviceStatus
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,10 @@ class ModelLifecycle:
             self._scheduler.retire(name)
             self._variants.pop(name).session.close()
             logger.info("a variant was unloaded", extra={"fields": {"variant": name}})
+
+    def devices(self) -> dict[str, tuple[DeviceStatus, ...]]:
+        """How the accelerators of each loaded variant are doing; none on a CPU."""
+        return {name: variant.session.devices() for name, variant in dict(self._variants).items()}
 
     def close(self) -> None:
         """Free every session; after the scheduler has stopped. What is being loaded meanwhile is freed when it is."""

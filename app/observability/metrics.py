@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 
 from app.dispatch.model import ServedModel, ServedVariant
+from app.observability.devices import DeviceCollector, ReadDevices
 from app.observability.utilisation import BusyRatio, ComputeUtilisation
 from app.scheduling.ticket import Outcome
 from app.version import service_version
@@ -158,6 +159,10 @@ class Metrics:
     def watch_queue(self, depth: Callable[[], float]) -> None:
         """Read the queue depth from `depth` at every scrape."""
         self.queue_depth.set_function(depth)
+
+    def watch_devices(self, read: ReadDevices) -> None:
+        """Ask the accelerators of each variant how they are doing at every scrape."""
+        self.registry.register(DeviceCollector(read))
 
     def batch_finished(self, variant: str, images: int, seconds: float) -> None:
         """Count a batch of `images` that ran for `seconds`."""

@@ -159,6 +159,13 @@ def test_every_fault_gives_a_clean_error_and_the_service_recovers(
             assert answers(client, jpeg()).json()["results"][0]["predictions"] == before
             assert answers(client, jpeg(), "baseline").status_code == 200
         assert any("CANN says" in line for line in server.log)
+        metrics = client.get("/metrics").text
+        assert 'tessera_device_healthy{device="0",variant="optimised"} 1.0' in metrics
+        left = sum(fault.partition("=")[2].startswith("5") for fault in FAULTS)
+        assert f'tessera_device_failures_total{{device="0",variant="optimised"}} {left:.1f}' in metrics
+        assert 'tessera_device_failures_total{device="0",variant="baseline"} 0.0' in metrics
+        for series in ('memory_bytes{device="0",state="used"}', 'utilisation_ratio{device="0",unit="cube"}'):
+            assert f"tessera_device_{series}" in metrics
 
 
 def test_clients_do_not_notice_one_lost_device_of_two(

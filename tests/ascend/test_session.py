@@ -233,6 +233,17 @@ def test_closing_waits_for_batches_in_flight(
         agree(running.result(), reference.run(images))
 
 
+def test_closing_waits_for_a_slot_that_is_taken(open_: Open, float_om: Path) -> None:
+    session = open_(float_om)
+    closing = threading.Thread(target=session.close)
+    with session._rotation.slot() as (_, slot):
+        closing.start()
+        closing.join(0.1)
+        assert closing.is_alive()
+        slot.run(tiny_images(1), 1, session._image.encode, 10_000)
+    closing.join()
+
+
 def test_files_that_are_no_om_are_refused_before_the_device_is_touched(float_om: Path, tmp_path: Path) -> None:
     whole = float_om.read_bytes()
     for content, match in (

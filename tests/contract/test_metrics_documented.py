@@ -10,6 +10,7 @@ from prometheus_client import Metric
 from app.dispatch.model import ServedModel, ServedVariant
 from app.observability.metrics import Metrics
 from app.scheduling.ticket import Outcome
+from engine import DeviceStatus
 from models.preprocessing import Preprocessing
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -42,6 +43,7 @@ def existing() -> dict[str, tuple[str, frozenset[str]]]:
     metrics.shadow_ended("compared", 1)
     metrics.shadow_compared(distance=0.1, agreement=1.0, speed_up=3.0)
     metrics.guard_changed(tripped=True, event="tripped")
+    metrics.watch_devices(lambda: {"v": (DeviceStatus(0, True, 0, "", 1, 2, {"cube": 0.5}),)})
     found = {}
     for family in metrics.registry.collect():
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}

@@ -27,7 +27,7 @@ class Seat:
         replica: the model on it; None while it is down.
         free: slots that nobody uses.
         healthy: whether it gets batches.
-        failures: how often it failed.
+        failures: how often it left the rotation.
         last_error: what happened last; empty when nothing did.
     """
 
@@ -94,11 +94,10 @@ class Rotation:
     def fail(self, seat: Seat, error: Exception) -> None:
         """Take a device out of the rotation, and begin to set it up again; batches that are on it go on."""
         with self._changed:
-            seat.failures += 1
             seat.last_error = str(error)
             if not seat.healthy or self._closed:
                 return
-            seat.healthy = False
+            seat.healthy, seat.failures = False, seat.failures + 1
             self._changed.notify_all()
             logger.error("device %d leaves the rotation: %s", seat.index, error)
             name = f"tessera-ascend-recovery-{seat.index}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from engine.backends.ascend.profiling import check_tools, profile_layers
 from engine.backends.ascend.replica import Replica
 from engine.backends.ascend.rotation import FIRST_RETRY_SECONDS, Rotation, Seat
 from engine.backends.ascend.runtime import Runtime, shared_runtime
-from engine.errors import DeviceError, InputError, ModelError
+from engine.errors import BackendUnavailableError, DeviceError, InputError, ModelError
 from engine.graph.reader import read_model
 from engine.normalisation import Normalisation
 from engine.profile import LayerCost, layer_costs
@@ -78,7 +78,9 @@ class AscendSession(Session):
         self._runtime = runtime or shared_runtime()
         self._instances = instances
         self._timeout_ms = timeout_ms
-        self._closing = threading.Lock()
+        self._idle = threading.Condition()
+        self._active = 0
+        self._closed = False
         indexes = range(self._runtime.device_count) if devices is None else devices
         with ExitStack() as opened:
             replicas = []
@@ -91,7 +93,7 @@ class AscendSession(Session):
             self._output = description.output
             self._gears = self._measure(replicas[0], description.image)
             opened.pop_all()
-        self._rotation: Rotation | None = Rotation(replicas, self._open, timeout_ms, first_retry)
+        self._rotation = Rotation(replicas, self._open, timeout_ms, first_retry)
         self._parallel_runs = sum(len(replica.slots) for replica in replicas)
         self._workers = ThreadPoolExecutor(self._parallel_runs, thread_name_prefix="tessera-ascend")
 
@@ -102,19 +104,18 @@ class AscendSession(Session):
             InputError: wrong type, rank or size.
             DeviceError: no device could run it. A device that fails is left out, and its images go to another one.
         """
-        if self._rotation is None:
-            raise unavailable(str(self._path))
-        self._image.check(x)
-        output = np.empty((len(x), *self._output.shape), np.float32)
-        chunks = self._gears.split(len(x))
-        if len(chunks) == 1:
-            self._run_chunk(x, chunks[0], output)
+        with self._in_use():
+            self._image.check(x)
+            output = np.empty((len(x), *self._output.shape), np.float32)
+            chunks = self._gears.split(len(x))
+            if len(chunks) == 1:
+                self._run_chunk(x, chunks[0], output)
+                return output
+            futures = [self._workers.submit(self._run_chunk, x, chunk, output) for chunk in chunks]
+            wait(futures)
+            for future in futures:
+                future.result()
             return output
-        futures = [self._workers.submit(self._run_chunk, x, chunk, output) for chunk in chunks]
-        wait(futures)
-        for future in futures:
-            future.result()
-        return output
 
     def describe(self) -> SessionInfo:
         """See `Session.describe`. `isa` is the chip, `arena_bytes` the device side of the staging buffers."""
@@ -134,8 +135,11 @@ class AscendSession(Session):
 
     def devices(self) -> tuple[DeviceStatus, ...]:
         """See `Session.devices`."""
-        rotation = self._rotation
-        return () if rotation is None else tuple(_status(seat) for seat in rotation.seats)
+        try:
+            with self._in_use():
+                return tuple(_status(seat) for seat in self._rotation.seats)
+        except BackendUnavailableError:
+            return ()
 
     def profile(self, x: npt.NDArray[Any], runs: int = 10) -> list[LayerTiming]:
         """See `Session.profile`. From the device's own counters, through aclprof and msprof; on one device.
@@ -182,11 +186,31 @@ class AscendSession(Session):
 
     def close(self) -> None:
         """See `Session.close`. Waits for batches in flight."""
-        with self._closing:
-            rotation, self._rotation = self._rotation, None
-        if rotation is not None:
-            self._workers.shutdown()
-            rotation.close()
+        with self._idle:
+            if self._closed:
+                return
+            self._closed = True
+            self._idle.wait_for(lambda: self._active == 0)
+        self._workers.shutdown()
+        self._rotation.close()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Keeps the session from being closed inside.
+
+        Raises:
+            BackendUnavailableError: it is closed.
+        """
+        with self._idle:
+            if self._closed:
+                raise unavailable(str(self._path))
+            self._active += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._active -= 1
+                self._idle.notify_all()
 
     def _open(self, index: int) -> Replica:
         return Replica(self._runtime, index, self._path, self._instances)
@@ -194,8 +218,6 @@ class AscendSession(Session):
     def _run_chunk(self, x: npt.NDArray[Any], chunk: Chunk, output: npt.NDArray[np.float32]) -> None:
         """Run a chunk into its rows of `output`; devices that fail meanwhile leave the rotation, each at most once."""
         rotation = self._rotation
-        if rotation is None:
-            raise unavailable(str(self._path))
         rows = slice(chunk.start, chunk.start + chunk.count)
         for _ in rotation.seats:
             with rotation.slot() as (seat, slot):

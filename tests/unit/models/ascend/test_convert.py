@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from models.calibrate import calibrate_model
 from PIL import Image
 
 import engine
@@ -18,7 +19,6 @@ from app.cli import main
 from engine.errors import ModelError
 from models.ascend.commands import Command, check_gears
 from models.ascend.convert import Conversion, ConvertOptions, convert_model
-from models.calibrate import calibrate_model
 from models.package import read_package
 from models.registry import open_model
 from tests.unit.models.tiny import LABELS, tiny_folder, tiny_images
