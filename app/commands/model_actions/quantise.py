@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the action's arguments."""
     default = Gate()
     parser.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of photos; 100 to 500 do well")
-    parser.add_argument("--limit", metavar="N", type=_positive, help="most photos to use, spread evenly over the folder")
+    parser.add_argument(
+        "--limit", metavar="N", type=_positive, help="most photos to use, spread evenly over the folder"
+    )
     parser.add_argument(
         "--method",
         choices=("auto", "mse", "percentile", "entropy", "max"),
@@ -122,7 +124,9 @@ def _sensitivities(report: Report) -> Table:
     kept = set(report.rounds[-1].floats)
     shown = [entry for entry in report.sensitivities if entry.tensor in kept]
     shown += [entry for entry in report.sensitivities if entry.tensor not in kept][:_SHOWN]
-    table = Table(box=box.MARKDOWN, title="What eight bits of each tensor cost at the network's end", title_justify="left")
+    table = Table(
+        box=box.MARKDOWN, title="What eight bits of each tensor cost at the network's end", title_justify="left"
+    )
     table.add_column("tensor")
     table.add_column("SQNR", justify="right")
     table.add_column("of all MACs", justify="right")
