@@ -17,7 +17,7 @@ static float run(int64_t iterations)
     const __m256 w = _mm256_set1_ps((float)(iterations & 1) * 1e-30f);
     UNROLL_PIXELS
     for (int m = 0; m < PIXELS; m++)
-        acc[m][0] = acc[m][1] = _mm256_set1_ps((float)m);
+        acc[m][0] = _mm256_set1_ps((float)m), acc[m][1] = _mm256_set1_ps((float)m + 0.5f);
     for (int64_t i = 0; i < iterations; i++) {
         UNROLL_PIXELS
         for (int m = 0; m < PIXELS; m++) {
