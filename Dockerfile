@@ -1,6 +1,9 @@
 # Tessera as an image: docker build -t tessera . && docker run --rm -p 8000:8000 tessera
-# Both stages need the same Python: the wheel holds a C extension for exactly that version.
+# With CANN for Ascend NPUs: docker build --target ascend -t tessera-ascend . (see docs/ascend.md)
+# A builder needs the same Python as its image: the wheel holds a C extension for exactly that version.
 ARG PYTHON=3.11
+# One for the chip: 310p and 910b have tags, the 310b has none and needs an image of your own.
+ARG CANN_IMAGE=quay.io/ascend/cann:9.0.0-310p-openeuler24.03-py3.11
 
 FROM python:${PYTHON}-slim AS builder
 RUN apt-get update \
@@ -12,6 +15,40 @@ COPY engine engine
 COPY models models
 COPY app app
 RUN python -m pip wheel --no-cache-dir --wheel-dir /wheels .
+
+# Built in CANN's image, whose C library is older than that of the builder above.
+FROM ${CANN_IMAGE} AS ascend-builder
+RUN command -v cc || { command -v dnf && dnf install -y gcc; } || { apt-get update && apt-get install -y gcc libc6-dev; }
+WORKDIR /source
+COPY pyproject.toml CMakeLists.txt README.md ./
+COPY engine engine
+COPY models models
+COPY app app
+RUN python3 -m pip wheel --no-cache-dir --wheel-dir /wheels .
+
+FROM ${CANN_IMAGE} AS ascend
+RUN --mount=type=bind,from=ascend-builder,source=/wheels,target=/wheels \
+    python3 -m pip install --no-cache-dir --no-index --find-links=/wheels tessera-inference
+COPY docker/healthcheck.py docker/ascend-entry.sh /opt/tessera/
+RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin tessera
+USER 10001:10001
+# The container's user reaches the devices through their group, HwHiAiUser: --group-add 1000.
+ENV TESSERA_HOST=0.0.0.0 \
+    TESSERA_PORT=8000 \
+    TESSERA_BACKEND=ascend \
+    TESSERA_MODELS=/models \
+    TESSERA_CACHE_DIR=/tmp/tessera \
+    TESSERA_DRAIN_SECONDS=8 \
+    ASCEND_PROCESS_LOG_PATH=/tmp/ascend \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python3", "/opt/tessera/healthcheck.py"]
+ENTRYPOINT ["/opt/tessera/ascend-entry.sh"]
+CMD ["serve"]
 
 FROM python:${PYTHON}-slim
 # The wheels are mounted, not copied: no layer carries them a second time.

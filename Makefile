@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find engine/csrc -type f)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve test bench bench-kernels tune peers quantisers test-export fuzz lint types native-test native-aarch64 native-sanitize python-test format clean
+.PHONY: serve test bench bench-kernels tune peers quantisers test-export chaos fuzz lint types native-test native-aarch64 native-sanitize python-test format clean
 
 serve: $(VENV)/installed
 	$(BIN)/tessera serve
@@ -31,9 +31,16 @@ peers: $(VENV)/installed
 	$(PIP) --editable '.[peers]'
 	$(BIN)/python -m benchmarks.peers $(PEERS)
 
-# Damaged model files for ten minutes; FUZZ sets the seconds.
+# Damaged model files for ten minutes (FUZZ sets the seconds), 100,000 damaged images, and an hour's worth of generated
+# requests against a real server; short versions are in the tests.
 fuzz: $(VENV)/test-installed
-	$(BIN)/python -m tests.fuzz_readers $(or $(FUZZ),600)
+	$(BIN)/python -m tests.fuzz.readers $(or $(FUZZ),600)
+	$(BIN)/python -m tests.fuzz.images
+	$(BIN)/python -m tests.fuzz.requests
+
+# Ten minutes of random kill -9 under load against --frontends 2; every answer is compared with the right one.
+chaos: $(VENV)/test-installed
+	$(BIN)/python -m tests.chaos.long $(CHAOS)
 
 # Against real torch, torchvision and timm: a large download.
 test-export: $(VENV)/test-installed

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from app.errors import TesseraError
-from engine.errors import EngineError
+from app.version import service_version
 
 # Command -> what it does; each lives in app/commands/<command>.py as add_arguments(parser) and run(arguments).
 COMMANDS = {
@@ -16,7 +16,7 @@ COMMANDS = {
     "classify": "label image files on this machine, without a server",
     "bench": "compare the variants' speed, paired",
     "profile": "time every layer of each variant",
-    "models": "list, pull, add, export, build or evaluate models",
+    "models": "list, pull, add, export, build, quantise, convert or evaluate models",
 }
 
 _USAGE = "\n".join(f"  {name:<10} {purpose}" for name, purpose in COMMANDS.items())
@@ -24,8 +24,6 @@ _USAGE = "\n".join(f"  {name:<10} {purpose}" for name, purpose in COMMANDS.items
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 fine, 1 it failed, 2 it was called wrongly."""
-    from app.service import service_version
-
     parser = argparse.ArgumentParser(
         prog="tessera",
         usage="tessera COMMAND [options]",
@@ -39,11 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(argv)
     # Imported by name so that `tessera --help` stays quick and one command never loads what only another needs.
     command = importlib.import_module(f"app.commands.{chosen.command}")
-    options = argparse.ArgumentParser(prog=f"tessera {chosen.command}", description=command.__doc__)
+    options = argparse.ArgumentParser(prog=f"tessera {chosen.command}", description=command.__doc__, allow_abbrev=False)
     command.add_arguments(options)
     try:
         code: int = command.run(options.parse_args(chosen.arguments))
-    except (TesseraError, EngineError) as error:
+    except _told_errors() as error:
         print(f"tessera: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -53,6 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     return code
+
+
+def _told_errors() -> tuple[type[Exception], ...]:
+    """Errors whose message is all that a user needs. Those of the engine count where a command has loaded it."""
+    if "engine" not in sys.modules:
+        return (TesseraError,)
+    from engine.errors import EngineError
+
+    return (TesseraError, EngineError)
 
 
 if __name__ == "__main__":

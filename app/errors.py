@@ -4,6 +4,7 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
 
     TesseraError
     ├── StartupError                        the service cannot start (exit code 1)
+    │   └── ConfigFileError                 the configuration file cannot be used (exit code 2)
     └── RequestError                        one request cannot be answered
         ├── EmptyBodyError                  400 empty_body
         ├── CorruptImageError               400 corrupt_image
@@ -11,19 +12,33 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
         ├── NoFilesError                    400 no_files
         ├── UnknownVariantError             400 unknown_variant
         ├── InvalidHttpError                400 invalid_http
+        ├── InvalidInferenceRequestError    400 invalid_inference_request
         ├── ClientDisconnectedError         400 client_disconnected
+        ├── UnauthorisedError               401 unauthorised
+        ├── ForbiddenError                  403 forbidden
         ├── NotFoundError                   404 not_found
+        │   └── UnknownModelError           404 unknown_model
         ├── MethodNotAllowedError           405 method_not_allowed
         ├── BodyTimeoutError                408 body_timeout
+        ├── LoadFailedError                 409 load_failed
         ├── BodyTooLargeError               413 body_too_large
         ├── ImageTooLargeError              413 image_too_large
         ├── TooManyImagesError              413 too_many_images
         ├── UnsupportedImageError           415 unsupported_image
         ├── InvalidParameterError           422 invalid_parameter
+        ├── RateLimitedError                429 rate_limited
+        ├── TooManyHeadersError             431 too_many_headers
         ├── InternalError                   500 internal_error
         │   └── InferenceError              500 inference_failed
+        ├── UnsupportedOperationError       501 unsupported
         ├── NotReadyError                   503 not_ready
+        │   └── ModelUnavailableError       503 model_unavailable
         ├── QueueFullError                  503 queue_full
+        ├── TooManyUploadsError             503 too_many_uploads
+        ├── TooManyConnectionsError         503 too_many_connections
+        ├── DeadlineUnreachableError        503 deadline_unreachable
+        ├── EngineLostError                 503 engine_lost
+        ├── DeviceFailedError               503 device_failed
         ├── ShuttingDownError               503 shutting_down
         └── DeadlineExceededError           504 deadline_exceeded
 
@@ -44,6 +59,10 @@ class StartupError(TesseraError):
     """The service cannot start; the message says why and what to do."""
 
 
+class ConfigFileError(StartupError):
+    """The file with settings cannot be read, or has something in it that is no setting."""
+
+
 class RequestError(TesseraError):
     """One request cannot be answered.
 
@@ -51,16 +70,25 @@ class RequestError(TesseraError):
         message: A plain sentence for the client: what is wrong and, where it helps, what to do.
         retry_after: Whole seconds after which trying again makes sense; sent as `Retry-After`.
         allow: The permitted methods; sent as `Allow`.
+        accept_encoding: The permitted content encodings; sent as `Accept-Encoding`.
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
 
-    def __init__(self, message: str, *, retry_after: int | None = None, allow: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: int | None = None,
+        allow: str | None = None,
+        accept_encoding: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
         self.allow = allow
+        self.accept_encoding = accept_encoding
 
     def headers(self) -> dict[str, str]:
         """Response headers that belong to this error."""
@@ -69,6 +97,8 @@ class RequestError(TesseraError):
             headers["Retry-After"] = str(self.retry_after)
         if self.allow is not None:
             headers["Allow"] = self.allow
+        if self.accept_encoding is not None:
+            headers["Accept-Encoding"] = self.accept_encoding
         return headers
 
     def about(self, subject: str) -> RequestError:
@@ -118,6 +148,13 @@ class InvalidHttpError(RequestError):
     code = "invalid_http"
 
 
+class InvalidInferenceRequestError(RequestError):
+    """A request of the Open Inference Protocol contradicts the protocol, or the model's inputs and outputs."""
+
+    status = 400
+    code = "invalid_inference_request"
+
+
 class ClientDisconnectedError(RequestError):
     """The client left before the answer was ready; nobody reads this answer, metrics and logs count it."""
 
@@ -125,11 +162,35 @@ class ClientDisconnectedError(RequestError):
     code = "client_disconnected"
 
 
+class UnauthorisedError(RequestError):
+    """An admin verb without the right bearer token."""
+
+    status = 401
+    code = "unauthorised"
+
+    def headers(self) -> dict[str, str]:
+        """Response headers that belong to this error."""
+        return {**super().headers(), "WWW-Authenticate": "Bearer"}
+
+
+class ForbiddenError(RequestError):
+    """An admin verb while these are off, or from where they are not answered."""
+
+    status = 403
+    code = "forbidden"
+
+
 class NotFoundError(RequestError):
     """No such path."""
 
     status = 404
     code = "not_found"
+
+
+class UnknownModelError(NotFoundError):
+    """No model, or no version of it, has this name."""
+
+    code = "unknown_model"
 
 
 class MethodNotAllowedError(RequestError):
@@ -144,6 +205,13 @@ class BodyTimeoutError(RequestError):
 
     status = 408
     code = "body_timeout"
+
+
+class LoadFailedError(RequestError):
+    """A variant cannot be loaded from its files as they are; whatever answered before goes on."""
+
+    status = 409
+    code = "load_failed"
 
 
 class BodyTooLargeError(RequestError):
@@ -175,10 +243,24 @@ class UnsupportedImageError(RequestError):
 
 
 class InvalidParameterError(RequestError):
-    """A query parameter has no valid value."""
+    """A query parameter or a header has no valid value."""
 
     status = 422
     code = "invalid_parameter"
+
+
+class RateLimitedError(RequestError):
+    """The client sends more requests per second than one client may."""
+
+    status = 429
+    code = "rate_limited"
+
+
+class TooManyHeadersError(RequestError):
+    """The request has more header lines than the limit."""
+
+    status = 431
+    code = "too_many_headers"
 
 
 class InternalError(RequestError):
@@ -194,6 +276,13 @@ class InferenceError(InternalError):
     code = "inference_failed"
 
 
+class UnsupportedOperationError(RequestError):
+    """The protocol knows this operation; this service does not offer it."""
+
+    status = 501
+    code = "unsupported"
+
+
 class NotReadyError(RequestError):
     """The model is still being built, loaded or warmed."""
 
@@ -201,11 +290,52 @@ class NotReadyError(RequestError):
     code = "not_ready"
 
 
+class ModelUnavailableError(NotReadyError):
+    """The model is known and not loaded now."""
+
+    code = "model_unavailable"
+
+
 class QueueFullError(RequestError):
     """The queue of images has no room for this request."""
 
     status = 503
     code = "queue_full"
+
+
+class TooManyUploadsError(RequestError):
+    """The bodies of all requests in flight together are over the limit."""
+
+    status = 503
+    code = "too_many_uploads"
+
+
+class TooManyConnectionsError(RequestError):
+    """More connections are open than the limit; this one is closed after the answer."""
+
+    status = 503
+    code = "too_many_connections"
+
+
+class DeadlineUnreachableError(RequestError):
+    """By the measured speed and backlog the answer would come too late, so the work is not begun."""
+
+    status = 503
+    code = "deadline_unreachable"
+
+
+class EngineLostError(RequestError):
+    """The engine process died while it had this request, and the second attempt did not come to an answer either."""
+
+    status = 503
+    code = "engine_lost"
+
+
+class DeviceFailedError(RequestError):
+    """The accelerator failed on this request, and no other could take it; it is being set up again."""
+
+    status = 503
+    code = "device_failed"
 
 
 class ShuttingDownError(RequestError):
@@ -216,7 +346,7 @@ class ShuttingDownError(RequestError):
 
 
 class DeadlineExceededError(RequestError):
-    """The answer was not ready within the request timeout."""
+    """The answer was not ready by the request's deadline."""
 
     status = 504
     code = "deadline_exceeded"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import cast
 import numpy as np
 
 import engine
+from app.dispatch.experiment import check_plan
+from app.dispatch.model import ServedModel, ServedVariant
 from app.errors import StartupError
 from app.settings import Settings
 from engine.errors import EngineError
@@ -22,6 +25,8 @@ from models.registry import Model, Variant, list_models, open_model
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]
+
+_WARM_UP_SIZES = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
@@ -33,14 +38,30 @@ class LoadedVariant:
         info: What the session says of itself.
         note: A remark of the registry's on this variant; may be empty.
         peak: Measured peak multiply-accumulates per second at its precision, or None where it cannot be measured.
-        full_batch_seconds: How long a warm batch of `max_batch` images took.
+        batch_seconds: How long a batch took while warming up, by its size.
     """
 
     session: engine.Session
     info: engine.SessionInfo
     note: str
     peak: float | None
-    full_batch_seconds: float
+    batch_seconds: dict[int, float]
+
+    def served(self, name: str) -> ServedVariant:
+        """What it is, described without the session."""
+        info = self.info
+        return ServedVariant(
+            name=name,
+            backend=info.backend,
+            isa=info.isa,
+            precision=info.precision,
+            threads=info.threads,
+            macs=info.macs,
+            arena_bytes=info.arena_bytes,
+            peak=self.peak,
+            note=self.note,
+            batch_seconds=self.batch_seconds,
+        )
 
 
 @dataclass(frozen=True)
@@ -49,6 +70,20 @@ class LoadedModel:
 
     model: Model
     variants: dict[str, LoadedVariant]
+
+    def served(self) -> ServedModel:
+        """What is loaded, described without the sessions."""
+        variants = {name: variant.served(name) for name, variant in self.variants.items()}
+        # All variants are made from one graph, so they share its names.
+        info = next(iter(self.variants.values())).info
+        return ServedModel(
+            self.model.name,
+            tuple(self.model.labels),
+            info.inputs[0].name,
+            info.outputs[0].name,
+            self.model.preprocessing,
+            variants,
+        )
 
     def close(self) -> None:
         """Free every session."""
@@ -90,7 +125,7 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
     """
     path = find_model(settings)
     try:
-        model = open_model(path, cache=settings.cache_dir, progress=progress)
+        model = open_model(path, cache=settings.cache_dir, progress=progress, target=settings.backend)
     except (EngineError, OSError) as error:
         raise StartupError(f"The model cannot be opened: {error}") from error
     if settings.default_variant not in model.variants:
@@ -98,58 +133,151 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
             f"The default variant {settings.default_variant!r} does not exist; {model.name} has: "
             f"{', '.join(sorted(model.variants))}."
         )
+    check_plan(settings, model.name, model.variants)
     return model
 
 
-def load(settings: Settings, progress: Progress) -> LoadedModel:
-    """Open the model, and load and warm every variant at batch 1 and `max_batch`.
+def load(settings: Settings, progress: Progress, known: ServedModel | None = None) -> LoadedModel:
+    """Open the model, and load and warm every variant, measuring its batches up to `max_batch`.
+
+    Args:
+        settings: The settings.
+        progress: Told about building and loading: (stage, fraction of the stage).
+        known: What has been measured of the same model on this machine before; it is not measured again.
 
     Raises:
         StartupError: The model cannot be found, built or loaded; the message says why.
     """
     model = open_configured_model(settings, progress)
+    progress(f"loading {' and '.join(model.variants)}", 0.0)
     with ExitStack() as opened:
+        sessions = _open_sessions(model, settings, opened)
         variants = {}
-        for position, (name, variant) in enumerate(model.variants.items()):
-            progress(f"loading {name}", position / len(model.variants))
+        for position, (name, session) in enumerate(sessions.items()):
+            progress(f"warming {name}", position / len(sessions))
             try:
-                session = open_session(variant, settings)
-                opened.callback(session.close)
-                variants[name] = _warm(model, variant, session, settings.max_batch)
+                variant = model.variants[name]
+                info = _check(model, variant, session)
+                before = known.variants.get(name) if known is not None and known.name == model.name else None
+                peak = _peak(session) if before is None else before.peak
+                if before is None:
+                    seconds = measure_batches(session, settings.max_batch, model.preprocessing.shape)
+                else:
+                    seconds = before.batch_seconds
+                variants[name] = LoadedVariant(session, info, variant.note, peak, seconds)
             except (EngineError, OSError) as error:
-                raise StartupError(f"Variant {name!r} of {model.name} cannot be loaded: {error}") from error
+                raise _not_loadable(model, name, error) from error
         opened.pop_all()
     return LoadedModel(model, variants)
 
 
+def _open_sessions(model: Model, settings: Settings, opened: ExitStack) -> dict[str, engine.Session]:
+    """Load all variants side by side, because each uses one core at a time while it packs its weights."""
+    with ThreadPoolExecutor(len(model.variants)) as threads:
+        loading = {name: threads.submit(open_session, variant, settings) for name, variant in model.variants.items()}
+    for job in loading.values():
+        if job.exception() is None:
+            opened.callback(job.result().close)
+    sessions = {}
+    for name, job in loading.items():
+        try:
+            sessions[name] = job.result()
+        except (EngineError, OSError) as error:
+            raise _not_loadable(model, name, error) from error
+    return sessions
+
+
+def _not_loadable(model: Model, variant: str, error: Exception) -> StartupError:
+    return StartupError(f"Variant {variant!r} of {model.name} cannot be loaded: {error}")
+
+
+def reload_variant(settings: Settings, served: Model, known: ServedVariant) -> LoadedVariant:
+    """Load and warm one variant from the model's files as they are now, while others answer.
+
+    Args:
+        settings: The settings.
+        served: The model that is being served; its labels and preprocessing have to be those of the files.
+        known: The variant, with what was measured of it at the start: on an idle machine, which this one may not be.
+
+    Raises:
+        StartupError: The model or the variant cannot be opened or built, or it is another model by now.
+    """
+    model = open_configured_model(settings)
+    name = known.name
+    variant = model.variants.get(name)
+    if variant is None:
+        raise StartupError(f"{model.name} has no variant {name!r} any more.")
+    if (model.name, list(model.labels)) != (served.name, list(served.labels)):
+        raise StartupError("The files hold another model or other labels by now; that needs a restart of the service.")
+    if model.preprocessing != served.preprocessing:
+        raise StartupError("The files want photos prepared otherwise by now; that needs a restart of the service.")
+    with ExitStack() as opened:
+        try:
+            session = open_session(variant, settings)
+            opened.callback(session.close)
+            info = _check(model, variant, session)
+            session.run(np.zeros((settings.max_batch, *model.preprocessing.shape), np.uint8))
+        except (EngineError, OSError) as error:
+            raise StartupError(str(error)) from error
+        opened.pop_all()
+    return LoadedVariant(session, info, variant.note, known.peak, known.batch_seconds)
+
+
+def default_decode_threads() -> int:
+    """How many images are decoded at once unless a setting says so: half of the CPU budget, at least 2."""
+    return max(2, engine.cpu_budget() // 2)
+
+
 def open_session(variant: Variant, settings: Settings) -> engine.Session:
     """Load one variant on its backend."""
-    return engine.load(variant.path, backend=cast(Backend, variant.backend), threads=settings.threads)
+    return engine.load(
+        variant.path,
+        backend=cast(Backend, variant.backend),
+        threads=settings.threads,
+        precision="int8" if variant.backend == "ascend" and variant.precision == "int8" else "auto",
+        graph=variant.graph,
+        normalisation=variant.normalisation,
+    )
 
 
-def _warm(model: Model, variant: Variant, session: engine.Session, max_batch: int) -> LoadedVariant:
+def _check(model: Model, variant: Variant, session: engine.Session) -> engine.SessionInfo:
+    """Run one image, and make sure that the variant is what the model says; returns what the session is."""
     info = session.describe()
     if not info.normalises:
         raise StartupError(
             f"Variant {variant.name!r} of {model.name} takes no uint8 images: {variant.path.name} carries no "
             "normalisation (metadata tessera.mean and tessera.std)."
         )
-    for size in (1, max_batch):
-        images = np.zeros((size, *model.preprocessing.shape), np.uint8)
-        session.run(images)
-        started = time.perf_counter()
-        logits = session.run(images)
-        seconds = time.perf_counter() - started
+    logits = session.run(np.zeros((1, *model.preprocessing.shape), np.uint8))
     if logits.shape[1] != len(model.labels):
         raise StartupError(
             f"Variant {variant.name!r} of {model.name} gives {logits.shape[1]} scores for {len(model.labels)} labels."
         )
-    return LoadedVariant(session, info, variant.note, _peak(info), seconds)
+    return info
 
 
-def _peak(info: engine.SessionInfo) -> float | None:
+def measure_batches(session: engine.Session, max_batch: int, shape: tuple[int, int, int]) -> dict[int, float]:
+    """Run a warm session once per size 1, 2, 4, ... and `max_batch`; returns the seconds by size.
+
+    `shape` is that of one image's pixels.
+
+    Once each, because loading should be quick: batches that run later correct the figures.
+    """
+    measured: dict[int, float] = {}
+    for size in sorted({size for size in _WARM_UP_SIZES if size < max_batch} | {max_batch}):
+        images = np.zeros((size, *shape), np.uint8)
+        started = time.perf_counter()
+        session.run(images)
+        measured[size] = time.perf_counter() - started
+    return measured
+
+
+def _peak(session: engine.Session) -> float | None:
     try:
-        return engine.measure_peak(info.precision, info.threads)
+        peak = engine.session_peak(session)
     except (EngineError, ValueError) as error:
-        logger.warning("no peak for precision %s, so no compute utilisation: %s", info.precision, error)
+        logger.warning("no peak of this machine, so no compute utilisation: %s", error)
         return None
+    if peak is None:
+        logger.warning("no peak of %s is known, so no compute utilisation", session.describe().isa)
+    return peak

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import classify, health, metrics, models
+from app.api import admin, classify, docs, experiments, health, metrics, models, oip
 from app.api.context import InFlight, RequestContext
 from app.api.handlers import install_error_handlers
-from app.loading import Progress
+from app.dispatch.dispatcher import Dispatcher
+from app.limits.admin import AdminGate
+from app.limits.clients import RateLimiter
+from app.limits.uploads import UploadBudget
 from app.observability.metrics import Metrics
-from app.service import Service, service_version
+from app.observability.tracing import Tracing
+from app.service import Service
 from app.settings import Settings
+from app.version import service_version
 
 _DESCRIPTION = """
 ResNet-50 in two variants, chosen per request: **baseline** (fp32 on ONNX Runtime) and **optimised** (fused, int8,
@@ -21,24 +27,36 @@ blocked layout on our own engine). Every error answer has the same shape: `error
 `request_id`.
 """
 
+DispatcherFactory = Callable[[Settings, Metrics], Dispatcher]
 
-def create_app(settings: Settings | None = None, *, progress: Progress | None = None) -> FastAPI:
+
+def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactory | None = None) -> FastAPI:
     """Build the application.
 
     Args:
         settings: The settings; None reads them from the environment.
-        progress: Told about building and loading: (stage, fraction of the stage).
+        dispatcher: Makes what runs the images; None loads the model into this process.
     """
     service_settings = settings or Settings()
+    endpoint = service_settings.otlp_endpoint
+    tracing = None if endpoint is None else Tracing(endpoint, service_version())
+    admin_gate = AdminGate(service_settings)
+    rate_limiter = _rate_limiter(service_settings)
+    make_dispatcher = dispatcher or _local
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service = app.state.service = Service(service_settings, Metrics(), progress)
+        counted = Metrics()
+        running = make_dispatcher(service_settings, counted)
+        service = app.state.service = Service(service_settings, counted, running, admin_gate)
         service.start()
         try:
-            yield
+            async with _grpc(service, app.state.in_flight, rate_limiter):
+                yield
         finally:
             await service.stop()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="Tessera",
@@ -46,11 +64,46 @@ def create_app(settings: Settings | None = None, *, progress: Progress | None = 
         description=_DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.in_flight = InFlight()
-    app.add_middleware(RequestContext, in_flight=app.state.in_flight)
+    app.add_middleware(
+        RequestContext,
+        in_flight=app.state.in_flight,
+        uploads=UploadBudget(service_settings.max_upload_bytes),
+        rate_limiter=rate_limiter,
+        tracing=tracing,
+    )
     install_error_handlers(app)
-    for route in (classify, models, health, metrics):
-        app.include_router(route.router)
+    own = (classify.router, experiments.router, models.router)
+    for route in (*own, *oip.routers, health.router, metrics.router, admin.router, docs.router):
+        app.include_router(route)
     return app
+
+
+def _rate_limiter(settings: Settings) -> RateLimiter | None:
+    return None if settings.rate_limit is None else RateLimiter(settings.rate_limit, settings.rate_burst)
+
+
+def _local(settings: Settings, metrics: Metrics) -> Dispatcher:
+    # Imported here, because a process that only speaks HTTP must not load the engine.
+    from app.dispatch.local import LocalDispatcher
+
+    return LocalDispatcher(settings, metrics)
+
+
+@asynccontextmanager
+async def _grpc(service: Service, in_flight: InFlight, rate_limiter: RateLimiter | None) -> AsyncIterator[None]:
+    """Serve gRPC beside HTTP where the settings ask for it."""
+    if service.settings.grpc_port is None:
+        yield
+        return
+    from app.grpc.server import GrpcServer  # an extra
+
+    server = GrpcServer(service, in_flight, rate_limiter)
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import socket
-import sys
-import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -17,15 +15,22 @@ from fastapi import FastAPI
 
 from app.api.context import InFlight
 from app.errors import StartupError
-from app.http_protocol import HttpProtocol
-from app.scheduling.scheduler import ENGINE_THREAD
-from app.service import LOADING_THREAD, Phase, Service
+from app.http_protocol import ConnectionLimits, HttpProtocol
+from app.service import Service
+from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+_BACKLOG = 2048
 
-def bind(host: str, port: int) -> socket.socket:
+
+def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
     """Reserve the address before anything slow happens.
+
+    Args:
+        host: The address.
+        port: The port; 0 takes a free one.
+        flag: The flag that sets the port, for messages.
 
     Raises:
         StartupError: The port is taken, or the address cannot be used; the message says what to do.
@@ -40,10 +45,10 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(2048)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise StartupError(_why_not(host, port, error)) from error
+        raise StartupError(_why_not(host, port, flag, error)) from error
     return listener
 
 
@@ -54,6 +59,57 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def share(listener: socket.socket, count: int) -> list[socket.socket]:
+    """Further listening sockets on the address of a bound one; the kernel spreads connections over all of them.
+
+    Args:
+        listener: As `bind` returned it: alone on its address, so that no other program's port is shared by mistake.
+        count: How many there shall be.
+
+    Returns:
+        `count` sockets, `listener` the first.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    shared = [listener]
+    for _ in range(count - 1):
+        another = socket.socket(listener.family, listener.type, listener.proto)
+        another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        another.bind(listener.getsockname())
+        another.listen(_BACKLOG)
+        shared.append(another)
+    return shared
+
+
+def http_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves an application of ours."""
+    limits = ConnectionLimits(settings.max_connections, settings.client_timeout_seconds)
+    return uvicorn.Config(
+        app,
+        http=partial(HttpProtocol, limits=limits),  # type: ignore[arg-type]  # called like the class it wraps
+        timeout_keep_alive=settings.keep_alive_seconds,
+        proxy_headers=settings.trusted_proxies is not None,
+        forwarded_allow_ips=settings.trusted_proxies or "",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=1,
+    )
+
+
+def service_of(app: FastAPI) -> Service | None:
+    """The application's service, once its lifespan has begun."""
+    return getattr(app.state, "service", None)
+
+
+def in_flight_of(app: FastAPI) -> InFlight:
+    """The application's count of requests in flight."""
+    in_flight: InFlight = app.state.in_flight
+    return in_flight
+
+
 class Server(uvicorn.Server):
     """uvicorn with our own end: readiness off, requests in flight finished, then exit 0.
 
@@ -62,25 +118,15 @@ class Server(uvicorn.Server):
 
     Args:
         app: An application of `create_app`.
-        drain_seconds: Longest wait for requests in flight.
+        settings: The settings.
         on_ready: Called once, when the service has become ready.
     """
 
-    def __init__(self, app: FastAPI, *, drain_seconds: float, on_ready: Callable[[Service], None]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=HttpProtocol,  # bounds the size of headers, whatever else is installed
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                ws="none",
-                timeout_graceful_shutdown=1,
-            )
-        )
+    def __init__(self, app: FastAPI, *, settings: Settings, on_ready: Callable[[Service], None]) -> None:
+        super().__init__(http_config(app, settings))
         self._app = app
-        self._drain_seconds = drain_seconds
+        self._lame_duck_seconds = settings.lame_duck_seconds
+        self._drain_seconds = settings.drain_seconds
         self._on_ready: Callable[[Service], None] | None = on_ready
         self._stopped_at: float | None = None
         self._announced_stop = False
@@ -100,13 +146,17 @@ class Server(uvicorn.Server):
             return
         self._stopped_at = time.monotonic()
         service = self._service
-        if service is not None:
+        if service is None:
+            return
+        if self._lame_duck_seconds > 0:
+            service.leave()
+        else:
             service.drain()
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: notice readiness, failure, and the end of the drain."""
         service = self._service
-        if service is not None and service.phase is Phase.READY and self._on_ready is not None:
+        if service is not None and service.ready and self._on_ready is not None:
             self._on_ready(service)
             self._on_ready = None
         if self.failure is not None:
@@ -115,38 +165,27 @@ class Server(uvicorn.Server):
             if not self._announced_stop:
                 self._announced_stop = True
                 logger.info("stopping", extra={"fields": {"in_flight": self._in_flight.count}})
-            overdue = time.monotonic() - self._stopped_at >= self._drain_seconds
-            if self._in_flight.count == 0 or overdue or self.force_exit:
+            draining = time.monotonic() - self._stopped_at - self._lame_duck_seconds
+            if draining >= 0 and service is not None:
+                service.drain()
+            over = draining >= 0 and (self._in_flight.count == 0 or draining >= self._drain_seconds)
+            if over or self.force_exit:
                 self.abandoned = self._in_flight.count
                 self.should_exit = True
         return await super().on_tick(counter)
 
     @property
     def _service(self) -> Service | None:
-        return getattr(self._app.state, "service", None)
+        return service_of(self._app)
 
     @property
     def _in_flight(self) -> InFlight:
-        in_flight: InFlight = self._app.state.in_flight
-        return in_flight
+        return in_flight_of(self._app)
 
 
-def leave_working_threads(code: int) -> None:
-    """End the process now when threads of the service are still inside native code; else do nothing.
-
-    They cannot be interrupted, and an interpreter that shuts down under them aborts the process. It happens when the
-    end comes while the model is being loaded, and at a second signal.
-    """
-    if any(thread.name in (ENGINE_THREAD, LOADING_THREAD) for thread in threading.enumerate()):
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _why_not(host: str, port: int, error: OSError) -> str:
+def _why_not(host: str, port: int, flag: str, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"Port {port} on {host} is taken. Stop the program that uses it, or choose another with --port."
+        return f"Port {port} on {host} is taken. Stop the program that uses it, or choose another with {flag}."
     if error.errno == errno.EACCES:
-        return f"Port {port} on {host} needs more rights. Choose one above 1023 with --port."
-    return f"Port {port} on {host} cannot be used: {error.strerror}. Choose another with --host and --port."
+        return f"Port {port} on {host} needs more rights. Choose one above 1023 with {flag}."
+    return f"Port {port} on {host} cannot be used: {error.strerror}. Choose another with --host and {flag}."

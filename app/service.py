@@ -1,232 +1,328 @@
-"""The running service: its life from loading to stop, and the way of a request through decode, queue and engine."""
+"""The service behind the HTTP routes: readiness, and the way of a request through decoding to the engine."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
-import logging
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from enum import Enum
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
-import engine
-from app.errors import InferenceError, InternalError, NotReadyError, RequestError, ShuttingDownError, StartupError
+from app.dispatch.dispatcher import Dispatcher, Phase, Reservation
+from app.dispatch.experiment import ExperimentAccess, plan_from
+from app.dispatch.model import ServedModel
+from app.dispatch.shadow import Shadow
+from app.errors import InferenceError, InternalError, NotReadyError, RequestError, ShuttingDownError
 from app.imaging.decoder import ImageDecoder
-from app.loading import LoadedModel, Progress, load
+from app.limits.admin import AdminGate
+from app.observability.logs import request_id
 from app.observability.metrics import Metrics
 from app.protocol.classify import Classified
 from app.protocol.multipart import Upload
-from app.scheduling.scheduler import Scheduler
-from app.scheduling.ticket import Outcome, Ticket
+from app.routing.events import Answered, Loaded
+from app.routing.router import BASELINE, Decision, Router
+from app.routing.split import KEY_HEADER
+from app.routing.variants import HEADER
+from app.scheduling.ticket import InputType, Outcome, Priority
 from app.settings import Settings
 
-logger = logging.getLogger(__name__)
 
-LOADING_THREAD = "tessera-load"
+class _Decoded(NamedTuple):
+    """What decoding an image took: of the clock, and of a core."""
 
-
-class Phase(Enum):
-    """Where the service is in its life."""
-
-    LOADING = "loading"
-    READY = "ready"
-    FAILED = "failed"
-    DRAINING = "draining"
+    seconds: float
+    core_seconds: float
 
 
 class Service:
     """Everything behind the HTTP routes. One instance per application; all methods run on its event loop.
 
+    A protocol has two ways in: `classify` for image files, `infer` for tensors that a client has prepared itself.
+
     Args:
         settings: The settings.
         metrics: Where it counts.
-        progress: Told about building and loading, from another thread: (stage, fraction of the stage).
+        dispatcher: Where images run.
+        admin: Who may load and unload variants.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, progress: Progress | None = None) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, dispatcher: Dispatcher, admin: AdminGate) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.phase = Phase.LOADING
-        self.failure: Exception | None = None
-        self._progress = progress
-        self._stage = ("starting", 0.0)
+        self.dispatcher = dispatcher
+        self.admin = admin
+        self.leaving = False
+        self.draining = False
         self._decoder: ImageDecoder | None = None
-        workers = settings.decode_threads or max(2, engine.cpu_budget() // 2)
-        self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="tessera-decode")
-        self._loaded: LoadedModel | None = None
-        self._scheduler: Scheduler | None = None
-        self._loading: asyncio.Task[None] | None = None
-        self._waiting: dict[Ticket, asyncio.Future[None]] = {}
+        self._decoders: ThreadPoolExecutor | None = None
+        self._router = Router(plan_from(self.settings))
+        self._shadow = Shadow(dispatcher, share=self.settings.effective_shadow_share)
 
     def start(self) -> None:
-        """Begin loading in the background; the phase becomes READY or FAILED."""
-        self._loading = asyncio.create_task(self._load())
+        """Begin loading in the background."""
+        self.dispatcher.start()
 
     async def stop(self) -> None:
         """Stop the engine and free everything. Requests in flight should have been waited for before."""
         self.drain()
-        if self._loading is not None:
-            # A build cannot be interrupted half-way from here; its thread is left behind and leaves no
-            # half-written file.
-            self._loading.cancel()
-            await asyncio.gather(self._loading, return_exceptions=True)
-        self._decoders.shutdown(wait=False, cancel_futures=True)
-        if self._scheduler is not None:
-            await asyncio.to_thread(self._scheduler.stop)
-        if self._loaded is not None:
-            self._loaded.close()
+        if self._decoders is not None:
+            self._decoders.shutdown(wait=False, cancel_futures=True)
+        await self._shadow.stop()
+        await self.dispatcher.stop()
+
+    def leave(self) -> None:
+        """Turn readiness off, so that no more traffic is sent here; what comes all the same is answered."""
+        self.leaving = True
 
     def drain(self) -> None:
-        """Turn readiness off and refuse new requests; those in flight go on."""
-        self.phase = Phase.DRAINING
+        """Refuse new requests too; those in flight go on."""
+        self.leaving = self.draining = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether traffic should be sent here."""
+        return not self.leaving and self.dispatcher.status().phase is Phase.READY
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the service cannot become ready, or None."""
+        return self.dispatcher.status().failure
 
     def check_alive(self) -> None:
         """Raise `InternalError` when the service cannot recover without a restart."""
-        if self.phase is Phase.FAILED:
-            raise InternalError("The model could not be loaded; the log says why.")
-        if self.phase is Phase.READY and not self._running()[1].alive:
-            raise InternalError("The engine thread has stopped; the log says why. Restart the service.")
+        self.dispatcher.check_alive()
+        if self.dispatcher.status().phase is not Phase.READY:
+            return
+        now = self.dispatcher.snapshot()
+        allowed = self.settings.stuck_seconds
+        if now.running_seconds > allowed:
+            raise InternalError(f"A batch has been in the engine for {now.running_seconds:.0f} s. Restart the service.")
+        if now.oldest_seconds > allowed + self.settings.request_timeout_ms / 1000:
+            raise InternalError(
+                f"A request has waited for {now.oldest_seconds:.0f} s, far beyond its timeout. Restart the service."
+            )
 
-    def check_ready(self) -> LoadedModel:
+    def check_receiving(self) -> ServedModel:
+        """Return the loaded model when traffic should be sent here.
+
+        Raises:
+            NotReadyError, ShuttingDownError: As `check_ready`, but from the first sign of the end.
+        """
+        if self.leaving:
+            raise ShuttingDownError("The service is shutting down.", retry_after=1)
+        return self.check_ready()
+
+    def check_ready(self) -> ServedModel:
         """Return the loaded model, or say why there is none yet.
 
         Raises:
-            NotReadyError: Still loading, or loading failed.
+            NotReadyError: Still loading, or loading failed, or the engine is being restarted.
             ShuttingDownError: The service is stopping.
         """
-        if self.phase is Phase.DRAINING:
+        if self.draining:
             raise ShuttingDownError("The service is shutting down.", retry_after=1)
-        if self.phase is Phase.FAILED:
+        status = self.dispatcher.status()
+        if status.phase is Phase.FAILED:
             raise NotReadyError("The model could not be loaded; the log says why.")
-        if self.phase is Phase.LOADING:
-            stage, fraction = self._stage
-            raise NotReadyError(f"The model is not ready yet: {stage}, {fraction:.0%}.", retry_after=2)
-        return self._running()[0]
+        if status.phase is Phase.RESTARTING:
+            raise NotReadyError("The engine is being restarted.", retry_after=1)
+        if status.phase is Phase.LOADING:
+            raise NotReadyError(f"The model is not ready yet: {status.stage}, {status.fraction:.0%}.", retry_after=2)
+        return self.dispatcher.model()
 
-    def check_room(self) -> None:
-        """Raise `QueueFullError` when no request would be admitted now."""
-        self._running()[1].check_room()
+    @property
+    def experiment(self) -> ExperimentAccess:
+        """The experiment of the whole service; only once it is ready."""
+        return self.dispatcher.experiment
 
-    async def classify(self, uploads: Sequence[Upload], variant: str) -> list[Classified]:
-        """Classify the images of one request. Cancelling the call drops whatever has not run yet.
+    def route(self, header: Callable[[str], Sequence[str]]) -> Decision:
+        """Decide which variant answers a request, the same for every protocol; see `Router.route`.
+
+        Whoever asks tells `answered` when the request has been answered with success.
+
+        Args:
+            header: Gives every value of a request header, in order.
+
+        Raises:
+            UnknownVariantError: The header names no variant of the model.
+            InvalidParameterError: The request has several different keys.
+            NotReadyError: See `check_ready`.
+        """
+        variants = self.check_ready().variants.keys()
+        identity = request_id.get() or uuid.uuid4().hex
+        tripped = self.experiment.tripped and BASELINE not in self.unloaded
+        return self._router.route(header(HEADER), header(KEY_HEADER), identity, variants=variants, tripped=tripped)
+
+    def answered(self, decision: Decision, seconds: float) -> None:
+        """Count a request that was answered with success, `seconds` after its headers."""
+        self.experiment.record(Answered(decision, seconds))
+
+    def check_room(self, variant: str, *, deadline: float | None = None, priority: Priority = Priority.NORMAL) -> None:
+        """Raise the error that a request of one image would get now, before its body is read."""
+        self.dispatcher.check_room(variant, deadline=deadline, priority=priority)
+
+    async def classify(
+        self,
+        uploads: Sequence[Upload],
+        variant: str,
+        *,
+        deadline: float | None = None,
+        priority: Priority = Priority.NORMAL,
+    ) -> list[Classified]:
+        """Run the image files of one request. Cancelling the call drops whatever has not run yet.
+
+        Args:
+            uploads: The files, at least one.
+            variant: One of the model's.
+            deadline: When the answer is worth nothing any more, on `time.perf_counter`.
+            priority: How urgent the request is.
 
         Raises:
             QueueFullError: No room for so many images.
+            DeadlineUnreachableError: The answer could not be ready by the deadline.
+            DeadlineExceededError: It was not ready by the deadline.
+            EngineLostError: The engine process died, and died again when the images were run once more.
             RequestError: An image cannot be decoded; the message names it when there are several.
-            InferenceError: The engine failed on one of the images.
+            InferenceError, DeviceFailedError: The engine failed on one of the images.
         """
-        _, scheduler = self._running()
-        ticket = scheduler.admit(variant, len(uploads))
+        reservation = self.dispatcher.reserve(variant, len(uploads), deadline=deadline, priority=priority)
+        decoder, threads = self._image_decoder(), self._decoder_threads()
+        jobs = [
+            threads.submit(self._decode_one, decoder, upload.data, row, reservation)
+            for upload, row in zip(uploads, reservation.rows, strict=True)
+        ]
         try:
-            pixels, decode_seconds = await self._decode(uploads)
-            done = self._waiting[ticket] = asyncio.get_running_loop().create_future()
-            scheduler.submit(ticket, pixels)
-            await done
+            decoded = await _decoded(jobs, uploads)
+            outcomes = await self.dispatcher.run(reservation, sum(image.core_seconds for image in decoded))
+            self._shadow.offer(reservation, outcomes, self._available())
         finally:
-            self._waiting.pop(ticket, None)
-            scheduler.cancel(ticket)
+            self._release(reservation, jobs)
+        self.metrics.request_ran(variant, outcomes, max(image.seconds for image in decoded))
         return [
-            self._classified(uploads, index, outcome, seconds)
-            for index, (outcome, seconds) in enumerate(zip(ticket.outcomes, decode_seconds, strict=True))
+            _classified(uploads, index, outcome, image.seconds)
+            for index, (outcome, image) in enumerate(zip(outcomes, decoded, strict=True))
         ]
 
-    async def _load(self) -> None:
+    async def infer(
+        self,
+        tensor: np.ndarray,
+        variant: str,
+        *,
+        deadline: float | None = None,
+        priority: Priority = Priority.NORMAL,
+    ) -> list[Outcome]:
+        """Run the rows of one tensor. Cancelling the call drops whatever has not run yet.
+
+        Args:
+            tensor: uint8 [n, size, size, 3] pixels, or float32 [n, 3, size, size] normalised; n at least 1.
+            variant: One of the model's.
+            deadline: When the answer is worth nothing any more, on `time.perf_counter`.
+            priority: How urgent the request is.
+
+        Returns:
+            One outcome per row, in order; `logits` is None where the engine failed on that row.
+
+        Raises:
+            RequestError: As `classify`, where it concerns rows.
+            ValueError: The tensor has another type or shape; protocols check that before.
+        """
+        dtype: InputType = "float32" if tensor.dtype == np.float32 else "uint8"
+        reservation = self.dispatcher.reserve(variant, len(tensor), dtype=dtype, deadline=deadline, priority=priority)
         try:
-            loaded = await _in_daemon_thread(lambda: load(self.settings, self._report))
-        except Exception as error:
-            self.failure = error
-            self.phase = Phase.FAILED
-            logger.error("the model could not be loaded: %s", error, exc_info=not isinstance(error, StartupError))
-            return
-        self._loaded = loaded
-        self._decoder = ImageDecoder(loaded.model.preprocessing, max_pixels=self.settings.max_pixels)
-        self._scheduler = self._schedule(loaded)
-        if self.phase is Phase.LOADING:
-            self.phase = Phase.READY
-
-    def _schedule(self, loaded: LoadedModel) -> Scheduler:
-        loop = asyncio.get_running_loop()
-        scheduler = Scheduler(
-            {name: variant.session for name, variant in loaded.variants.items()},
-            max_batch=self.settings.max_batch,
-            capacity=self.settings.max_queue_images,
-            deliver=lambda tickets: _call_soon(loop, self._resolve, tickets),
-            observer=self.metrics,
-        )
-        isa = next((variant.info.isa for variant in loaded.variants.values() if variant.info.backend == "cpu"), "")
-        self.metrics.describe_build(version=service_version(), model=loaded.model.name, isa=isa)
-        self.metrics.watch_queue(lambda: scheduler.depth)
-        for name, variant in loaded.variants.items():
-            self.metrics.add_variant(name, macs=variant.info.macs, peak=variant.peak)
-            scheduler.measured(name, self.settings.max_batch, variant.full_batch_seconds)
-        scheduler.start()
-        return scheduler
-
-    def _report(self, stage: str, fraction: float) -> None:
-        self._stage = (stage, fraction)
-        if self._progress is not None:
-            self._progress(stage, fraction)
-
-    def _running(self) -> tuple[LoadedModel, Scheduler]:
-        if self._loaded is None or self._scheduler is None:
-            raise NotReadyError("The model is not ready yet.", retry_after=2)
-        return self._loaded, self._scheduler
-
-    async def _decode(self, uploads: Sequence[Upload]) -> tuple[np.ndarray, list[float]]:
-        """Decode all images in parallel into uint8 [N, size, size, 3]; all or none."""
-        decoder = self._decoder
-        assert decoder is not None, "images are admitted only when the model is loaded"
-        loop = asyncio.get_running_loop()
-        pixels = np.empty((len(uploads), *decoder.shape), np.uint8)
-        futures = [
-            loop.run_in_executor(self._decoders, self._decode_one, decoder, upload.data, row)
-            for upload, row in zip(uploads, pixels, strict=True)
-        ]
-        seconds = []
-        try:
-            for index, future in enumerate(futures):
-                try:
-                    seconds.append(await future)
-                except RequestError as error:
-                    raise _naming(error, uploads, index) from error
+            if tensor.dtype != reservation.rows.dtype or tensor.shape != reservation.rows.shape:
+                raise ValueError(f"rows are {reservation.rows.dtype} {reservation.rows.shape}, not {tensor.shape}")
+            started = time.perf_counter()
+            np.copyto(reservation.rows, tensor)
+            copied = time.perf_counter()
+            outcomes = await self.dispatcher.run(reservation)
+            self._shadow.offer(reservation, outcomes, self._available())
         finally:
-            for future in futures:
-                future.cancel()
-                future.add_done_callback(_retrieve)
-        return pixels, seconds
+            self.dispatcher.release(reservation)
+        self.metrics.request_ran(variant, outcomes, copied - started)
+        return outcomes
 
-    def _decode_one(self, decoder: ImageDecoder, data: bytes, row: np.ndarray) -> float:
-        started = time.perf_counter()
+    @property
+    def unloaded(self) -> set[str]:
+        """The variants that do not answer until they are loaded again."""
+        return {name for name, variant in self.dispatcher.model().variants.items() if not variant.loaded}
+
+    async def load_variant(self, variant: str) -> None:
+        """Load a variant from its files, in place of what answered before.
+
+        Raises:
+            LoadFailedError: It cannot be loaded; nothing has changed.
+        """
+        await self.dispatcher.load(variant)
+        self.experiment.record(Loaded(variant))
+
+    async def unload_variant(self, variant: str) -> None:
+        """Refuse further requests for a variant and free it when those in flight are over."""
+        await self.dispatcher.unload(variant)
+
+    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """Encode the metrics of all processes for a scraper that accepts `accept`: body and Content-Type."""
+        return await self.dispatcher.render_metrics(accept)
+
+    def _available(self) -> Collection[str]:
+        """The variants that answer requests."""
+        return self.dispatcher.model().variants.keys() - self.unloaded
+
+    def _release(self, reservation: Reservation, jobs: Sequence[Future[_Decoded]]) -> None:
+        """Give a reservation back as soon as no decoder writes into its rows, which will belong to somebody else."""
+        running = [asyncio.wrap_future(job) for job in jobs if not job.cancel() and not job.done()]
+        if running:
+            ended = asyncio.gather(*running, return_exceptions=True)
+            ended.add_done_callback(lambda _: self.dispatcher.release(reservation))
+        else:
+            self.dispatcher.release(reservation)
+
+    def _image_decoder(self) -> ImageDecoder:
+        if self._decoder is None:  # a model never changes how its photos are prepared, see `reload_variant`
+            preprocessing = self.dispatcher.model().preprocessing
+            self._decoder = ImageDecoder(preprocessing, max_pixels=self.settings.max_pixels)
+        return self._decoder
+
+    def _decoder_threads(self) -> ThreadPoolExecutor:
+        if self._decoders is None:
+            self._decoders = ThreadPoolExecutor(self.dispatcher.decoders, thread_name_prefix="tessera-decode")
+        return self._decoders
+
+    def _decode_one(self, decoder: ImageDecoder, data: bytes, row: np.ndarray, reservation: Reservation) -> _Decoded:
+        if reservation.refusal is not None:
+            return _Decoded(0.0, 0.0)  # `run` is about to say why
+        started, on_core = time.perf_counter(), time.thread_time()
         decoder.decode(data, row)
-        seconds = time.perf_counter() - started
-        self.metrics.stage("decode", seconds)
-        return seconds
+        decoded = _Decoded(time.perf_counter() - started, time.thread_time() - on_core)
+        self.metrics.stage("decode", decoded.seconds)
+        return decoded
 
-    def _resolve(self, tickets: Sequence[Ticket]) -> None:
-        for ticket in tickets:
-            done = self._waiting.get(ticket)
-            if done is not None and not done.done():
-                done.set_result(None)
 
-    def _classified(
-        self, uploads: Sequence[Upload], index: int, outcome: Outcome | None, decode_seconds: float
-    ) -> Classified:
-        assert outcome is not None, "a delivered ticket has every outcome"
-        if outcome.logits is None:
-            raise _naming(InferenceError("The engine failed on this image."), uploads, index) from outcome.failure
-        self.metrics.stage("queue", outcome.queue_seconds)
-        return Classified(
-            uploads[index].filename,
-            outcome.logits,
-            decode_seconds,
-            outcome.queue_seconds,
-            outcome.compute_seconds,
-            outcome.batch_size,
-        )
+async def _decoded(jobs: Sequence[Future[_Decoded]], uploads: Sequence[Upload]) -> list[_Decoded]:
+    """Wait until every image is decoded; returns what each took. The first bad image ends it."""
+    decoded = []
+    for index, job in enumerate(jobs):
+        try:
+            decoded.append(await asyncio.wrap_future(job))
+        except RequestError as error:
+            raise _naming(error, uploads, index) from error
+    return decoded
+
+
+def _classified(uploads: Sequence[Upload], index: int, outcome: Outcome, decode_seconds: float) -> Classified:
+    if outcome.logits is None:
+        failure = outcome.failure or InferenceError("The engine failed on this image.")
+        raise _naming(failure, uploads, index) from failure
+    return Classified(
+        uploads[index].filename,
+        outcome.logits,
+        decode_seconds,
+        outcome.queue_seconds,
+        outcome.compute_seconds,
+        outcome.batch_size,
+    )
 
 
 def _naming(error: RequestError, uploads: Sequence[Upload], index: int) -> RequestError:
@@ -234,48 +330,3 @@ def _naming(error: RequestError, uploads: Sequence[Upload], index: int) -> Reque
     if name := uploads[index].filename:
         return error.about(f"File {name[:80]!r}")
     return error.about(f"Image {index + 1} of {len(uploads)}") if len(uploads) > 1 else error
-
-
-def _retrieve(future: asyncio.Future[float]) -> None:
-    # Looking at the error of a file after the first bad one keeps asyncio from logging it as forgotten.
-    if not future.cancelled():
-        future.exception()
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: object) -> None:
-    try:
-        loop.call_soon_threadsafe(callback, *arguments)
-    except RuntimeError:
-        logger.debug("the event loop closed before a thread was done; nobody waits for it")
-
-
-async def _in_daemon_thread(work: Callable[[], LoadedModel]) -> LoadedModel:
-    """Run `work` in a thread that does not hold up the end of the process, as asyncio's own worker threads would."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[LoadedModel] = loop.create_future()
-
-    def settle(result: LoadedModel | None, error: Exception | None) -> None:
-        if done.done():
-            return
-        if result is not None:
-            done.set_result(result)
-        else:
-            done.set_exception(error or RuntimeError("nothing was loaded"))
-
-    def run() -> None:
-        try:
-            outcome: tuple[LoadedModel | None, Exception | None] = (work(), None)
-        except Exception as error:
-            outcome = (None, error)
-        _call_soon(loop, settle, *outcome)
-
-    threading.Thread(target=run, name=LOADING_THREAD, daemon=True).start()
-    return await done
-
-
-def service_version() -> str:
-    """The installed version of this package."""
-    try:
-        return importlib.metadata.version("tessera-inference")
-    except importlib.metadata.PackageNotFoundError:
-        return "unpackaged"

@@ -1,30 +1,47 @@
-"""Every setting of the service, in one class: environment `TESSERA_*`, command line flags of the same names."""
+"""Every setting of the service, in one class: flags, environment `TESSERA_*` and a TOML file use the same names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.config_file import ConfigFile
+from app.routing.guard import smallest_recovery_window
+from app.routing.split import parse_split
+
+Backend = Literal["auto", "cpu", "ascend"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+GuardRecovery = Literal["manual", "automatic"]
+LogFormat = Literal["text", "json"]
 
 
 class Settings(BaseSettings):
     """Settings of the service.
 
-    Precedence: command line flag (or constructor argument), then environment variable, then default. Setting
-    `max_batch` is `--max-batch` on the command line and `TESSERA_MAX_BATCH` in the environment.
+    Precedence: command line flag (or constructor argument), then environment variable, then the TOML file that
+    `config` names, then default. Setting `max_batch` is `--max-batch` on the command line, `TESSERA_MAX_BATCH` in the
+    environment and `max_batch` in the file. Secrets have no flag: every user of a machine can read command lines.
     """
 
     model_config = SettingsConfigDict(env_prefix="TESSERA_", extra="forbid", frozen=True, protected_namespaces=())
 
+    config: Path | None = Field(
+        default=None, description="TOML file with settings, under the names that the environment has without TESSERA_"
+    )
     host: str = Field(
         default="127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for every interface"
     )
     port: int = Field(
         default=8000, ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose a free one"
+    )
+    grpc_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="TCP port for the Open Inference Protocol over gRPC, 0 for a free one; default: no gRPC",
     )
     model_path: Path | None = Field(
         default=None, description="model folder, or the name of one inside `models`; default: the bundled model"
@@ -36,8 +53,47 @@ class Settings(BaseSettings):
     cache_dir: Path | None = Field(
         default=None, description="where built models are kept; default: tessera in XDG_CACHE_HOME or ~/.cache"
     )
+    backend: Backend = Field(
+        default="auto",
+        description="what the variants run on: cpu, ascend, or auto: Ascend where the model is converted for it and "
+        "the machine has one",
+    )
     default_variant: str = Field(
         default="optimised", min_length=1, description="variant that answers requests without an X-Model-Variant header"
+    )
+    split: str | None = Field(
+        default=None,
+        description="weights of the variants that share requests without an X-Model-Variant header, such as "
+        "optimised=90,baseline=10; default: all go to default_variant",
+    )
+    split_salt: str = Field(
+        default="", description="name of the experiment; another name assigns keys to variants anew"
+    )
+    shadow_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="share of requests whose images the other variant runs too, when the service is idle; "
+        "default: 0, or 0.1 with guard_agreement",
+    )
+    guard_agreement: float | None = Field(
+        default=None,
+        ge=0.5,
+        le=0.9999,
+        description="least agreement of optimised with baseline; shown to be under it, traffic moves to baseline",
+    )
+    guard_window: int = Field(
+        default=1000, ge=20, le=100_000, description="how many of the last compared images the guard judges by"
+    )
+    guard_recovery: GuardRecovery = Field(
+        default="manual",
+        description="how a tripped guard ends: manual (reset or restart) or automatic (agreement shown to be back)",
+    )
+    frontends: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="HTTP processes in front of one engine process; 0 keeps everything in a single process",
     )
     threads: int | None = Field(
         default=None,
@@ -67,18 +123,127 @@ class Settings(BaseSettings):
         ge=1,
         description="a request not answered after this many milliseconds gets 504 (408 while uploading)",
     )
+    max_upload_bytes: int = Field(
+        default=256 * 1024 * 1024,
+        ge=1,
+        description="most bytes of request bodies held at once, over all requests; past it requests get 503",
+    )
+    max_connections: int = Field(
+        default=1024, ge=1, le=1_000_000, description="most open connections; past it they get 503 and are closed"
+    )
+    client_timeout_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="longest wait for a client to complete its headers, or to read on; then it is disconnected",
+    )
+    keep_alive_seconds: int = Field(
+        default=75, ge=1, le=86_400, description="a connection without a request is closed after so many seconds"
+    )
+    rate_limit: float | None = Field(
+        default=None, gt=0, le=1e6, description="requests per second that one client may send; past it 429"
+    )
+    rate_burst: int = Field(
+        default=20, ge=1, le=1_000_000, description="requests that a client may send at once, with rate_limit"
+    )
+    trusted_proxies: str | None = Field(
+        default=None,
+        min_length=1,
+        description="addresses or networks, comma-separated, whose X-Forwarded-For names the client",
+    )
+    admin: bool = Field(default=False, description="answer the verbs that load and unload models; needs a token")
+    admin_host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="answer admin verbs only on connections made to this address; 0.0.0.0 for any",
+    )
+    admin_token: SecretStr | None = Field(
+        default=None, description="what a client of the admin verbs sends as bearer token; there is no flag"
+    )
+    admin_token_file: Path | None = Field(default=None, description="file that holds the admin token")
     drain_seconds: float = Field(
         default=30.0, ge=0, le=3600, description="longest wait for requests in flight after SIGTERM, in seconds"
     )
+    lame_duck_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=3600,
+        description="after SIGTERM, readiness is off but new requests are still answered for so many seconds",
+    )
+    stuck_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        le=86_400,
+        description="liveness turns red when a batch runs, or a request is past its timeout, for so many seconds",
+    )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        min_length=1,
+        description="URL that takes traces as OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces",
+    )
+    log_format: LogFormat = Field(default="text", description="text (key=value) or json, one line per event")
     log_level: LogLevel = Field(
         default="info", description="least severe log lines to write; info has one line per request"
     )
 
     @model_validator(mode="after")
-    def _largest_request_fits_the_queue(self) -> Settings:
+    def _largest_request_fits(self) -> Settings:
         if self.max_images_per_request > self.max_queue_images:
             raise ValueError(
                 f"max_images_per_request ({self.max_images_per_request}) is larger than max_queue_images "
                 f"({self.max_queue_images}): a request of that size could never be admitted"
             )
+        if self.max_body_bytes > self.max_upload_bytes:
+            raise ValueError(
+                f"max_body_bytes ({self.max_body_bytes}) is larger than max_upload_bytes ({self.max_upload_bytes}): "
+                "a request of that size could never be admitted"
+            )
         return self
+
+    @field_validator("split")
+    @classmethod
+    def _split_can_be_read(cls, split: str | None) -> str | None:
+        if split is not None:
+            parse_split(split)
+        return split
+
+    @model_validator(mode="after")
+    def _guard_can_judge(self) -> Settings:
+        if self.guard_agreement is None:
+            return self
+        if self.shadow_share == 0:
+            raise ValueError("guard_agreement has nothing to judge by while shadow_share is 0")
+        smallest = smallest_recovery_window(self.guard_agreement)
+        if self.guard_recovery == "automatic" and self.guard_window < smallest:
+            raise ValueError(
+                f"guard_window ({self.guard_window}) is too short to show an agreement above {self.guard_agreement}; "
+                f"automatic recovery needs at least {smallest}"
+            )
+        return self
+
+    @property
+    def effective_shadow_share(self) -> float:
+        """The share of requests that are shadowed."""
+        if self.shadow_share is not None:
+            return self.shadow_share
+        return 0.0 if self.guard_agreement is None else 0.1
+
+    @model_validator(mode="after")
+    def _admin_has_a_token(self) -> Settings:
+        if self.admin and self.admin_token is None and self.admin_token_file is None:
+            raise ValueError("admin needs a token: set TESSERA_ADMIN_TOKEN or admin_token_file")
+        if self.admin_token is not None and self.admin_token_file is not None:
+            raise ValueError("admin_token and admin_token_file are both set; keep one")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags over environment over file."""
+        return init_settings, env_settings, ConfigFile(settings_cls)

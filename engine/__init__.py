@@ -6,13 +6,22 @@ Example:
 """
 
 from engine.budget import cpu_budget
-from engine.errors import BackendUnavailableError, EngineError, InputError, ModelError, UnsupportedOperatorError
-from engine.peak import measure_peak
+from engine.errors import (
+    BackendUnavailableError,
+    DeviceError,
+    EngineError,
+    InputError,
+    ModelError,
+    UnsupportedOperatorError,
+)
+from engine.peak import measure_peak, session_peak
 from engine.quantize import quantize
-from engine.session import LayerTiming, Session, SessionInfo, TensorSpec, load
+from engine.session import DeviceStatus, LayerTiming, Session, SessionInfo, TensorSpec, load
 
 __all__ = [
     "BackendUnavailableError",
+    "DeviceError",
+    "DeviceStatus",
     "EngineError",
     "InputError",
     "LayerTiming",
@@ -25,4 +34,5 @@ __all__ = [
     "load",
     "measure_peak",
     "quantize",
+    "session_peak",
 ]

@@ -6,12 +6,20 @@ One tree, so that callers catch as widely or as narrowly as they mean to:
     ├── ModelError                    the model file is corrupt, malformed or outside what the engine runs
     │   └── UnsupportedOperatorError  one operator, or one form of it, is outside what the engine runs
     ├── InputError (also ValueError)  the array given to a run has the wrong type or shape
-    └── BackendUnavailableError       the requested backend cannot work on this machine
+    ├── BackendUnavailableError       the requested backend cannot work on this machine
+    └── DeviceError                   an accelerator failed while it was used
 """
 
 from __future__ import annotations
 
-__all__ = ["BackendUnavailableError", "EngineError", "InputError", "ModelError", "UnsupportedOperatorError"]
+__all__ = [
+    "BackendUnavailableError",
+    "DeviceError",
+    "EngineError",
+    "InputError",
+    "ModelError",
+    "UnsupportedOperatorError",
+]
 
 
 class EngineError(Exception):
@@ -49,3 +57,7 @@ class InputError(EngineError, ValueError):
 
 class BackendUnavailableError(EngineError):
     """The requested backend cannot work on this machine."""
+
+
+class DeviceError(EngineError):
+    """An accelerator failed while it was used, or none that works is left."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +44,8 @@ class SessionInfo:
         macs: multiply-accumulates of one image.
         arena_bytes: activation memory held between runs; 0 where the backend does not say.
         normalises: True when `run` also takes uint8 [N, H, W, C] and normalises it.
+        parallel_runs: how many `run`s at once are worth it: 1 where one run uses everything, more where copies to a
+            device can overlap its work, or where there are several devices.
     """
 
     backend: str
@@ -54,6 +57,30 @@ class SessionInfo:
     macs: int
     arena_bytes: int
     normalises: bool
+    parallel_runs: int = 1
+
+
+@dataclass(frozen=True)
+class DeviceStatus:
+    """How an accelerator is doing.
+
+    Attributes:
+        index: its number, from 0, among those that this process may see.
+        healthy: whether it gets batches.
+        failures: how often it stopped getting batches since the session was loaded.
+        last_error: what happened last; empty when nothing did.
+        memory_free_bytes: free device memory; None where it does not say.
+        memory_total_bytes: all device memory; None where it does not say.
+        utilisation: share of time that each of its units was busy, 0 to 1; without those that do not say.
+    """
+
+    index: int
+    healthy: bool
+    failures: int
+    last_error: str
+    memory_free_bytes: int | None
+    memory_total_bytes: int | None
+    utilisation: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -71,6 +98,8 @@ class LayerTiming:
         layer_class: kernel and output size, such as "3x3 @28".
         bytes_moved: least bytes that cross into the core for the whole batch: activations once, weights once.
         working_set: bytes of one image's activations and all weights: what would have to fit a cache.
+        mac_ratio: share of the layer's cycles in which the matrix unit worked, by the device's own counters; None where
+            there are none.
     """
 
     name: str
@@ -82,10 +111,19 @@ class LayerTiming:
     layer_class: str = ""
     bytes_moved: int = 0
     working_set: int = 0
+    mac_ratio: float | None = None
 
     @classmethod
     def measured(
-        cls, name: str, op: str, kernel: str, seconds: float, batch: int, cost: LayerCost, peak: float
+        cls,
+        name: str,
+        op: str,
+        kernel: str,
+        seconds: float,
+        batch: int,
+        cost: LayerCost,
+        peak: float,
+        mac_ratio: float | None = None,
     ) -> LayerTiming:
         """From a measured time, what the layer costs on paper, and the peak in MAC/s."""
         return cls(
@@ -98,6 +136,7 @@ class LayerTiming:
             layer_class=cost.layer_class,
             bytes_moved=cost.bytes_moved(batch),
             working_set=cost.bytes_moved(1),
+            mac_ratio=mac_ratio,
         )
 
 
@@ -116,6 +155,7 @@ class Session(ABC):
 
         Raises:
             InputError: wrong type, rank or size.
+            DeviceError: an accelerator failed.
         """
 
     @abstractmethod
@@ -129,6 +169,10 @@ class Session(ABC):
         Raises:
             InputError: as `run`, or `runs` is not positive.
         """
+
+    def devices(self) -> tuple[DeviceStatus, ...]:
+        """How the accelerators of this session are doing, asked now; none for sessions on the CPU."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:
@@ -148,6 +192,8 @@ def load(
     backend: Backend = "auto",
     threads: int | None = None,
     precision: Precision = "auto",
+    graph: str | Path | None = None,
+    normalisation: Normalisation | None = None,
 ) -> Session:
     """Loads a model.
 
@@ -157,8 +203,10 @@ def load(
             for graphs that it does not run, never to a wrong answer.
         threads: threads of one run; None for every core this process may use.
         precision: what values that the file does not quantise run in: "fp32" or "bf16"; "auto" is what the file
-            asks for (metadata `tessera.float_precision`), else "fp32". "int8" asks
-            for a quantised file and refuses others.
+            asks for (metadata `tessera.float_precision`), else "fp32". "int8" asks for a quantised file and refuses
+            others. Of an .om file, which does not tell, "int8" states what it is.
+        graph: the ONNX graph that an .om file was converted from, for its MACs and layers, which .om files do not tell.
+        normalisation: of the images of an .om file that takes floats; ONNX files carry their own.
 
     Raises:
         ModelError: the file is missing, corrupt or outside what the backend runs.
@@ -180,7 +228,8 @@ def load(
     if backend == "ascend" or (backend == "auto" and path.suffix == ".om"):
         from engine.backends.ascend import open_session
 
-        return open_session(path)
+        onnx = None if graph is None else Path(graph)
+        return open_session(path, graph=onnx, normalisation=normalisation, int8=precision == "int8")
     if backend == "onnxruntime":
         return _load_onnxruntime(path, count)
     try:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +19,12 @@ from engine.graph.ir import Graph
 from engine.graph.reader import LARGEST_FILE, parse_model, read_model
 from engine.graph.tensors import embed_external
 from engine.normalisation import Normalisation
-from engine.quantize.files import PARTIAL_SUFFIX, write_whole
+from engine.quantize.files import write_whole
 from models.checkpoint import read_checkpoint
 from models.package import DESCRIPTION, LABELS, Package, is_package, read_labels, read_package
 from models.preprocessing import Interpolation, Preprocessing
 from models.source import float_model
+from models.staging import place, staging_folder
 from models.state_dict import plain_keys
 from models.weights import read_weights
 
@@ -99,14 +96,14 @@ def add_model(path: Path, into: Path, options: ImportOptions | None = None) -> P
     if target.exists():
         raise ModelError(f"{target} exists. Choose another --name, or remove that folder first.")
     contents = _read(path)
-    with _staging(into, name) as folder:
+    with staging_folder(into, name) as folder:
         write_whole(folder / contents.file, contents.payload)
         labels = _labels(contents, options)
         write_whole(folder / LABELS, "".join(f"{label}\n" for label in labels).encode())
         write_whole(folder / DESCRIPTION, _description(name, contents, options).encode())
         # Everything that opening it would complain about is complained about now.
         float_model(read_package(folder))
-        _place(folder, target)
+        place(folder, target)
     return read_package(target)
 
 
@@ -209,26 +206,3 @@ def _description(name: str, contents: _Contents, options: ImportOptions) -> str:
         f"interpolation = {json.dumps(options.interpolation or default.interpolation)}",
     ]
     return "\n".join(lines) + "\n"
-
-
-@contextmanager
-def _staging(into: Path, name: str) -> Iterator[Path]:
-    """A folder beside the place of the new model that is gone when the block is left."""
-    folder = into / f".{name}.{os.getpid()}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise ModelError(f"Cannot write to the models folder {into}: {error.strerror or error}.") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _place(folder: Path, target: Path) -> None:
-    try:
-        os.rename(folder, target)
-    except OSError as error:
-        # Renaming onto a folder that is not empty fails: whoever was first keeps the name.
-        reason = "it exists" if target.exists() else error.strerror or str(error)
-        raise ModelError(f"Cannot create {target}: {reason}.") from error

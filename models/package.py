@@ -19,10 +19,29 @@ else:
 DESCRIPTION = "model.toml"
 CALIBRATION = "calibration.json"
 LABELS = "labels.txt"
+PRECISIONS_ON_ASCEND = ("fp16", "int8")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SOC = re.compile(r"Ascend[0-9A-Za-z_]{2,30}")
 _ARCHITECTURES = ("resnet",)
 _LARGEST_IMAGE = 4096
+
+
+@dataclass(frozen=True)
+class OfflineModels:
+    """The `.om` files of a model folder: both variants, converted by ATC for one Ascend chip.
+
+    Attributes:
+        soc: the chip as ATC names it, such as "Ascend310B1".
+        baseline: file of the baseline variant, fp16.
+        optimised: file of the optimised variant.
+        optimised_precision: "fp16" or "int8": what its convolutions compute in.
+    """
+
+    soc: str
+    baseline: Path
+    optimised: Path
+    optimised_precision: str = "fp16"
 
 
 @dataclass(frozen=True)
@@ -38,6 +57,7 @@ class Package:
         preprocessing: how photos are prepared.
         calibration: the folder's calibration file, which need not exist.
         description: one line for people.
+        ascend: the `.om` files; None when the folder has none.
     """
 
     name: str
@@ -48,6 +68,7 @@ class Package:
     preprocessing: Preprocessing
     calibration: Path
     description: str = ""
+    ascend: OfflineModels | None = None
 
 
 def is_package(folder: Path) -> bool:
@@ -117,9 +138,31 @@ def _read_described(folder: Path) -> Package:
         preprocessing=_read_preprocessing(_Reader(path, reader.table("preprocessing"), "preprocessing.")),
         calibration=reader.file("calibration", CALIBRATION),
         description=reader.text("description", ""),
+        ascend=_read_offline(path, reader),
     )
     reader.refuse_leftovers()
+    if package.ascend is not None and package.source.suffix != ".onnx":
+        raise reader.complaint("onnx", "must name the .onnx file that the .om files of [ascend] were converted from")
     return package
+
+
+def _read_offline(path: Path, parent: _Reader) -> OfflineModels | None:
+    table = parent.table("ascend")
+    if not table:
+        return None
+    reader = _Reader(path, table, "ascend.")
+    offline = OfflineModels(
+        soc=reader.text("soc"),
+        baseline=reader.file("baseline"),
+        optimised=reader.file("optimised"),
+        optimised_precision=reader.text("optimised_precision", "fp16"),
+    )
+    if not _SOC.fullmatch(offline.soc):
+        raise reader.complaint("soc", "must be a chip as ATC names it, such as Ascend310B1")
+    if offline.optimised_precision not in PRECISIONS_ON_ASCEND:
+        raise reader.complaint("optimised_precision", f"must be one of {', '.join(PRECISIONS_ON_ASCEND)}")
+    reader.refuse_leftovers()
+    return offline
 
 
 def _read_preprocessing(reader: _Reader) -> Preprocessing:

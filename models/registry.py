@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from engine.errors import ModelError
+from engine.normalisation import Normalisation
 from models.build import Build, Progress, build_model, is_built
-from models.cache import default_cache
+from models.cache import default_cache, library_folder
 from models.package import Package, is_package, read_package
 from models.preprocessing import Preprocessing
 
 BUNDLED = Path(__file__).resolve().parent / "resnet50-imagenette"
 VARIANTS = ("baseline", "optimised")
+
+Target = Literal["auto", "cpu", "ascend"]
 
 
 @dataclass(frozen=True)
@@ -22,10 +27,12 @@ class Variant:
 
     Attributes:
         name: "baseline" or "optimised".
-        path: the ONNX file to load.
+        path: the ONNX or .om file to load.
         backend: the engine backend that this variant is meant for.
-        precision: "fp32" or "int8".
+        precision: "fp32", "fp16" or "int8".
         note: a sentence for people when the variant is not what they may expect; else empty.
+        graph: the ONNX graph that an .om file was converted from; None for ONNX files.
+        normalisation: what images need where the .om file takes floats; None for ONNX files, which say it themselves.
     """
 
     name: str
@@ -33,6 +40,8 @@ class Variant:
     backend: str
     precision: str
     note: str = ""
+    graph: Path | None = None
+    normalisation: Normalisation | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,7 @@ class ModelSummary:
         variants: names of the variants.
         built: whether the graphs are in the cache already.
         problem: why the model cannot be used; empty when it can.
+        soc: the Ascend chip that it is converted for; empty when it is not.
     """
 
     name: str
@@ -75,6 +85,7 @@ class ModelSummary:
     variants: tuple[str, ...]
     built: bool
     problem: str = ""
+    soc: str = ""
 
 
 def open_model(
@@ -82,27 +93,69 @@ def open_model(
     *,
     cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    target: Target = "cpu",
 ) -> Model:
-    """Open a model folder; its graphs are built on first use.
+    """Open a model folder; the graphs for the CPU are built on first use.
 
     Args:
         path: the folder; None for the bundled model.
         cache: where built graphs are kept; None for `$XDG_CACHE_HOME/tessera` or `~/.cache/tessera`.
         progress: called as `progress(stage, fraction)` while building, with fractions from 0 to 1.
+        target: what the variants run on. "ascend" takes the folder's .om files, or those of the one conversion of
+            this model in the cache's library; "auto" does so where the folder has them and this machine an NPU.
 
     Raises:
-        ModelError: the folder is not a model, its files are damaged, or the cache cannot be written.
+        ModelError: the folder is not a model, its files are damaged, it is not converted for Ascend and should be, or
+            the cache cannot be written.
     """
     package = read_package(BUNDLED if path is None else Path(path))
-    build = build_model(package, default_cache() if cache is None else Path(cache), progress)
+    kept = default_cache() if cache is None else Path(cache)
+    if target == "ascend" or (target == "auto" and package.ascend is not None and has_npu()):
+        package = find_conversion(package, library_folder(kept))
+        variants = _offline_variants(package)
+    else:
+        variants = _variants(package, build_model(package, kept, progress))
     return Model(
         name=package.name,
         folder=package.folder,
         labels=package.labels,
         preprocessing=package.preprocessing,
-        variants={variant.name: variant for variant in _variants(package, build)},
+        variants={variant.name: variant for variant in variants},
         description=package.description,
     )
+
+
+def has_npu(devices: Path = Path("/dev")) -> bool:
+    """Whether the Ascend driver shows a device here: /dev/davinci0 and so on."""
+    return any(entry.name.removeprefix("davinci").isdigit() for entry in devices.glob("davinci*"))
+
+
+def find_conversion(package: Package, library: Path) -> Package:
+    """The folder that holds a model's .om files: its own, else the one in `library` that was converted from it.
+
+    Raises:
+        ModelError: there is none, or there are several for different chips; the message says what to do.
+    """
+    if package.ascend is not None:
+        return package
+    found = [entry for entry in _packages(library) if entry.ascend is not None and entry.name == package.name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        chips = ", ".join(f"{entry.ascend.soc}: {entry.folder}" for entry in found if entry.ascend is not None)
+        raise ModelError(f"{package.name} is converted for several chips; name one with --model-path ({chips}).")
+    raise ModelError(
+        f"{package.name} ({package.folder}) has no .om files for Ascend. Make them with: tessera models convert "
+        f"--target Ascend310B1 --model-path {package.folder} ('Ascend' and the name that npu-smi shows is the target)."
+    )
+
+
+def _packages(root: Path) -> Iterator[Package]:
+    for folder in _model_folders(root) if root.is_dir() else []:
+        try:
+            yield read_package(folder)
+        except ModelError:
+            continue  # `tessera models list` tells what is wrong with it
 
 
 def list_models(
@@ -118,14 +171,17 @@ def list_models(
         ModelError: `root` is not a folder that can be read.
     """
     folder = BUNDLED.parent if root is None else Path(root)
+    return [_summary(entry, default_cache() if cache is None else Path(cache)) for entry in _model_folders(folder)]
+
+
+def _model_folders(root: Path) -> list[Path]:
     try:
-        entries = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+        entries = sorted(entry for entry in root.iterdir() if entry.is_dir())
     except OSError as error:
-        raise ModelError(f"Cannot look for models in {folder}: {error.strerror or error}.") from error
+        raise ModelError(f"Cannot look for models in {root}: {error.strerror or error}.") from error
     # A name with a dot in front is a folder that is being made, or what is left of one.
     visible = [entry for entry in entries if not entry.name.startswith(".")]
-    found = [folder] if is_package(folder) else [entry for entry in visible if is_package(entry)]
-    return [_summary(entry, default_cache() if cache is None else Path(cache)) for entry in found]
+    return [root] if is_package(root) else [entry for entry in visible if is_package(entry)]
 
 
 def _variants(package: Package, build: Build) -> list[Variant]:
@@ -141,9 +197,27 @@ def _variants(package: Package, build: Build) -> list[Variant]:
     return [baseline, Variant("optimised", build.baseline, "cpu", "fp32", note)]
 
 
+def _offline_variants(package: Package) -> list[Variant]:
+    offline = package.ascend
+    assert offline is not None, "only called for converted packages"
+    normalisation = Normalisation(package.preprocessing.mean, package.preprocessing.std)
+    files = {"baseline": (offline.baseline, "fp16"), "optimised": (offline.optimised, offline.optimised_precision)}
+    for path, _ in files.values():
+        if not path.is_file():
+            raise ModelError(
+                f"{package.folder} names {path.name} for Ascend, but there is no such file. Convert the model again."
+            )
+    return [
+        Variant(name, path, "ascend", precision, graph=package.source, normalisation=normalisation)
+        for name, (path, precision) in files.items()
+    ]
+
+
 def _summary(folder: Path, cache: Path) -> ModelSummary:
     try:
         package = read_package(folder)
-        return ModelSummary(package.name, folder, len(package.labels), VARIANTS, is_built(package, cache))
+        soc = package.ascend.soc if package.ascend is not None else ""
+        built = is_built(package, cache)
+        return ModelSummary(package.name, folder, len(package.labels), VARIANTS, built, soc=soc)
     except ModelError as error:
         return ModelSummary(folder.name, folder, 0, (), False, str(error))

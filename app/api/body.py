@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from app.errors import BodyTimeoutError, BodyTooLargeError, ClientDisconnectedError, EmptyBodyError
+from app.limits.uploads import Upload
+from app.observability import tracing
 
 
-async def read_body(request: Request, *, limit: int, timeout: float) -> bytes:
+async def read_body(request: Request, *, limit: int, timeout: float, may_be_empty: bool = False) -> bytes:
     """Read the whole body.
 
     Args:
         request: The request, its body not yet touched.
         limit: Most bytes; one more and reading stops. A larger Content-Length is refused before anything is read.
         timeout: Longest time for all of it, in seconds.
+        may_be_empty: Whether a request without a body is fine.
 
     Raises:
         EmptyBodyError: There is no body.
         BodyTooLargeError: It is over the limit.
+        TooManyUploadsError: It is more than all uploads together may hold.
         BodyTimeoutError: It did not arrive in time.
         ClientDisconnectedError: The client left before it was complete.
     """
+    started = time.perf_counter()
     try:
         body = await asyncio.wait_for(_collect(request, limit), timeout)
     except asyncio.TimeoutError:
         raise BodyTimeoutError(f"The body did not arrive within {timeout:.1f} s.") from None
     except ClientDisconnect:
         raise ClientDisconnectedError("The client left before its body was complete.") from None
-    if not body:
+    tracing.stage("read body", started, time.perf_counter(), bytes=len(body))
+    if not body and not may_be_empty:
         raise EmptyBodyError("The body is empty; send one image, or a form with images in parts named 'file'.")
     return body
 
@@ -39,10 +46,13 @@ async def _collect(request: Request, limit: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
+    # Counted as it arrives: who only announces a large body holds nothing that others could use.
+    share: Upload = request.state.upload
     body = bytearray()
     async for chunk in request.stream():
         if len(body) + len(chunk) > limit:
             raise _too_large(limit)
+        share.grow(len(body) + len(chunk))
         body += chunk
     return bytes(body)
 

@@ -12,9 +12,13 @@ from app.api.body import read_body, wait_for_disconnect
 from app.api.context import ServiceDependency
 from app.api.openapi import CLASSIFY_OPENAPI, CLASSIFY_RESPONSES
 from app.errors import ClientDisconnectedError, DeadlineExceededError, InvalidParameterError, RequestError
+from app.observability import tracing
+from app.observability.tracing import trace_images
 from app.protocol.classify import Classified, build_answer, resolve_top_k
 from app.protocol.multipart import Upload, is_multipart, parse_multipart
-from app.routing.variants import HEADER, choose_variant
+from app.protocol.urgency import PRIORITY_HEADER, TIMEOUT_HEADER, parse_priority, parse_timeout
+from app.routing.variants import HEADER
+from app.scheduling.ticket import Priority
 from app.service import Service
 
 router = APIRouter(tags=["classification"])
@@ -35,17 +39,23 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
     started = time.perf_counter()
     variant, outcome = UNRESOLVED, "internal_error"
     try:
-        loaded = service.check_ready()
-        sent = request.headers.getlist(HEADER)
-        variant = choose_variant(sent, loaded.variants.keys(), service.settings.default_variant)
-        top_k = resolve_top_k(_single(request, "top_k"), len(loaded.model.labels))
-        service.check_room()
-        images = await _answer_in_time(request, service, variant, started)
+        model = service.check_ready()
+        decision = service.route(request.headers.getlist)
+        variant = decision.variant
+        top_k = resolve_top_k(_single(request, "top_k"), len(model.labels))
+        priority = parse_priority(request.headers.getlist(PRIORITY_HEADER))
+        timeout_ms = parse_timeout(request.headers.getlist(TIMEOUT_HEADER), service.settings.request_timeout_ms)
+        service.check_room(variant, deadline=started + timeout_ms / 1000, priority=priority)
+        images = await _answer_in_time(request, service, variant, priority, started, timeout_ms)
         postprocessing = time.perf_counter()
-        answer = build_answer(loaded.model.name, variant, images, loaded.model.labels, top_k)
+        trace_images(images, postprocessing)
+        answer = build_answer(model.name, variant, images, model.labels, top_k)
         response = JSONResponse(answer, headers={HEADER: variant})
-        service.metrics.stage("postprocess", time.perf_counter() - postprocessing)
+        answered = time.perf_counter()
+        service.metrics.answer_built(variant, answered - postprocessing)
+        tracing.stage("postprocess", postprocessing, answered)
         outcome = "ok"
+        service.answered(decision, time.perf_counter() - started)
         return response
     except RequestError as error:
         outcome = error.code
@@ -57,17 +67,19 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
         request.state.log_fields = {"variant": variant, "outcome": outcome}
 
 
-async def _answer_in_time(request: Request, service: Service, variant: str, started: float) -> list[Classified]:
+async def _answer_in_time(
+    request: Request, service: Service, variant: str, priority: Priority, started: float, timeout_ms: int
+) -> list[Classified]:
     """Read, decode and run the request's images; give up when the time is over or the client leaves."""
     settings = service.settings
-    deadline = started + settings.request_timeout_ms / 1000
+    deadline = started + timeout_ms / 1000
     body = await read_body(request, limit=settings.max_body_bytes, timeout=deadline - time.perf_counter())
     content_type = request.headers.get("content-type")
     if content_type is not None and is_multipart(content_type):
         uploads = parse_multipart(content_type, body, max_files=settings.max_images_per_request)
     else:
         uploads = [Upload(None, body)]
-    work = asyncio.ensure_future(service.classify(uploads, variant))
+    work = asyncio.ensure_future(service.classify(uploads, variant, deadline=deadline, priority=priority))
     gone = asyncio.ensure_future(wait_for_disconnect(request))
     try:
         await asyncio.wait({work, gone}, timeout=deadline - time.perf_counter(), return_when=asyncio.FIRST_COMPLETED)
@@ -75,7 +87,7 @@ async def _answer_in_time(request: Request, service: Service, variant: str, star
             return work.result()
         if gone.done():
             raise ClientDisconnectedError("The client left before the answer was ready.")
-        raise DeadlineExceededError(f"The answer was not ready within {settings.request_timeout_ms} ms.", retry_after=1)
+        raise DeadlineExceededError(f"The answer was not ready within {timeout_ms} ms.", retry_after=1)
     finally:
         work.cancel()
         gone.cancel()

@@ -11,15 +11,21 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.handlers import error_response
-from app.errors import InternalError
-from app.observability.logs import request_id
+from app.errors import InternalError, RequestError, TooManyHeadersError
+from app.limits.clients import RateLimiter, client_key
+from app.limits.uploads import Upload, UploadBudget
+from app.observability import tracing
+from app.observability.logs import request_id, trace_id
+from app.observability.tracing import RequestTrace, Tracing
 from app.protocol.request_id import HEADER, request_id_for
 from app.service import Service
 
 access_log = logging.getLogger("app.access")
 logger = logging.getLogger(__name__)
 
-_PROBES = ("/healthz", "/readyz", "/metrics")  # machines ask every few seconds; their lines would drown the others
+# Machines ask these every few seconds; their lines would drown the others.
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
+_MOST_HEADERS = 128
 
 
 def get_service(request: Request) -> Service:
@@ -37,13 +43,37 @@ class InFlight:
     def __init__(self) -> None:
         self.count = 0
 
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
 
 class RequestContext:
-    """Gives every request its id, a log line, a place in the count of those in flight, and a safe answer to bugs."""
+    """Gives every request its id, log line and trace, a place in the count of those in flight, and its limits.
 
-    def __init__(self, app: ASGIApp, in_flight: InFlight) -> None:
+    Args:
+        app: The application inside.
+        in_flight: Where requests are counted.
+        uploads: The budget that bodies are held in.
+        rate_limiter: Admits or refuses a client's request; None admits all.
+        tracing: Where traces go; None makes none.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        in_flight: InFlight,
+        uploads: UploadBudget,
+        rate_limiter: RateLimiter | None,
+        tracing: Tracing | None,
+    ) -> None:
         self._app = app
         self._in_flight = in_flight
+        self._uploads = uploads
+        self._rate_limiter = rate_limiter
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection."""
@@ -51,8 +81,11 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         identity = request_id_for(Headers(scope=scope).get(HEADER))
-        scope.setdefault("state", {})["request_id"] = identity
+        state = scope.setdefault("state", {})
+        state["request_id"] = identity
+        upload = state["upload"] = Upload(self._uploads)
         token = request_id.set(identity)
+        trace = self._begin_trace(scope, identity)
         started = time.perf_counter()
         status = 0
 
@@ -65,7 +98,11 @@ class RequestContext:
 
         self._in_flight.count += 1
         try:
+            self._admit(scope)
             await self._app(scope, receive, send_with_id)
+        except RequestError as error:
+            scope["app"].state.service.metrics.rejected(error.code)
+            await error_response(error, identity)(scope, receive, send_with_id)
         except Exception:
             logger.exception("unexpected error")
             if status == 0:
@@ -73,13 +110,43 @@ class RequestContext:
                 await answer(scope, receive, send_with_id)
         finally:
             self._in_flight.count -= 1
-            fields: dict[str, object] = {
-                "method": scope["method"],
-                "path": scope["path"],
-                "status": status,
-                "milliseconds": (time.perf_counter() - started) * 1000,
-                **scope["state"].get("log_fields", {}),
-            }
-            probe = scope["path"] in _PROBES and status < 400
-            access_log.log(logging.DEBUG if probe else logging.INFO, "request", extra={"fields": fields})
+            upload.end()
+            fields: dict[str, object] = state.get("log_fields", {})
+            milliseconds = (time.perf_counter() - started) * 1000
+            _log(scope, status, milliseconds, fields)
+            if trace is not None:
+                trace.end(status=status, route=getattr(scope.get("route"), "path", None), fields=fields)
             request_id.reset(token)
+
+    def _begin_trace(self, scope: Scope, identity: str) -> RequestTrace | None:
+        # Probes are asked every few seconds and say nothing about requests.
+        if self._tracing is None or scope["path"] in _PROBES:
+            return None
+        trace = self._tracing.begin(scope, identity)
+        tracing.enter(trace)
+        trace_id.set(trace.trace_id)
+        return trace
+
+    def _admit(self, scope: Scope) -> None:
+        """Refuse what is beyond the limits before anything is done for it.
+
+        Raises:
+            TooManyHeadersError: The request has more header lines than any honest client sends.
+            RateLimitedError: The client has sent too many requests.
+        """
+        if len(scope["headers"]) > _MOST_HEADERS:
+            raise TooManyHeadersError(f"The request has more than {_MOST_HEADERS} header lines.")
+        if self._rate_limiter is not None and scope["path"] not in _PROBES and scope["client"] is not None:
+            self._rate_limiter.admit(client_key(scope["client"][0]))
+
+
+def _log(scope: Scope, status: int, milliseconds: float, fields: dict[str, object]) -> None:
+    level = logging.DEBUG if scope["path"] in _PROBES and status < 400 else logging.INFO
+    if access_log.isEnabledFor(level):
+        request = {
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "milliseconds": milliseconds,
+        }
+        access_log.log(level, "request", extra={"fields": {**request, **fields}})

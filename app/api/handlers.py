@@ -12,10 +12,19 @@ from starlette.exceptions import HTTPException
 from app.errors import InternalError, InvalidParameterError, MethodNotAllowedError, NotFoundError, RequestError
 
 
-def error_response(error: RequestError, request_id: str) -> JSONResponse:
-    """Build the answer for `error`."""
+def error_response(error: RequestError, request_id: str, path: str = "") -> JSONResponse:
+    """Build the answer for `error` on a request for `path`."""
     body = {"error": error.message, "code": error.code, "request_id": request_id}
-    return JSONResponse(body, status_code=error.status, headers=error.headers())
+    status = oip_status(error.status) if path.startswith("/v2") else error.status
+    return JSONResponse(body, status_code=status, headers=error.headers())
+
+
+def oip_status(status: int) -> int:
+    """The status of an error under /v2, in the words that the protocol's clients know.
+
+    Triton has 400 for whatever is wrong with a request, 503 for whatever may pass, besides 404, 500 and 501.
+    """
+    return {408: 400, 413: 400, 415: 400, 422: 400, 504: 503}.get(status, status)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -26,17 +35,23 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 async def _handle_request_error(request: Request, error: Any) -> JSONResponse:
-    return error_response(error, request.state.request_id)
+    return _answer(request, error)
 
 
 async def _handle_validation_error(request: Request, error: Any) -> JSONResponse:
     first = error.errors()[0]
     where = " ".join(str(part) for part in first["loc"])
-    return error_response(InvalidParameterError(f"{where}: {first['msg']}."), request.state.request_id)
+    return error_response(
+        InvalidParameterError(f"{where}: {first['msg']}."), request.state.request_id, request.url.path
+    )
 
 
 async def _handle_http_exception(request: Request, error: Any) -> JSONResponse:
-    return error_response(_translate(request, error), request.state.request_id)
+    return _answer(request, _translate(request, error))
+
+
+def _answer(request: Request, error: RequestError) -> JSONResponse:
+    return error_response(error, request.state.request_id, request.url.path)
 
 
 def _translate(request: Request, error: HTTPException) -> RequestError:

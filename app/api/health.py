@@ -24,6 +24,7 @@ async def health(service: ServiceDependency) -> dict[str, str]:
 
 @router.get("/readyz", operation_id="ready", summary="Should it get traffic?", responses=ERROR_RESPONSES)
 async def ready(service: ServiceDependency) -> dict[str, object]:
-    """Answer 200 when every variant is loaded and warm; 503 before that, and as soon as shutdown begins."""
-    loaded = service.check_ready()
-    return {"status": "ready", "model": loaded.model.name, "variants": sorted(loaded.variants)}
+    """Answer 200 when the model is loaded and warm; 503 before that, and as soon as shutdown begins."""
+    model = service.check_receiving()
+    loaded = sorted(name for name, variant in model.variants.items() if variant.loaded)
+    return {"status": "ready", "model": model.name, "variants": loaded}

@@ -19,5 +19,5 @@ router = APIRouter(tags=["metrics"])
 )
 async def metrics(request: Request, service: ServiceDependency) -> Response:
     """Answer with every metric of docs/metrics.md."""
-    body, content_type = service.metrics.render(request.headers.get("accept", ""))
+    body, content_type = await service.render_metrics(request.headers.get("accept", ""))
     return Response(body, headers={"Content-Type": content_type})

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.scheduling.ticket import Priority
+
 
 class ErrorBody(BaseModel):
     """Every error answer."""
@@ -71,7 +73,7 @@ _ANSWER_HEADERS = {
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     503: {
         "model": ErrorBody,
-        "description": "not ready, queue full or shutting down; see Retry-After",
+        "description": "not ready, queue full, deadline out of reach or shutting down; see Retry-After",
         "headers": {
             "Retry-After": {"description": "seconds to wait", "schema": {"type": "integer"}},
             **_ANSWER_HEADERS,
@@ -92,7 +94,7 @@ CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
     408: {"model": ErrorBody, "description": "the body did not arrive in time"},
     413: {"model": ErrorBody, "description": "body, image or number of images over the limit"},
     415: {"model": ErrorBody, "description": "not an image of a supported format"},
-    422: {"model": ErrorBody, "description": "top_k is not a whole number from 1 to the number of classes"},
+    422: {"model": ErrorBody, "description": "top_k, X-Request-Timeout-Ms or X-Priority has no valid value"},
     500: {"model": ErrorBody, "description": "the service or the engine failed"},
     **ERROR_RESPONSES,
     504: {"model": ErrorBody, "description": "no answer within the request timeout"},
@@ -113,8 +115,30 @@ CLASSIFY_OPENAPI: dict[str, Any] = {
             "name": "X-Model-Variant",
             "in": "header",
             "required": False,
-            "description": "who answers: baseline or optimised; absent: the configured default",
+            "description": "who answers: baseline or optimised; absent: the configured split or default",
             "schema": {"type": "string"},
+        },
+        {
+            "name": "X-Experiment-Key",
+            "in": "header",
+            "required": False,
+            "description": "under a split, requests of the same key get the same variant; such as a user's id",
+            "schema": {"type": "string"},
+        },
+        {
+            "name": "X-Request-Timeout-Ms",
+            "in": "header",
+            "required": False,
+            "description": "milliseconds after which the answer is worthless; a request that cannot make it is refused "
+            "at once with 503. Default and most: the configured timeout",
+            "schema": {"type": "integer", "minimum": 1},
+        },
+        {
+            "name": "X-Priority",
+            "in": "header",
+            "required": False,
+            "description": "high goes before normal; background runs when nothing else waits",
+            "schema": {"type": "string", "enum": [priority.value for priority in Priority], "default": "normal"},
         },
         {
             "name": "X-Request-ID",

@@ -6,6 +6,7 @@ import argparse
 import platform
 import time
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from statistics import median
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import engine
-from app.commands.flags import MODEL_SETTINGS, add_settings_flags, settings_from
+from app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
 from app.errors import StartupError
 from app.imaging.decoder import ImageDecoder
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.add_argument("--rounds", type=_at_least_one, default=15, help="timed rounds per batch size (default 15)")
     parser.add_argument("--images", type=Path, help="folder of photos to run (default: generated images)")
-    add_settings_flags(parser, (*MODEL_SETTINGS, "threads"))
+    add_settings_flags(parser, RUN_SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -113,8 +114,8 @@ def _measure(
     rows = []
     for name, session in sessions.items():
         info = session.describe()
-        peak = engine.measure_peak(info.precision, info.threads)
-        utilisation = info.macs * batch / median(seconds[name]) / peak
+        peak = engine.session_peak(session)
+        utilisation = info.macs * batch / median(seconds[name]) / peak if peak else float("nan")
         agreement = float((np.concatenate(labels[name]) == reference).mean())
         rows.append(Row(name, batch, seconds[name], utilisation, agreement))
     return rows
@@ -122,8 +123,7 @@ def _measure(
 
 def _print(model: str, sessions: dict[str, engine.Session], rows: list[Row], rounds: int) -> None:
     infos = {name: session.describe() for name, session in sessions.items()}
-    threads = next(iter(infos.values())).threads
-    title = f"{model} on {cpu_name()}, {threads} threads, median of {rounds} interleaved rounds"
+    title = f"{model} on {machine_name(next(iter(infos.values())))}, median of {rounds} interleaved rounds"
     table = Table(box=box.MARKDOWN)  # so that it can be pasted
     for heading in ("variant", "engine", "precision", "batch"):
         table.add_column(heading)
@@ -140,13 +140,18 @@ def _print(model: str, sessions: dict[str, engine.Session], rows: list[Row], rou
             str(row.batch),
             f"{median(row.seconds) * 1e3:.2f}",
             f"{row.batch / median(row.seconds):.1f}",
-            f"{row.utilisation:.0%}",
+            "" if isnan(row.utilisation) else f"{row.utilisation:.0%}",
             f"{ratio:.2f}x",
             f"{row.agreement:.1%}",
         )
     console = Console(width=_WIDTH)
     console.print(f"{title}\n", highlight=False)
     console.print(table)
+
+
+def machine_name(info: engine.SessionInfo) -> str:
+    """What runs a session, for a title: the processor and threads, or the Ascend chip."""
+    return info.isa if info.backend == "ascend" else f"{cpu_name()}, {info.threads} threads"
 
 
 def cpu_name() -> str:

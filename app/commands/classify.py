@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import engine
-from app.commands.flags import MODEL_SETTINGS, add_settings_flags, settings_from
+from app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
 from app.errors import RequestError
 from app.imaging.decoder import ImageDecoder
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", help="who answers (default: the default variant)")
     parser.add_argument("--top-k", metavar="K", help="labels per image (default 5)")
     parser.add_argument("--json", action="store_true", help="print the JSON that POST /v1/classify would answer")
-    add_settings_flags(parser, (*MODEL_SETTINGS, "default_variant", "threads", "max_pixels"))
+    add_settings_flags(parser, (*RUN_SETTINGS, "default_variant", "max_pixels"))
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 import engine
-from app.commands.bench import cpu_name, load_images
-from app.commands.flags import MODEL_SETTINGS, add_settings_flags, settings_from
+from app.commands.bench import load_images, machine_name
+from app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
 from app.loading import open_configured_model, open_session
+from engine.chips import Chip, find_chip
 
 _WIDTH = 140
 
@@ -29,6 +30,7 @@ class Summary:
     bytes_moved: int
     utilisation: float
     utilisation_3x3: float
+    mac_ratio: float | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, choices=range(1, 1001), default=15, metavar="N", help="runs (default 15)")
     parser.add_argument("--images", type=Path, help="folder of photos to run (default: generated images)")
     parser.add_argument("--variant", help="only this variant (default: all, side by side)")
-    add_settings_flags(parser, (*MODEL_SETTINGS, "threads"))
+    add_settings_flags(parser, RUN_SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,10 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
                 info = session.describe()
                 rows = session.profile(images, runs=arguments.runs)
                 summaries[name] = _summarise(rows)
+                chip = find_chip(info.isa) if info.backend == "ascend" else None
             console.print(f"\n{name}: {info.backend}, {info.precision}, {info.isa}", highlight=False)
-            console.print(_layers(rows))
-    threads = info.threads
-    console.print(f"\n{model.name} on {cpu_name()}, {threads} threads, batch {arguments.batch}", highlight=False)
+            console.print(_layers(rows, cache_sizes() if chip is None else chip_buffers(chip)))
+    console.print(f"\n{model.name} on {machine_name(info)}, batch {arguments.batch}", highlight=False)
     console.print(_comparison(summaries, arguments.batch))
     return 0
 
@@ -73,6 +75,7 @@ def _summarise(rows: list[engine.LayerTiming]) -> Summary:
         bytes_moved=sum(row.bytes_moved for row in rows),
         utilisation=_share_of_peak(rows),
         utilisation_3x3=_share_of_peak(small),
+        mac_ratio=_mac_ratio(rows),
     )
 
 
@@ -82,12 +85,19 @@ def _share_of_peak(rows: list[engine.LayerTiming]) -> float:
     return sum(row.peak_share * row.milliseconds for row in rows) / total if total else 0.0
 
 
-def _layers(rows: list[engine.LayerTiming]) -> Table:
-    caches = cache_sizes()
+def _mac_ratio(rows: list[engine.LayerTiming]) -> float | None:
+    """Share of all time in which the matrix unit worked; None where no device counts it."""
+    counted = [row for row in rows if row.mac_ratio is not None]
+    total = sum(row.milliseconds for row in rows)
+    return sum(row.milliseconds * (row.mac_ratio or 0.0) for row in counted) / total if counted and total else None
+
+
+def _layers(rows: list[engine.LayerTiming], caches: dict[str, int]) -> Table:
+    counted = any(row.mac_ratio is not None for row in rows)
     table = Table(box=box.MARKDOWN)
     for heading in ("layer", "class", "kernel"):
         table.add_column(heading)
-    for heading in ("ms", "MMAC", "of peak", "kB moved", "working set"):
+    for heading in ("ms", "MMAC", *(["mac ratio"] if counted else []), "of peak", "kB moved", "working set"):
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
@@ -96,7 +106,8 @@ def _layers(rows: list[engine.LayerTiming]) -> Table:
             row.kernel,
             f"{row.milliseconds:.3f}",
             f"{row.macs / 1e6:.0f}" if row.macs else "",
-            f"{row.peak_share:.0%}" if row.macs else "",
+            *(["" if row.mac_ratio is None else f"{row.mac_ratio:.0%}"] if counted else []),
+            f"{row.peak_share:.0%}" if row.peak_share else "",
             f"{row.bytes_moved / 1e3:.0f}" if row.bytes_moved else "",
             f"{row.working_set / 1e3:.0f} kB, {_fits(row.working_set, caches)}" if row.working_set else "",
         )
@@ -121,6 +132,8 @@ def _comparison(summaries: dict[str, Summary], batch: int) -> Table:
     add("latency of the batch, ms", [f"{time:.2f}" for time in times], ratio(times))
     add("all 3x3 convolutions, ms", [f"{time:.2f}" for time in times_3x3], ratio(times_3x3))
     add("images/s", [f"{batch / time * 1e3:.1f}" for time in times])
+    if any(s.mac_ratio is not None for s in every):
+        add("matrix unit busy (mac ratio)", ["" if s.mac_ratio is None else f"{s.mac_ratio:.1%}" for s in every])
     add("compute utilisation", [f"{s.utilisation:.1%}" for s in every])
     add("utilisation of the 3x3 convolutions", [f"{s.utilisation_3x3:.1%}" for s in every])
     add("on-chip reuse, MAC per byte moved", [f"{s.macs / max(1, s.bytes_moved):.0f}" for s in every])
@@ -139,6 +152,11 @@ def cache_sizes(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> dict
         except (OSError, ValueError):
             continue
     return sizes
+
+
+def chip_buffers(chip: Chip) -> dict[str, int]:
+    """The same of an Ascend chip: the L1 buffer of a core and the L2 cache."""
+    return {"L1": chip.l1_bytes, "L2": chip.l2_bytes}
 
 
 def _fits(size: int, caches: dict[str, int]) -> str:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+logger = logging.getLogger(__name__)
+
 
 class ProgressDisplay:
-    """Shows (stage, fraction) reports from any thread; a context manager that removes the bar when it is left."""
+    """Shows (stage, fraction) reports from any thread; a context manager that removes the bar when it is left.
 
-    def __init__(self) -> None:
+    Args:
+        as_log: Write a log line per stage and nothing else, for standard errors that programs read.
+    """
+
+    def __init__(self, *, as_log: bool = False) -> None:
+        self._as_log = as_log
         self._console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -20,7 +28,7 @@ class ProgressDisplay:
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=as_log or not self._console.is_terminal,
         )
         self._task = self._bar.add_task("starting", total=1.0)
         self._stage = ""
@@ -47,5 +55,7 @@ class ProgressDisplay:
         self._bar.update(self._task, description=f"{stage}: {detail}" if detail else stage, completed=fraction)
         if stage != self._stage:
             self._stage = stage
-            if not self._console.is_terminal:
+            if self._as_log:
+                logger.info("loading", extra={"fields": {"stage": stage}})
+            elif not self._console.is_terminal:
                 self._console.print(f"tessera: {stage}", markup=False, highlight=False, soft_wrap=True)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import signal
 import sys
+from collections.abc import Callable
+from socket import socket
 
-from app.commands.flags import add_settings_flags, settings_from
+from app.commands.flags import add_settings_flags, settings_from, unknown_variables
 from app.commands.progress import ProgressDisplay
-from app.main import create_app
+from app.dispatch.model import ServedModel
+from app.errors import StartupError
 from app.observability.logs import configure_logs
-from app.server import Server, bind, leave_working_threads, url_of
+from app.server import Server, bind, share, url_of
 from app.service import Service
 from app.settings import Settings
 
@@ -27,32 +31,84 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal; 0 after an orderly end, 1 when the model could not be loaded or requests were cut off."""
     # Until the server takes over the signals, there is nothing to finish.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    code = _serve(settings_from(arguments))
-    leave_working_threads(code)
-    return code
-
-
-def _serve(settings: Settings) -> int:
-    configure_logs(settings.log_level)
+    settings = settings_from(arguments)
+    configure_logs(settings.log_level, settings.log_format)
+    for name in unknown_variables():
+        logger.warning("an environment variable looks like a setting and is none", extra={"fields": {"name": name}})
     listener = bind(settings.host, settings.port)
     url = url_of(listener)
     logger.info("listening", extra={"fields": {"url": url}})
-    with ProgressDisplay() as display:
+    settings = _choose_grpc_port(settings)
+    serve = _serve_alone if settings.frontends == 0 else _serve_in_processes
+    with ProgressDisplay(as_log=settings.log_format == "json") as display:
 
-        def announce(service: Service) -> None:
+        def announce(model: ServedModel) -> None:
             display.close()
-            model = service.check_ready().model
             names = ", ".join(
                 f"{name} (default)" if name == settings.default_variant else name for name in sorted(model.variants)
             )
             print(f"Tessera is ready on {url}  model: {model.name}  variants: {names}  docs: {url}/docs", flush=True)
 
-        server = Server(create_app(settings, progress=display), drain_seconds=settings.drain_seconds, on_ready=announce)
-        server.run(sockets=[listener])
+        return serve(settings, listener, display, announce)
+
+
+def _choose_grpc_port(settings: Settings) -> Settings:
+    """Settings with a gRPC port that is free, which every frontend will then listen on.
+
+    Raises:
+        StartupError: It is taken, or the packages for gRPC are missing; the message says what to do.
+    """
+    if settings.grpc_port is None:
+        return settings
+    for package in ("grpc", "google.protobuf"):
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            raise StartupError(
+                f"gRPC needs the package {package}: pip install 'tessera-inference[grpc]', or leave --grpc-port out."
+            ) from error
+    probe = bind(settings.host, settings.grpc_port, "--grpc-port")
+    port = probe.getsockname()[1]
+    probe.close()
+    logger.info("listening for gRPC", extra={"fields": {"address": f"{settings.host}:{port}"}})
+    return settings.model_copy(update={"grpc_port": port})
+
+
+def _serve_alone(
+    settings: Settings, listener: socket, display: ProgressDisplay, announce: Callable[[ServedModel], None]
+) -> int:
+    # Imported here, because with frontends this process must not load the engine.
+    from app.dispatch.host import leave_working_threads
+    from app.dispatch.local import LocalDispatcher
+    from app.main import create_app
+
+    def on_ready(service: Service) -> None:
+        announce(service.check_ready())
+
+    app = create_app(settings, dispatcher=lambda given, metrics: LocalDispatcher(given, metrics, display))
+    server = Server(app, settings=settings, on_ready=on_ready)
+    server.run(sockets=[listener])
+    display.close()
     if server.failure is not None:
         print(f"tessera: {server.failure}", file=sys.stderr)
-        return 1
-    if server.abandoned:
-        print(f"tessera: requests in flight that were cut off: {server.abandoned}", file=sys.stderr)
-        return 1
-    return 0
+    code = 1 if server.failure is not None or _told_of_cut_off(server.abandoned) else 0
+    leave_working_threads(code)
+    return code
+
+
+def _serve_in_processes(
+    settings: Settings, listener: socket, display: ProgressDisplay, announce: Callable[[ServedModel], None]
+) -> int:
+    if sys.platform != "linux":
+        raise StartupError("Several processes need Linux; serve with --frontends 0.")
+    from app.dispatch.supervisor import supervise
+
+    listeners = share(listener, settings.frontends)
+    abandoned = supervise(settings, listeners, progress=display, on_ready=announce)
+    return 1 if _told_of_cut_off(abandoned) else 0
+
+
+def _told_of_cut_off(requests: int) -> bool:
+    if requests:
+        print(f"tessera: requests in flight that were cut off: {requests}", file=sys.stderr)
+    return requests > 0

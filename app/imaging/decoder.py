@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 
 import numpy as np
@@ -23,6 +22,7 @@ from PIL import (
 
 from app.errors import CorruptImageError, EmptyBodyError, ImageTooLargeError, RequestError, UnsupportedImageError
 from app.imaging.colour import to_rgb
+from app.imaging.cost import BoundedReader, check_scans
 from models.preprocessing import Preprocessing, geometry, resize_and_crop
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -72,7 +72,8 @@ class ImageDecoder:
         Raises:
             EmptyBodyError: `data` is empty.
             UnsupportedImageError: `data` is not an image of a supported format or pixel type.
-            ImageTooLargeError: The header declares more than the pixel limit; nothing was decoded.
+            ImageTooLargeError: The header declares more than the pixel limit, or decoding would cost far more than the
+                pixels do (see `app.imaging.cost`); nothing was decoded.
             CorruptImageError: The file is truncated or damaged.
         """
         if not data:
@@ -80,6 +81,7 @@ class ImageDecoder:
         try:
             with self._open(data) as picture:
                 self._check_size(*picture.size)
+                check_scans(picture, data, max_pixels=self._max_pixels)
                 picture.load()
                 upright = _upright(picture)
                 out[:] = np.asarray(resize_and_crop(to_rgb(upright), self._preprocessing))
@@ -96,7 +98,7 @@ class ImageDecoder:
 
     def _open(self, data: bytes) -> Image.Image:
         try:
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+            return Image.open(BoundedReader(data), formats=FORMATS)
         except UnidentifiedImageError:
             raise UnsupportedImageError(f"The data is not an image of any of these formats: {_LIST}.") from None
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, Summary
 from prometheus_client.exposition import choose_encoder
 
+from app.dispatch.model import ServedModel, ServedVariant
+from app.observability.devices import DeviceCollector, ReadDevices
 from app.observability.utilisation import BusyRatio, ComputeUtilisation
+from app.scheduling.ticket import Outcome
+from app.version import service_version
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_DISTANCE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16)
 
 STAGES = ("decode", "queue", "compute", "postprocess")
+REQUEST_STAGES = ("queue", "input", "infer", "output")
 
 
 class Metrics:
@@ -24,7 +30,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.request_duration = Histogram(
             "tessera_request_duration_seconds",
-            "Time from the first byte of a classify request's headers to its answer.",
+            "Time from the headers of a classify or infer request to its answer.",
             ("variant", "outcome"),
             buckets=_REQUEST_BUCKETS,
             registry=self.registry,
@@ -47,7 +53,7 @@ class Metrics:
         )
         self.rejections = Counter(
             "tessera_rejections",
-            "Classify requests turned away (4xx or 503), by error code.",
+            "Classify and infer requests turned away (4xx or 503), by error code.",
             ("reason",),
             registry=self.registry,
         )
@@ -65,6 +71,72 @@ class Metrics:
             ("variant",),
             registry=self.registry,
         )
+        self.routed = Counter(
+            "tessera_routed_requests",
+            "Requests answered with success, by the variant that answered and what chose it.",
+            ("variant", "chosen_by"),
+            registry=self.registry,
+        )
+        self.split = Gauge(
+            "tessera_split_ratio",
+            "Share of the requests that name no variant which this variant gets now.",
+            ("variant",),
+            registry=self.registry,
+        )
+        self.shadow_images = Counter(
+            "tessera_shadow_images",
+            "Images chosen for the shadow, by what became of them.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.shadow_agreement = Gauge(
+            "tessera_shadow_agreement_ratio",
+            "Share of the compared images that got the same top label from both variants.",
+            registry=self.registry,
+        )
+        self.shadow_distance = Histogram(
+            "tessera_shadow_logit_distance_ratio",
+            "Distance of the optimised logits from the baseline's over the size of the baseline's, per compared image.",
+            buckets=_DISTANCE_BUCKETS,
+            registry=self.registry,
+        )
+        self.shadow_speed_up = Gauge(
+            "tessera_shadow_speedup_ratio",
+            "Baseline's compute time over optimised's for the same image at the same batch size, geometric mean.",
+            registry=self.registry,
+        )
+        self.guard_tripped = Gauge(
+            "tessera_guard_tripped",
+            "1 while the accuracy guard keeps traffic on the baseline, else 0.",
+            registry=self.registry,
+        )
+        self.guard_events = Counter(
+            "tessera_guard_events", "Changes of the accuracy guard's state.", ("event",), registry=self.registry
+        )
+        self.restarts = Counter(
+            "tessera_process_restarts",
+            "Processes that ended unasked and were replaced.",
+            ("process",),
+            registry=self.registry,
+        )
+        self.request_stage = Summary(
+            "tessera_request_stage_seconds",
+            "Time per request in a stage: queue, input, infer, output.",
+            ("variant", "stage"),
+            registry=self.registry,
+        )
+        self.batch_duration = Summary(
+            "tessera_batch_duration_seconds",
+            "Run time of a batch, by its size.",
+            ("variant", "images"),
+            registry=self.registry,
+        )
+        self.last_inference = Gauge(
+            "tessera_last_inference_timestamp_seconds",
+            "When the variant last ran a request, since 1970.",
+            ("variant",),
+            registry=self.registry,
+        )
         self.build = Info("tessera_build", "Version and machine of this process.", registry=self.registry)
         ProcessCollector(registry=self.registry)
         self._busy = BusyRatio()
@@ -72,29 +144,25 @@ class Metrics:
         self._utilisation: dict[str, ComputeUtilisation] = {}
         for stage in STAGES:
             self.stage_duration.labels(stage)
+        for process in ("engine", "frontend"):
+            self.restarts.labels(process)
 
-    def describe_build(self, *, version: str, model: str, isa: str) -> None:
-        """Set the labels of `tessera_build_info`."""
-        self.build.info({"version": version, "model": model, "isa": isa, "python": platform.python_version()})
+    def describe_model(self, model: ServedModel) -> None:
+        """Set the labels of `tessera_build_info`, and make every variant's series appear at once."""
+        isa = next((variant.isa for variant in model.variants.values() if variant.backend == "cpu"), "")
+        self.build.info(
+            {"version": service_version(), "model": model.name, "isa": isa, "python": platform.python_version()}
+        )
+        for variant in model.variants.values():
+            self._add_variant(variant)
 
     def watch_queue(self, depth: Callable[[], float]) -> None:
         """Read the queue depth from `depth` at every scrape."""
         self.queue_depth.set_function(depth)
 
-    def add_variant(self, variant: str, *, macs: int, peak: float | None) -> None:
-        """Make the series of a variant appear before its first batch.
-
-        Args:
-            variant: Its name.
-            macs: Multiply-accumulates per image.
-            peak: Peak multiply-accumulates per second, or None where it is not known: then there is no utilisation.
-        """
-        self.batch_size.labels(variant)
-        self.images.labels(variant)
-        if peak:
-            utilisation = ComputeUtilisation(macs, peak)
-            self._utilisation[variant] = utilisation
-            self.compute_utilisation.labels(variant).set_function(utilisation.value)
+    def watch_devices(self, read: ReadDevices) -> None:
+        """Ask the accelerators of each variant how they are doing at every scrape."""
+        self.registry.register(DeviceCollector(read))
 
     def batch_finished(self, variant: str, images: int, seconds: float) -> None:
         """Count a batch of `images` that ran for `seconds`."""
@@ -102,6 +170,7 @@ class Metrics:
         self.images.labels(variant).inc(images)
         self.engine_busy.inc(seconds)
         self.stage_duration.labels("compute").observe(seconds)
+        self.batch_duration.labels(variant, images).observe(seconds)
         self._busy.observe(seconds)
         if variant in self._utilisation:
             self._utilisation[variant].observe(images, seconds)
@@ -111,14 +180,76 @@ class Metrics:
         self.stage_duration.labels(stage).observe(seconds)
 
     def request_finished(self, *, variant: str, outcome: str, seconds: float) -> None:
-        """Count an answered classify request; `outcome` is `ok` or an error code."""
+        """Count a classify or infer request; `outcome` is `ok` or an error code, `variant` is "none" before routing."""
         self.request_duration.labels(variant, outcome).observe(seconds)
+
+    def answer_built(self, variant: str, seconds: float) -> None:
+        """Count the building of a successful answer."""
+        self.stage("postprocess", seconds)
+        self.request_stage.labels(variant, "output").observe(seconds)
+
+    def request_ran(self, variant: str, outcomes: Sequence[Outcome], input_seconds: float) -> None:
+        """Count the images of one request.
+
+        Args:
+            variant: Who ran them.
+            outcomes: One per image.
+            input_seconds: Decoding, or copying a tensor.
+        """
+        for outcome in outcomes:
+            self.stage("queue", outcome.queue_seconds)
+        waited = min(outcome.queue_seconds for outcome in outcomes)
+        ended = max(outcome.queue_seconds + outcome.compute_seconds for outcome in outcomes)
+        self.request_stage.labels(variant, "queue").observe(waited)
+        self.request_stage.labels(variant, "input").observe(input_seconds)
+        self.request_stage.labels(variant, "infer").observe(ended - waited)
+        self.last_inference.labels(variant).set_to_current_time()
 
     def rejected(self, reason: str) -> None:
         """Count a request that was turned away; `reason` is an error code."""
         self.rejections.labels(reason).inc()
 
+    def answered(self, variant: str, reason: str) -> None:
+        """Count an answered request; `reason` is one of `router.REASONS`."""
+        self.routed.labels(variant, reason).inc()
+
+    def split_changed(self, shares: dict[str, float]) -> None:
+        """Set the share of each variant."""
+        for variant, share in shares.items():
+            self.split.labels(variant).set(share)
+
+    def shadow_ended(self, outcome: str, images: int) -> None:
+        """Count shadow images; `outcome` is one of `shadow.OUTCOMES`."""
+        self.shadow_images.labels(outcome).inc(images)
+
+    def shadow_compared(self, *, distance: float, agreement: float, speed_up: float | None) -> None:
+        """Count a comparison, and set what all of them say."""
+        self.shadow_distance.observe(distance)
+        self.shadow_agreement.set(agreement)
+        if speed_up is not None:
+            self.shadow_speed_up.set(speed_up)
+
+    def guard_changed(self, *, tripped: bool, event: str | None) -> None:
+        """Set the guard's state and count the event that led to it."""
+        self.guard_tripped.set(tripped)
+        if event is not None:
+            self.guard_events.labels(event).inc()
+
+    def restarted(self, process: str) -> None:
+        """Count a process that ended unasked; `process` is `engine` or `frontend`."""
+        self.restarts.labels(process).inc()
+
     def render(self, accept: str) -> tuple[bytes, str]:
         """Encode every metric for a scraper that accepts `accept`; returns the body and its Content-Type."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
+
+    def _add_variant(self, variant: ServedVariant) -> None:
+        self.batch_size.labels(variant.name)
+        self.images.labels(variant.name)
+        for stage in REQUEST_STAGES:
+            self.request_stage.labels(variant.name, stage)
+        if variant.peak:  # where it is not known there is no utilisation
+            utilisation = ComputeUtilisation(variant.macs, variant.peak)
+            self._utilisation[variant.name] = utilisation
+            self.compute_utilisation.labels(variant.name).set_function(utilisation.value)

@@ -11,6 +11,7 @@ from app.errors import MalformedMultipartError, NoFilesError, TooManyImagesError
 
 FIELD = "file"
 _MAX_NAME = 1024
+_MAX_PART_HEADERS = 8192  # bytes of one part's header section
 
 
 class Upload(NamedTuple):
@@ -87,17 +88,21 @@ class _Collector:
         self._field = b""
         self._value = b""
         self._filename: str | None = None
+        self._header_bytes = 0
 
     def part_begin(self) -> None:
         if len(self.uploads) == self._max_files:
             raise TooManyImagesError(f"The request has more than {self._max_files} images; send several requests.")
         self._data = bytearray()
         self._disposition = b""
+        self._header_bytes = 0
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
         self._field += data[start:end]
 
     def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
         self._value += data[start:end]
 
     def header_end(self) -> None:
@@ -125,6 +130,11 @@ class _Collector:
 
     def end(self) -> None:
         self.ended = True
+
+    def _count_header(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > _MAX_PART_HEADERS:
+            raise MalformedMultipartError(f"A part's headers are over {_MAX_PART_HEADERS} bytes.")
 
 
 def _text(raw: bytes) -> str:

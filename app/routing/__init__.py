@@ -1,1 +1,1 @@
-"""Which variant answers a request."""
+"""Which variant answers, and what the comparison of variants says. Pure code: clock and randomness are injected."""

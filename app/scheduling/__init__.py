@@ -1,1 +1,1 @@
-"""Batches and admission: pure code with an injected clock (`queue`, `rate`), and the one thread that runs batches."""
+"""Who runs when: pure decisions with an injected clock (`queue`, `admission`), and the thread that acts on them."""

@@ -1,26 +1,37 @@
-"""The bounded queue of images and the rule by which batches form. Pure: no threads, no sleeping, the clock injected."""
+"""The queue of images and the rule by which batches form. Pure: no threads, no sleeping, the clock injected."""
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 
-import numpy as np
+from app.errors import DeadlineExceededError
+from app.scheduling.admission import Admission
+from app.scheduling.latency import LatencyTable
+from app.scheduling.line import Line
+from app.scheduling.snapshot import Snapshot, VariantSnapshot
+from app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, State, Ticket
 
-from app.errors import QueueFullError
-from app.scheduling.rate import ServiceRate
-from app.scheduling.ticket import Batch, Outcome, State, Ticket
+# Largest part of the engine's time that BACKGROUND gets while others wait: it is not starved, nor does it delay.
+BACKGROUND_SHARE = 0.01
+# Largest part of the time that its first request allows which a full batch may take. Otherwise, and while no more wait
+# than a full batch holds, batches are of the size that suits.
+BATCH_SHARE = 0.25
 
 
 class ImageQueue:
-    """Images waiting for the engine, first come first served by request, one line per variant.
+    """Images waiting for the engine, in one line per variant and kind of input.
 
     Rules:
-        - A batch takes whatever is waiting, up to `max_batch`: nothing ever waits for a batch to fill.
-        - Turns are numbered in order of arrival; the variant with the lowest turn goes next, so each one's time comes.
-        - In its turn a request gives at most half a batch; what is left of it takes a new turn behind everyone who
-          waits now. So a request of 64 images does not block a request of one, nor is it starved by a stream of them.
-        - Admission counts images, including those still being decoded, so the bound also bounds memory.
+        - A free engine takes what waits at once, up to the batch size that suits: nothing waits for a batch to fill.
+        - The request that is due first goes first, and its variant with it: see `Admission.due`.
+        - In its turn a request gives at most half of `max_batch`; what is left of it takes a new turn behind everyone
+          who waits now, unless its deadline presses. So a request of 64 images does not block a request of one, nor is
+          it starved by a stream of them.
+        - A batch is no larger than its most urgent member can wait for. Who can no longer be answered in time is
+          dropped before a batch forms.
+        - BACKGROUND runs when nothing else waits or is being decoded, an image at a time.
 
     Not thread-safe: the owner holds a lock around every call.
 
@@ -29,90 +40,120 @@ class ImageQueue:
         capacity: Most images admitted and not yet in a batch.
         max_batch: Most images in one batch.
         clock: Seconds on a monotonic clock.
+        decoders: How many images are decoded at a time on the engine's cores.
     """
 
-    def __init__(self, variants: Iterable[str], *, capacity: int, max_batch: int, clock: Callable[[], float]) -> None:
-        self._lines: dict[str, deque[Ticket]] = {variant: deque() for variant in variants}
-        self._depths = dict.fromkeys(self._lines, 0)
-        self._capacity = capacity
+    def __init__(
+        self,
+        variants: Iterable[str],
+        *,
+        capacity: int,
+        max_batch: int,
+        clock: Callable[[], float],
+        decoders: int = 1,
+    ) -> None:
+        names = list(variants)
+        self.table = LatencyTable(names, max_batch)
+        self._admission = Admission(self.table, names, capacity=capacity, decoders=decoders)
         self._max_batch = max_batch
-        self._clock = clock
         self._share = max(1, max_batch // 2)
-        self._turns = 0
-        self._turn: dict[Ticket, int] = {}
-        self.rate = ServiceRate()
+        self._clock = clock
+        self._lines: dict[tuple[str, InputType], Line] = {}
+        self._numbers = count()
+        self._background = Line(self._numbers)
+        self._background_from = 0.0  # when BACKGROUND may run although others wait
+        self._running: dict[Batch, float] = {}
+        self._unfinished: dict[Ticket, None] = {}  # in order of admission
+        self._dropped: list[Ticket] = []
 
     @property
     def depth(self) -> int:
         """Images admitted and not yet in a batch."""
-        return sum(self._depths.values())
+        return self._admission.depth
 
-    def check_room(self, images: int = 1) -> None:
-        """Raise the error that admission of `images` would raise now.
+    def check_room(
+        self, variant: str | None = None, *, deadline: float | None = None, priority: Priority = Priority.NORMAL
+    ) -> None:
+        """Raise the error that admission of one image would raise now; without a variant, any variant will do.
 
         Raises:
-            QueueFullError: There is no room; carries when to try again, from the measured rate.
+            QueueFullError: As `admit`.
+            DeadlineUnreachableError: As `admit`.
         """
-        if self.depth + images > self._capacity:
-            wait = self.rate.retry_after(self._depths)
-            raise QueueFullError(
-                f"The queue is full: {self.depth} of {self._capacity} images are waiting and the request has {images}. "
-                f"Try again in {wait} s.",
-                retry_after=wait,
-            )
+        names = [variant] if variant is not None else list(self._admission.depths)
+        for left, name in zip(range(len(names) - 1, -1, -1), names, strict=True):
+            try:
+                self._check(self._ticket(name, 1, deadline, priority, "uint8"))
+            except Exception:
+                if left == 0:
+                    raise
+            else:
+                return
 
-    def admit(self, variant: str, images: int) -> Ticket:
+    def admit(
+        self,
+        variant: str,
+        images: int,
+        *,
+        deadline: float | None = None,
+        priority: Priority = Priority.NORMAL,
+        dtype: InputType = "uint8",
+    ) -> Ticket:
         """Reserve room for a request of `images` (at least 1), before they are decoded.
 
         Raises:
             QueueFullError: There is no room.
+            DeadlineUnreachableError: By the measured speed it could not be answered before `deadline`.
         """
-        self.check_room(images)
-        self._depths[variant] += images
-        return Ticket(variant, images)
+        ticket = self._ticket(variant, images, deadline, priority, dtype)
+        self._check(ticket)
+        self._admission.add(ticket)
+        self._unfinished[ticket] = None
+        return ticket
 
-    def enqueue(self, ticket: Ticket, pixels: np.ndarray) -> None:
+    def enqueue(self, ticket: Ticket, rows: Rows) -> None:
         """Let an admitted request join its line.
 
         Args:
             ticket: As returned by `admit`; a cancelled one is ignored.
-            pixels: uint8 [images, size, size, 3].
+            rows: One row per image.
         """
         if ticket.state is not State.ADMITTED:
             return
-        ticket.pixels = pixels
+        ticket.rows = rows
         ticket.queued_at = self._clock()
         ticket.state = State.QUEUED
-        self._join_line(ticket)
+        ticket.turn = self._share
+        self._admission.stop_decoding(ticket)
+        line = self._line(ticket)
+        if line is self._background and not line:
+            pause = self.table.seconds(ticket.variant, 1) / BACKGROUND_SHARE
+            self._background_from = max(self._background_from, ticket.queued_at + pause)
+        line.join(ticket, ticket.due)
 
     def cancel(self, ticket: Ticket) -> None:
         """Drop what has not run yet of a request; its outcomes are no longer wanted. Harmless when already over."""
-        if ticket.state not in (State.ADMITTED, State.QUEUED):
-            return
-        ticket.state = State.CANCELLED
-        self._depths[ticket.variant] -= len(ticket.waiting)
-        ticket.waiting.clear()
-        self._leave_line(ticket)
+        self._drop(ticket, State.CANCELLED)
 
     def take(self) -> Batch | None:
-        """Form the next batch now, or None when nothing waits."""
-        waiting = [line for line in self._lines.values() if line]
-        if not waiting:
-            return None
-        line = min(waiting, key=lambda tickets: self._turn[tickets[0]])
-        variant = line[0].variant
-        members: list[tuple[Ticket, int]] = []
-        while line and len(members) < self._max_batch:
-            ticket = line[0]
-            self._leave_line(ticket)
-            for _ in range(min(self._share, len(ticket.waiting), self._max_batch - len(members))):
-                members.append((ticket, ticket.waiting.popleft()))
-            if ticket.waiting:
-                self._join_line(ticket)
-        self._depths[variant] -= len(members)
-        # Rows of one request side by side: when it is alone in the batch, its pixels are used where they are.
-        members.sort(key=lambda member: self._order(member))
-        return Batch(variant, tuple(members))
+        """Form the next batch now, or None when nothing is to run; see also `take_dropped` and `wake_at`."""
+        now = self._clock()
+        for ticket in [ticket for ticket in self._unfinished if ticket.deadline <= now]:
+            self._expire(ticket)
+        while (line := self._next_line(now)) is not None:
+            members = self._fill(line, now)
+            if members:
+                return self._start(members, now)
+        return None
+
+    def take_dropped(self) -> list[Ticket]:
+        """The requests that `take` gave up since the last call, to be told so."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
+
+    def wake_at(self) -> float | None:
+        """When to call `take` again although nothing happens, as a clock reading; None: never."""
+        return self._background_from if self._background else None
 
     def finish(self, batch: Batch, outcomes: Sequence[Outcome]) -> list[Ticket]:
         """Hand out the outcomes of a batch, one per member.
@@ -120,24 +161,161 @@ class ImageQueue:
         Returns:
             The requests that are complete by this and still wanted.
         """
+        now = self._clock()
+        started = self._running.pop(batch)
+        if all(outcome.failure is None and outcome.batch_size == len(batch) for outcome in outcomes):
+            self.table.observe(batch.variant, len(batch), now - started)
+        if batch.members[0][0].priority is Priority.BACKGROUND:
+            self._background_from = now + (now - started) * (1 / BACKGROUND_SHARE - 1)
         finished = []
         for (ticket, index), outcome in zip(batch.members, outcomes, strict=True):
             ticket.outcomes[index] = outcome
             ticket.unfinished -= 1
             if ticket.unfinished == 0 and ticket.state is State.QUEUED:
                 ticket.state = State.DONE
+                self._unfinished.pop(ticket)
                 finished.append(ticket)
         return finished
 
-    def _join_line(self, ticket: Ticket) -> None:
-        self._turn[ticket] = self._turns
-        self._turns += 1
-        self._lines[ticket.variant].append(ticket)
+    def decoded(self, seconds: float) -> None:
+        """Count an image that took `seconds` of a core to decode."""
+        self._admission.decoded(seconds)
 
-    def _leave_line(self, ticket: Ticket) -> None:
-        if self._turn.pop(ticket, None) is not None:
-            self._lines[ticket.variant].remove(ticket)
+    def waits_for(self, variant: str) -> bool:
+        """Whether a request of a variant has no answer yet."""
+        return any(ticket.variant == variant for ticket in self._unfinished)
 
-    def _order(self, member: tuple[Ticket, int]) -> tuple[float, int, int]:
-        ticket, index = member
-        return ticket.queued_at, id(ticket), index
+    def snapshot(self) -> Snapshot:
+        """The state at this moment."""
+        now = self._clock()
+        free_at = self._free_at(now)
+        variants = {
+            variant: VariantSnapshot(
+                depth={priority: counts[priority] for priority in Priority},
+                predicted_seconds=max(
+                    self._admission.predict(self._ticket(variant, 1, None, Priority.NORMAL, "uint8"), now, free_at)
+                    - now,
+                    0.0,
+                ),
+                batches=self.table.rows(variant),
+            )
+            for variant, counts in self._admission.depths.items()
+        }
+        oldest = next(iter(self._unfinished), None)
+        return Snapshot(
+            variants=variants,
+            running_seconds=max((now - started for started in self._running.values()), default=0.0),
+            oldest_seconds=now - oldest.admitted_at if oldest is not None else 0.0,
+        )
+
+    def _ticket(
+        self, variant: str, images: int, deadline: float | None, priority: Priority, dtype: InputType
+    ) -> Ticket:
+        limit = math.inf if deadline is None else deadline
+        ticket = Ticket(variant, images, priority, dtype, deadline=limit, admitted_at=self._clock())
+        ticket.due = self._admission.due(ticket)
+        return ticket
+
+    def _check(self, ticket: Ticket) -> None:
+        now = ticket.admitted_at
+        self._admission.check(ticket, now, self._free_at(now))
+
+    def _free_at(self, now: float) -> float:
+        """When the running batch should end. One that is overdue is taken to need as long again as it is late."""
+        ends = [started + self.table.seconds(batch.variant, len(batch)) for batch, started in self._running.items()]
+        return max((now + abs(end - now) for end in ends), default=now)
+
+    def _line(self, ticket: Ticket) -> Line:
+        if ticket.priority is Priority.BACKGROUND:
+            return self._background
+        return self._lines.setdefault((ticket.variant, ticket.dtype), Line(self._numbers))
+
+    def _next_line(self, now: float) -> Line | None:
+        waiting = [line for line in self._lines.values() if line]
+        if self._background and (now >= self._background_from or not (waiting or self._admission.decoding)):
+            return self._background
+        return min(waiting, key=lambda line: line.starts, default=None)
+
+    def _fill(self, line: Line, now: float) -> list[tuple[Ticket, int]]:
+        """Take the images of the next batch out of a line; none when everyone in it had to be dropped."""
+        members: list[tuple[Ticket, int]] = []
+        tightest = math.inf
+        variant = line.first.variant
+        waiting = sum(len(ticket.waiting) for ticket in line)
+        most = 1 if line is self._background else self._most(line.first, waiting)
+        least = self.table.frugal(variant) if waiting > most else 1
+        while line and len(members) < most:
+            ticket = line.first
+            if self._too_late(ticket, now, least):
+                self._expire(ticket)
+                continue
+            tightest = min(tightest, ticket.deadline)
+            if len(members) >= least and now + self.table.tail(variant, len(members) + 1) > tightest:
+                break
+            members.append((ticket, ticket.waiting.popleft()))
+            ticket.turn -= 1
+            self._admission.remove(ticket, 1)
+            if not ticket.waiting:
+                line.leave(ticket)
+            elif ticket.turn == 0:
+                self._turn_over(ticket, line, now)
+        return members
+
+    def _most(self, first: Ticket, waiting: int) -> int:
+        """The largest batch to form: the size that suits, or a full one where more wait and have the time."""
+        allowed = first.deadline - first.admitted_at
+        if waiting > self._max_batch and self.table.tail(first.variant, self._max_batch) <= BATCH_SHARE * allowed:
+            return self._max_batch
+        return self.table.efficient(first.variant)
+
+    def _too_late(self, ticket: Ticket, now: float, least: int) -> bool:
+        """Whether a ticket cannot be answered in time, in batches of `least` or more.
+
+        When nobody else waits it is tried all the same. While many wait, a batch made small for one late request would
+        make those after it late too, and so on: better to lose the one.
+        """
+        if self.depth == len(ticket.waiting):
+            return False
+        variant = ticket.variant
+        needed = max(self.table.work(variant, len(ticket.waiting)), self.table.seconds(variant, least))
+        return now + needed > ticket.deadline
+
+    def _turn_over(self, ticket: Ticket, line: Line, now: float) -> None:
+        """Put a ticket that has given its share behind everyone in its line, if that leaves it time enough."""
+        line.leave(ticket)
+        ticket.turn = self._share
+        if line and now + self._admission.backlog_seconds() + self.table.work(ticket.variant, self._share) <= (
+            ticket.deadline
+        ):
+            self._admission.postpone(ticket, max(ticket.due, line.ends))
+        line.join(ticket, ticket.due)
+
+    def _start(self, members: list[tuple[Ticket, int]], now: float) -> Batch:
+        # Rows of one request side by side: when it is alone in the batch, its rows are used where they are.
+        members.sort(key=lambda member: (member[0].queued_at, id(member[0]), member[1]))
+        first = members[0][0]
+        batch = Batch(first.variant, first.dtype, tuple(members))
+        self._running[batch] = now
+        return batch
+
+    def _expire(self, ticket: Ticket) -> None:
+        if ticket.state is State.QUEUED:
+            self._drop(ticket, State.EXPIRED)
+            allowed = (ticket.deadline - ticket.admitted_at) * 1000
+            ticket.failure = DeadlineExceededError(
+                f"The answer was not ready within the {allowed:.0f} ms that were left.", retry_after=1
+            )
+            self._dropped.append(ticket)
+
+    def _drop(self, ticket: Ticket, state: State) -> None:
+        if ticket.state not in (State.ADMITTED, State.QUEUED):
+            return
+        if ticket.state is State.ADMITTED:
+            self._admission.stop_decoding(ticket)
+        else:
+            self._line(ticket).leave(ticket)
+        ticket.state = state
+        images = len(ticket.waiting)
+        ticket.waiting.clear()
+        self._admission.remove(ticket, images)
+        self._unfinished.pop(ticket, None)

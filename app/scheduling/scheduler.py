@@ -6,13 +6,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from app.errors import InferenceError
+from app.errors import DeviceFailedError, InferenceError, ModelUnavailableError, RequestError
 from app.scheduling.queue import ImageQueue
-from app.scheduling.ticket import Batch, Outcome, Ticket
+from app.scheduling.rows import RowBuffers, check_rows, row_shapes
+from app.scheduling.snapshot import Snapshot
+from app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, Ticket
+from engine.errors import DeviceError
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +26,8 @@ ENGINE_THREAD = "tessera-engine"
 class Runner(Protocol):
     """What the scheduler needs of an `engine.Session`."""
 
-    def run(self, x: np.ndarray) -> np.ndarray:
-        """Run uint8 [N, size, size, 3]; returns float32 logits [N, classes]."""
+    def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Run uint8 [N, size, size, 3] or float32 [N, 3, size, size]; returns float32 logits [N, classes]."""
 
 
 class Observer(Protocol):
@@ -34,39 +38,48 @@ class Observer(Protocol):
 
 
 class Scheduler:
-    """Owns the queue and the single thread that runs batches.
+    """Owns the queue and the single thread that runs batches: one budget of cores for all variants.
 
     One thread, because a session uses every core of the budget by itself: two batches at once would only share them.
     The thread forms a batch the moment it is free, so batches grow with load and a lone request never waits.
 
     Args:
         runners: The session of each variant.
+        size: Height and width of the model's images, in pixels.
         max_batch: Most images in one batch.
         capacity: Most images admitted and not yet in a batch.
-        deliver: Called on the engine thread, once per batch, with the requests that this batch completed.
+        deliver: Called on the engine thread, at most twice per batch, with requests that are over: DONE ones, whose
+            every outcome is there, and EXPIRED ones, whose `failure` says why they were dropped.
         observer: Told about each batch.
-        clock: Seconds on a monotonic clock.
+        clock: Seconds on a monotonic clock; deadlines are readings of it.
+        decoders: How many images are decoded at a time on the engine's cores.
     """
 
     def __init__(
         self,
         runners: Mapping[str, Runner],
         *,
+        size: int,
         max_batch: int,
         capacity: int,
         deliver: Callable[[list[Ticket]], None],
         observer: Observer,
         clock: Callable[[], float] = time.perf_counter,
+        decoders: int = 1,
     ) -> None:
         self._runners = dict(runners)
         self._deliver = deliver
         self._observer = observer
         self._clock = clock
-        self._queue = ImageQueue(self._runners, capacity=capacity, max_batch=max_batch, clock=clock)
-        self._work = threading.Condition()
+        self._queue = ImageQueue(self._runners, capacity=capacity, max_batch=max_batch, clock=clock, decoders=decoders)
+        self._retired: set[str] = set()
+        self._running: Runner | None = None  # what the engine thread is in
+        lock = threading.Lock()
+        self._work = threading.Condition(lock)  # there is something to do
+        self._over = threading.Condition(lock)  # a batch or a request is over
         self._stopping = False
-        self._max_batch = max_batch
-        self._rows: np.ndarray | None = None
+        self._shapes = row_shapes(size)
+        self._rows = RowBuffers(max_batch, self._shapes)
         self._thread = threading.Thread(target=self._loop, name=ENGINE_THREAD, daemon=True)
 
     def start(self) -> None:
@@ -92,83 +105,163 @@ class Scheduler:
         with self._work:
             return self._queue.depth
 
-    def check_room(self) -> None:
-        """Raise `QueueFullError` when not even one image would be admitted."""
+    def snapshot(self) -> Snapshot:
+        """Depths, predictions, the measured table and the age of the oldest work, at this moment."""
         with self._work:
-            self._queue.check_room()
+            return self._queue.snapshot()
 
-    def admit(self, variant: str, images: int) -> Ticket:
+    def check_room(
+        self, variant: str | None = None, *, deadline: float | None = None, priority: Priority = Priority.NORMAL
+    ) -> None:
+        """Raise what `admit` of a single image would raise now; without a variant, of any variant."""
+        with self._work:
+            self._check_served(variant)
+            self._queue.check_room(variant, deadline=deadline, priority=priority)
+
+    def admit(
+        self,
+        variant: str,
+        images: int,
+        *,
+        deadline: float | None = None,
+        priority: Priority = Priority.NORMAL,
+        dtype: InputType = "uint8",
+    ) -> Ticket:
         """Reserve room for `images`; every ticket must end in `submit` or `cancel`.
+
+        Args:
+            variant: Who answers.
+            images: How many, at least 1.
+            deadline: Reading of the clock after which the answer is worthless; None: it is always wanted.
+            priority: How urgent the request is.
+            dtype: What will be submitted: "uint8" pixels, NHWC, or "float32" normalised tensors, NCHW.
 
         Raises:
             QueueFullError: There is no room.
+            DeadlineUnreachableError: By the measured speed and backlog it could not be answered before `deadline`.
+            ModelUnavailableError: The variant has been retired.
         """
         with self._work:
-            return self._queue.admit(variant, images)
+            self._check_served(variant)
+            return self._queue.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype)
 
-    def submit(self, ticket: Ticket, pixels: np.ndarray) -> None:
+    def submit(self, ticket: Ticket, rows: Rows) -> None:
         """Queue an admitted request.
 
         Args:
             ticket: As returned by `admit`.
-            pixels: uint8 [images, size, size, 3]; must not change until the ticket is delivered.
+            rows: uint8 [images, size, size, 3] or float32 [images, 3, size, size] as admitted, in one array or as a
+                sequence of row views (which may lie in shared memory); must not change until the ticket is delivered.
+
+        Raises:
+            ValueError: The rows are not of the admitted type, shape or number.
         """
+        check_rows(rows, ticket.images, ticket.dtype, self._shapes)
         with self._work:
-            self._queue.enqueue(ticket, pixels)
+            self._queue.enqueue(ticket, rows)
             self._work.notify()
 
     def cancel(self, ticket: Ticket) -> None:
         """Drop a request that nobody waits for; harmless when it is over, or when it is being delivered right now."""
         with self._work:
             self._queue.cancel(ticket)
+            self._work.notify()
+            self._over.notify_all()
 
     def measured(self, variant: str, images: int, seconds: float) -> None:
-        """Count a batch in the measured rate; warm-up batches too, so that the first estimates are true."""
+        """Seed the table of batch times with a warm-up batch, so that the first predictions are true."""
         with self._work:
-            self._queue.rate.observe(variant, images, seconds)
+            self._queue.table.seed(variant, images, seconds)
+
+    def decoded(self, seconds: float) -> None:
+        """Count an image whose decoding took `seconds` of a core; predictions include it."""
+        with self._work:
+            self._queue.decoded(seconds)
+
+    def replace(self, variant: str, runner: Runner) -> Runner | None:
+        """Run what is taken from now on with another runner; a retired variant is served again.
+
+        Blocks until no batch runs with the one before.
+
+        Returns:
+            The runner before, of which nobody holds anything any more; None where the variant was retired.
+        """
+        with self._work:
+            before = self._runners.get(variant)
+            self._runners[variant] = runner
+            self._retired.discard(variant)
+            self._over.wait_for(lambda: before is None or self._running is not before)
+            return before
+
+    def retire(self, variant: str) -> Runner | None:
+        """Admit no more requests for a variant; blocks until those that were admitted are over.
+
+        Returns:
+            Its runner, of which nobody holds anything any more; None where it was retired before.
+        """
+        with self._work:
+            runner = self._runners.get(variant)
+            self._retired.add(variant)
+            self._over.wait_for(
+                lambda: (
+                    (self._stopping or not self._queue.waits_for(variant))
+                    and (runner is None or self._running is not runner)
+                )
+            )
+            return self._runners.pop(variant, None)
+
+    def _check_served(self, variant: str | None) -> None:
+        if variant in self._retired:
+            raise ModelUnavailableError(f"The variant {variant!r} is unloaded.")
 
     def _loop(self) -> None:
         while True:
             with self._work:
                 batch = self._queue.take()
-                while batch is None and not self._stopping:
-                    self._work.wait()
-                    batch = self._queue.take()
-                if batch is None or self._stopping:
+                dropped = self._queue.take_dropped()
+                if batch is None and not dropped and not self._stopping:
+                    self._work.wait(self._pause())
+                    continue
+                if self._stopping:
                     return
-            outcomes = self._run(batch)
+                runner = None if batch is None else self._runners[batch.variant]
+                self._running = runner
+                if dropped:
+                    self._over.notify_all()
+            if dropped:
+                self._deliver(dropped)
+            if batch is None or runner is None:
+                continue
+            outcomes = self._run(batch, runner)
             with self._work:
                 finished = self._queue.finish(batch, outcomes)
+                self._running = None
+                self._over.notify_all()
             if finished:
                 self._deliver(finished)
 
-    def _run(self, batch: Batch) -> list[Outcome]:
+    def _pause(self) -> float | None:
+        wake_at = self._queue.wake_at()
+        return None if wake_at is None else max(0.0, wake_at - self._clock())
+
+    def _run(self, batch: Batch, runner: Runner) -> list[Outcome]:
         """Run a batch; when it fails, run its images one by one, so that only the guilty ones fail."""
-        pixels = self._gather(batch)
         started = self._clock()
         try:
-            logits = self._infer(batch.variant, pixels)
+            logits = _infer(runner, self._rows.gather(batch))
         except Exception as error:
             if len(batch) == 1:
                 logger.error("the engine failed on an image: %s", error, exc_info=error)
                 return self._outcomes(batch, [None], [_failure(error)], started)
             logger.warning("a batch of %d failed, its images are run one by one: %s", len(batch), error)
-            return [self._run(Batch(batch.variant, (member,)))[0] for member in batch.members]
+            return [self._run(Batch(batch.variant, batch.dtype, (member,)), runner)[0] for member in batch.members]
         outcomes = self._outcomes(batch, list(logits), [None] * len(batch), started)
-        self.measured(batch.variant, len(batch), outcomes[0].compute_seconds)
-        self._observer.batch_finished(batch.variant, len(batch), outcomes[0].compute_seconds)
+        seconds = outcomes[0].compute_seconds
+        self._observer.batch_finished(batch.variant, len(batch), seconds)
         return outcomes
 
-    def _infer(self, variant: str, pixels: np.ndarray) -> np.ndarray:
-        logits = self._runners[variant].run(pixels)
-        if logits.ndim != 2 or len(logits) != len(pixels):
-            raise InferenceError(f"the engine returned shape {logits.shape} for {len(pixels)} images")
-        if not np.isfinite(logits).all():
-            raise InferenceError("the engine returned values that are not finite")
-        return logits
-
     def _outcomes(
-        self, batch: Batch, logits: list[np.ndarray | None], failures: list[Exception | None], started: float
+        self, batch: Batch, logits: list[np.ndarray | None], failures: list[RequestError | None], started: float
     ) -> list[Outcome]:
         seconds = self._clock() - started
         return [
@@ -176,29 +269,19 @@ class Scheduler:
             for (ticket, _), row, failure in zip(batch.members, logits, failures, strict=True)
         ]
 
-    def _gather(self, batch: Batch) -> np.ndarray:
-        """The batch's pixels, uint8 [N, size, size, 3]: in place where they lie side by side, else copied together.
 
-        A request's images are decoded into one array, so a request alone in its batch is never copied. Mixed batches
-        cost one copy of 150 kB per image, a few thousandths of its run time.
-        """
-        first, start = batch.members[0]
-        if all(ticket is first and index == start + row for row, (ticket, index) in enumerate(batch.members)):
-            return _pixels(first)[start : start + len(batch)]
-        if self._rows is None:  # the first request shows how large the model's images are
-            self._rows = np.empty((self._max_batch, *_pixels(first).shape[1:]), np.uint8)
-        rows = self._rows[: len(batch)]
-        for row, (ticket, index) in zip(rows, batch.members, strict=True):
-            np.copyto(row, _pixels(ticket)[index])
-        return rows
+def _infer(runner: Runner, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    logits = runner.run(rows)
+    if logits.ndim != 2 or len(logits) != len(rows):
+        raise InferenceError(f"the engine returned shape {logits.shape} for {len(rows)} images")
+    if not np.isfinite(logits).all():
+        raise InferenceError("the engine returned values that are not finite")
+    return logits
 
 
-def _pixels(ticket: Ticket) -> np.ndarray:
-    assert ticket.pixels is not None, "only queued tickets are taken into batches"
-    return ticket.pixels
-
-
-def _failure(error: Exception) -> InferenceError:
-    failure = InferenceError("The engine failed on this image.")
+def _failure(error: Exception) -> RequestError:
+    failure: RequestError = InferenceError("The engine failed on this image.")
+    if isinstance(error, DeviceError):
+        failure = DeviceFailedError("The accelerator failed; it is being set up again.", retry_after=1)
     failure.__cause__ = error
     return failure

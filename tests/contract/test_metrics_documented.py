@@ -7,7 +7,11 @@ from pathlib import Path
 
 from prometheus_client import Metric
 
+from app.dispatch.model import ServedModel, ServedVariant
 from app.observability.metrics import Metrics
+from app.scheduling.ticket import Outcome
+from engine import DeviceStatus
+from models.preprocessing import Preprocessing
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(?P<name>\w+)` \| (?P<type>\w+) \| (?P<labels>[^|]*)\|", re.MULTILINE)
@@ -26,11 +30,20 @@ def exposed_name(family: Metric) -> str:
 def existing() -> dict[str, tuple[str, frozenset[str]]]:
     """Name -> (type, labels) of every metric after one use of each."""
     metrics = Metrics()
-    metrics.describe_build(version="1", model="m", isa="i")
-    metrics.add_variant("v", macs=1, peak=1.0)
+    variant = ServedVariant(
+        "v", "cpu", "i", "int8", threads=1, macs=1, arena_bytes=0, peak=1.0, note="", batch_seconds={}
+    )
+    metrics.describe_model(ServedModel("m", (), "input", "output", Preprocessing(), {"v": variant}))
     metrics.batch_finished("v", 1, 1.0)
     metrics.request_finished(variant="v", outcome="ok", seconds=1.0)
+    metrics.request_ran("v", [Outcome(None, None, 0.1, 0.2, 1)], input_seconds=0.1)
     metrics.rejected("queue_full")
+    metrics.answered("v", "split")
+    metrics.split_changed({"v": 1.0})
+    metrics.shadow_ended("compared", 1)
+    metrics.shadow_compared(distance=0.1, agreement=1.0, speed_up=3.0)
+    metrics.guard_changed(tripped=True, event="tripped")
+    metrics.watch_devices(lambda: {"v": (DeviceStatus(0, True, 0, "", 1, 2, {"cube": 0.5}),)})
     found = {}
     for family in metrics.registry.collect():
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}

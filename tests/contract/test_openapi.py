@@ -1,17 +1,28 @@
 from __future__ import annotations
 
+import re
+
 import httpx
 
 
 def test_the_api_describes_itself(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
-    assert set(document["paths"]) == {"/v1/classify", "/v1/models", "/healthz", "/readyz", "/metrics"}
+    outside = {path for path in document["paths"] if not path.startswith("/v2")}
+    admin = {f"/v1/admin/variants/{{variant}}/{verb}" for verb in ("load", "reload", "unload")}
+    guard = {"/v1/experiments", "/v1/experiments/guard/reset"}
+    assert outside == {"/v1/classify", *admin, *guard, "/v1/models", "/healthz", "/readyz", "/metrics"}
     classify = document["paths"]["/v1/classify"]["post"]
     assert {"image/jpeg", "application/octet-stream", "multipart/form-data"} == set(classify["requestBody"]["content"])
-    assert {parameter["name"] for parameter in classify["parameters"]} == {"top_k", "X-Model-Variant", "X-Request-ID"}
+    assert {parameter["name"] for parameter in classify["parameters"]} == {
+        "top_k",
+        "X-Model-Variant",
+        "X-Experiment-Key",
+        "X-Request-Timeout-Ms",
+        "X-Priority",
+        "X-Request-ID",
+    }
     assert {"400", "408", "413", "415", "422", "500", "503", "504"} <= set(classify["responses"])
     assert set(document["components"]["schemas"]["ErrorBody"]["properties"]) == {"error", "code", "request_id"}
-    assert "swagger" in client.get("/docs").text
 
 
 def test_a_real_answer_has_the_described_shape(client: httpx.Client) -> None:
@@ -20,3 +31,34 @@ def test_a_real_answer_has_the_described_shape(client: httpx.Client) -> None:
 
     answer = client.post("/v1/classify", files=[("file", ("a.png", imagefiles.png()))] * 2).json()
     assert ClassifyBody.model_validate(answer).model_dump() == answer
+
+
+def test_the_docs_page_is_whole_by_itself(client: httpx.Client) -> None:
+    answer = client.get("/docs")
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert re.findall(r"https?:|//[a-z]|<script|@import|url\(", answer.text) == []
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    document = client.get("/openapi.json").json()
+    for path, methods in document["paths"].items():
+        for method in methods:
+            assert f"{method.upper()} {path}" in answer.text
+
+
+def test_the_open_inference_protocol_is_described(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    model = ["", "/ready", "/config", "/stats", "/infer"]
+    assert {path for path in paths if path.startswith("/v2")} == {
+        "/v2",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/stats",
+        "/v2/repository/index",
+        "/v2/repository/models/{model}/load",
+        "/v2/repository/models/{model}/unload",
+        *(f"/v2/models/{{model}}{suffix}" for suffix in model),
+        *(f"/v2/models/{{model}}/versions/{{version}}{suffix}" for suffix in model),
+    }
+    infer = paths["/v2/models/{model}/infer"]["post"]
+    assert {"200", "400", "404", "501", "503"} <= set(infer["responses"])
+    assert "Inference-Header-Content-Length" in {parameter["name"] for parameter in infer["parameters"]}

@@ -81,6 +81,7 @@ def test_requests_in_flight_are_finished_before_the_end(end: signal.Signals) -> 
         assert server.wait() == 0, server.describe()
 
 
+@pytest.mark.effect_of("drain_seconds")
 def test_the_drain_is_bounded() -> None:
     with ServerProcess(threads=1, drain_seconds=0) as server, ThreadPoolExecutor(1) as clients:
         with server.client() as client:
@@ -111,6 +112,7 @@ def test_a_second_signal_ends_at_once() -> None:
         assert "requests in flight that were cut off: 1" in server.describe()
 
 
+@pytest.mark.effect_of("port")
 def test_a_taken_port_is_told_in_plain_words() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -167,6 +169,7 @@ def test_classify_labels_files_without_a_server(tmp_path: Path) -> None:
     assert "baseline, optimised" in wrong.stderr
 
 
+@pytest.mark.effect_of("cache_dir")
 def test_models_are_listed_and_built(tmp_path: Path) -> None:
     listed = tessera("models", "list", "--cache-dir", str(tmp_path))
     assert listed.returncode == 0
@@ -194,6 +197,7 @@ def test_an_unknown_command_is_a_usage_error() -> None:
 
 
 @requires_shared_data
+@pytest.mark.effect_of("model_path", "models")
 def test_another_model_is_served_by_pointing_at_its_folder(tmp_path: Path) -> None:
     photo = (SHARED_DATA / "imagenet-sample" / "000_tench.JPEG").read_bytes()
     folder = SHARED_DATA / "resnet50-imagenet"

@@ -61,7 +61,12 @@ def test_every_metric_is_non_zero_and_batches_form_under_load() -> None:
     assert images == 16 * 12
     assert images / batches > 4, f"mean batch size {images / batches:.1f}"
     for name, (kind, _) in documented().items():
-        sample_name = f"{name}_count" if kind == "histogram" else name
+        if name.startswith("tessera_device_"):  # of accelerators: tests/ascend/test_serving.py
+            assert name not in highest
+            continue
+        if name.startswith(("tessera_shadow", "tessera_guard")) or name == "tessera_process_restarts_total":
+            continue  # off by default (test_experiments.py), or moves only when a process has died (tests/chaos)
+        sample_name = f"{name}_count" if kind in ("histogram", "summary") else name
         assert highest.get(sample_name, 0) > 0, name
     for name in ("tessera_engine_busy_ratio", "tessera_compute_utilisation_ratio"):
         assert highest[name] <= 1

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import imagefiles
@@ -32,7 +33,7 @@ def small() -> Iterator[ServerProcess]:
         max_images_per_request=8,
         max_body_bytes=200_000,
         max_pixels=500_000,
-        request_timeout_ms=2_000,
+        request_timeout_ms=5_000,
         log_level="warning",
     ) as running:
         yield running
@@ -62,6 +63,7 @@ def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not happen within 30 s")
 
 
+@pytest.mark.effect_of("default_variant", "threads")
 def test_the_default_variant_is_the_configured_one(small: ServerProcess) -> None:
     with small.client() as client:
         assert client.post(PATH, content=JPEG).json()["variant"] == "baseline"
@@ -70,6 +72,7 @@ def test_the_default_variant_is_the_configured_one(small: ServerProcess) -> None
     assert {variant["threads"] for variant in model["variants"]} == {1}
 
 
+@pytest.mark.effect_of("decode_threads")
 def test_decode_threads_bound_the_decoders(small: ServerProcess) -> None:
     with small.client() as client:
         assert client.post(PATH, files=files(6)).status_code == 200
@@ -77,12 +80,14 @@ def test_decode_threads_bound_the_decoders(small: ServerProcess) -> None:
     assert sum(name.startswith("tessera-decode") for name in names) <= 1
 
 
+@pytest.mark.effect_of("max_batch")
 def test_batches_keep_to_max_batch(small: ServerProcess) -> None:
     with small.client() as client:
         results = client.post(PATH, files=files(8)).json()["results"]
     assert {result["timing"]["batch_size"] for result in results} <= {1, 2}
 
 
+@pytest.mark.effect_of("max_body_bytes", "max_pixels", "max_images_per_request")
 @pytest.mark.parametrize(
     ("send", "code"),
     [
@@ -97,23 +102,30 @@ def test_limits_are_the_configured_ones(send: dict[str, object], code: str, smal
         assert client.post(PATH, content=imagefiles.png(1000, 500)).status_code == 200
 
 
+@pytest.mark.effect_of("max_queue_images")
 def test_a_full_queue_refuses_with_a_time_to_come_back(small: ServerProcess) -> None:
     def ask(_: int) -> httpx.Response:
         with small.client() as client:
             return client.post(PATH, files=files(4))
 
-    before = sample(small, "tessera_rejections_total", reason="queue_full")
+    def refusals() -> float:
+        return sum(sample(small, "tessera_rejections_total", reason=reason) for reason in reasons)
+
+    # On a busy machine the queue may be too long for the 5 s before it is too long for 8 images.
+    reasons = {"queue_full", "deadline_unreachable"}
+    before = refusals()
     with ThreadPoolExecutor(24) as clients:
         answers = list(clients.map(ask, range(24)))
     refused = [answer for answer in answers if answer.status_code == 503]
     assert {answer.status_code for answer in answers} == {200, 503}
-    assert {answer.json()["code"] for answer in refused} == {"queue_full"}
+    assert {answer.json()["code"] for answer in refused} <= reasons
     assert all(1 <= int(answer.headers["Retry-After"]) <= 60 for answer in refused)
-    assert sample(small, "tessera_rejections_total", reason="queue_full") == before + len(refused)
+    assert refusals() == before + len(refused)
     assert sample(small, "tessera_queue_depth_images") == 0
     assert ask(0).status_code == 200
 
 
+@pytest.mark.effect_of("request_timeout_ms")
 def test_a_body_that_does_not_arrive_is_given_up(small: ServerProcess) -> None:
     with _connect(small) as connection:
         connection.sendall(_head(1000) + b"\xff" * 10)
@@ -155,15 +167,34 @@ def test_the_work_of_a_client_that_left_is_dropped(server: ServerProcess) -> Non
 
 
 def test_an_answer_that_comes_too_late_is_not_waited_for() -> None:
-    with ServerProcess(request_timeout_ms=150, threads=1) as hasty:
-        with hasty.client(headers={"X-Model-Variant": "baseline"}) as client:
-            late = client.post(PATH, files=files(64))
+    slow_to_decode = imagefiles.encode(Image.new("L", (8_000, 8_000)), "PNG")
+    with ServerProcess(request_timeout_ms=150) as hasty:
+        with hasty.client() as client:
+            late = client.post(PATH, content=slow_to_decode)
             assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
             until(lambda: sample(hasty, "tessera_queue_depth_images") == 0)
             assert client.get("/readyz").status_code == 200
         assert hasty.stop() == 0
 
 
+def test_what_cannot_be_answered_in_time_is_refused_before_it_is_decoded(server: ServerProcess) -> None:
+    with server.client(headers={"X-Model-Variant": "baseline"}) as client:
+        enough = client.post(PATH, files=files(64)).elapsed.total_seconds() * 1000
+        decoded = sample(server, "tessera_stage_duration_seconds_count", stage="decode")
+        refused = client.post(PATH, files=files(64), headers={"X-Request-Timeout-Ms": str(int(enough / 12))})
+    assert (refused.status_code, refused.json()["code"]) == (503, "deadline_unreachable")
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert sample(server, "tessera_stage_duration_seconds_count", stage="decode") == decoded
+    assert sample(server, "tessera_rejections_total", reason="deadline_unreachable") >= 1
+
+
+@pytest.mark.parametrize("priority", ["high", "normal", "background"])
+def test_every_priority_is_answered(priority: str, server: ServerProcess) -> None:
+    with server.client(headers={"X-Priority": priority, "X-Request-Timeout-Ms": "60000"}) as client:
+        assert client.post(PATH, content=JPEG).status_code == 200
+
+
+@pytest.mark.effect_of("log_level")
 def test_a_quiet_log_level_leaves_out_requests(small: ServerProcess, server: ServerProcess) -> None:
     for running in (small, server):
         with running.client() as client:

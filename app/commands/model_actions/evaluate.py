@@ -25,8 +25,8 @@ from app.commands.progress import ProgressDisplay
 from app.errors import RequestError, StartupError
 from app.imaging.decoder import ImageDecoder
 from app.loading import open_configured_model, open_session
-from app.service import service_version
 from app.settings import Settings
+from app.version import service_version
 from engine.quantize.files import write_whole
 from models.evaluation.photos import ClassNames, PhotoSet, find_labelled, read_wnids
 from models.evaluation.report import Result, Share, VariantResult, result

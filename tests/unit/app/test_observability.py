@@ -8,7 +8,6 @@ import pytest
 from app.observability.logs import KeyValueFormatter, request_id
 from app.observability.metrics import Metrics
 from app.observability.utilisation import BusyRatio, ComputeUtilisation
-from app.scheduling.rate import ServiceRate
 
 
 def line(message: str, **fields: object) -> str:
@@ -76,13 +75,3 @@ def test_two_applications_do_not_share_metrics() -> None:
     first.batch_finished("baseline", 3, 0.1)
     assert b'tessera_images_total{variant="baseline"} 3.0' in first.render("")[0]
     assert b"tessera_images_total{" not in second.render("")[0]
-
-
-def test_service_rate_follows_recent_batches() -> None:
-    rate = ServiceRate()
-    assert rate.retry_after({"baseline": 100}) == 1
-    for _ in range(50):
-        rate.observe("baseline", 16, 1.6)
-    assert rate.backlog_seconds({"baseline": 20}) == pytest.approx(2.0)
-    assert rate.backlog_seconds({"never_run": 20}) == pytest.approx(2.0)
-    assert rate.retry_after({"baseline": 25}) == 3

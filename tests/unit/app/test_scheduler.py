@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from app.errors import InferenceError
+from app.errors import DeadlineExceededError, InferenceError
 from app.scheduling.scheduler import Scheduler
-from app.scheduling.ticket import Ticket
+from app.scheduling.ticket import Priority, Ticket
 
 POISON = 255
 
@@ -51,7 +51,9 @@ class Bench:
         self.done: dict[Ticket, threading.Event] = {}
         self.counts = Counts()
         self.deliveries = 0
-        self.scheduler = Scheduler(runners, max_batch=16, capacity=500, deliver=self._deliver, observer=self.counts)
+        self.scheduler = Scheduler(
+            runners, size=224, max_batch=16, capacity=500, deliver=self._deliver, observer=self.counts
+        )
         self.scheduler.start()
 
     def _deliver(self, tickets: list[Ticket]) -> None:
@@ -59,14 +61,16 @@ class Bench:
         for ticket in tickets:
             self.done[ticket].set()
 
-    def put(self, variant: str, keys: list[int], poison: frozenset[int] = frozenset()) -> Ticket:
+    def put(
+        self, variant: str, keys: list[int], poison: frozenset[int] = frozenset(), *, listed: bool = False
+    ) -> Ticket:
         images = np.zeros((len(keys), 224, 224, 3), np.uint8)
         for row, key in enumerate(keys):
             images[row, 0, 0] = (key >> 16 & 255, key >> 8 & 255, key & 255)
             images[row, 1, 1, 0] = POISON if row in poison else 0
         ticket = self.scheduler.admit(variant, len(keys))
         self.done[ticket] = threading.Event()
-        self.scheduler.submit(ticket, images)
+        self.scheduler.submit(ticket, list(images) if listed else images)
         return ticket
 
     def wait(self, ticket: Ticket) -> Ticket:
@@ -101,7 +105,7 @@ def test_every_caller_gets_exactly_its_own_rows(bench) -> None:
     def call(number: int) -> None:
         variant = ("baseline", "optimised")[number % 2]
         keys = [number * 100 + i for i in range(1 + number % 23)]
-        ticket = used.wait(used.put(variant, keys))
+        ticket = used.wait(used.put(variant, keys, listed=number % 3 == 0))
         scores = [int(outcome.logits[0]) for outcome in ticket.outcomes]
         assert scores == [key + (1_000_000 if variant == "optimised" else 0) for key in keys]
         assert all(outcome.batch_size == int(outcome.logits[1]) <= 16 for outcome in ticket.outcomes)
@@ -123,8 +127,9 @@ def test_requests_gather_while_the_engine_is_busy(bench) -> None:
     model.gate.set()
     for ticket in tickets:
         used.wait(ticket)
-    assert model.sizes == [1, 16, 14]
-    assert used.deliveries == 3, "one delivery per batch"
+    assert model.sizes[:2] == [1, 16], "what gathered is taken together while the engine's batches are not yet known"
+    assert sum(model.sizes) == 31
+    assert used.deliveries == len(model.sizes), "one delivery per batch"
 
 
 def test_only_the_guilty_image_of_a_failing_batch_fails(bench) -> None:
@@ -174,3 +179,82 @@ def test_a_cancelled_request_is_not_run(bench) -> None:
     used.wait(last)
     assert model.sizes == [1, 1]
     assert not used.done[gone].is_set()
+
+
+def test_tensors_and_pixels_are_answered_side_by_side(bench) -> None:
+    class Either(Arithmetic):
+        def run(self, x: np.ndarray) -> np.ndarray:
+            if x.dtype == np.uint8:
+                return super().run(x)
+            assert x.shape[1:] == (3, 224, 224)
+            return np.stack([x[:, 0, 0, 0], x[:, 0, 0, 0] * 0], axis=1)
+
+    used = bench(baseline=Either(0))
+    tickets = []
+    for number in range(20):
+        tensors = np.full((3, 3, 224, 224), -number, np.float32)
+        ticket = used.scheduler.admit("baseline", 3, dtype="float32")
+        used.done[ticket] = threading.Event()
+        used.scheduler.submit(ticket, tensors)
+        tickets.append((-number, ticket))
+        tickets.append((number, used.put("baseline", [number] * 3)))
+    for expected, ticket in tickets:
+        assert [outcome.logits[0] for outcome in used.wait(ticket).outcomes] == [expected] * 3
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        np.zeros((2, 224, 224, 3), np.float32),
+        np.zeros((2, 3, 224, 224), np.uint8),
+        np.zeros((3, 224, 224, 3), np.uint8),
+        [],
+    ],
+)
+def test_rows_that_were_not_admitted_are_refused(bench, rows) -> None:
+    used = bench(baseline=Arithmetic(0))
+    ticket = used.scheduler.admit("baseline", 2)
+    with pytest.raises(ValueError, match="needs 2 rows"):
+        used.scheduler.submit(ticket, rows)
+    used.scheduler.cancel(ticket)
+    assert used.scheduler.depth == 0
+
+
+def test_a_request_whose_time_is_over_is_told_so(bench) -> None:
+    model = Arithmetic(0)
+    used = bench(baseline=model)
+    model.gate.clear()
+    first = used.put("baseline", [0])
+    until(lambda: used.scheduler.depth == 0)
+    late = used.scheduler.admit("baseline", 1, deadline=time.perf_counter() + 0.2)
+    used.done[late] = threading.Event()
+    used.scheduler.submit(late, np.zeros((1, 224, 224, 3), np.uint8))
+    until(lambda: time.perf_counter() > late.deadline)
+    model.gate.set()
+    used.wait(first)
+    assert isinstance(used.wait(late).failure, DeadlineExceededError)
+    assert model.sizes == [1]
+
+
+def test_background_runs_on_an_idle_engine_and_after_a_cancelled_request(bench) -> None:
+    used = bench(baseline=Arithmetic(0))
+    decoding = used.scheduler.admit("baseline", 1)
+    shadow = used.scheduler.admit("baseline", 2, priority=Priority.BACKGROUND)
+    used.done[shadow] = threading.Event()
+    used.scheduler.submit(shadow, np.zeros((2, 224, 224, 3), np.uint8))
+    used.scheduler.cancel(decoding)
+    used.wait(shadow)
+
+
+def test_the_live_state_tells_what_hangs(bench) -> None:
+    model = Arithmetic(0)
+    used = bench(baseline=model)
+    model.gate.clear()
+    ticket = used.put("baseline", [0])
+    until(lambda: used.scheduler.snapshot().running_seconds > 0.05)
+    assert used.scheduler.snapshot().oldest_seconds > 0.05
+    model.gate.set()
+    used.wait(ticket)
+    state = used.scheduler.snapshot()
+    assert (state.running_seconds, state.oldest_seconds) == (0, 0)
+    assert state.variants["baseline"].batches[1].batches == 1

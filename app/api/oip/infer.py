@@ -1,0 +1,94 @@
+"""POST /v2/models/.../infer: tensors or image files to scores."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from app.api.body import read_body
+from app.api.context import ServiceDependency
+from app.api.oip.openapi import INFER_OPENAPI, INFER_RESPONSES
+from app.api.waiting import answer_in_time
+from app.errors import InvalidInferenceRequestError
+from app.observability.recording import recorded
+from app.oip.inference import Inference
+from app.oip.tensors import Interface
+from app.protocol.oip.compression import choose_encoding, compress, decompress
+from app.protocol.oip.request import InferRequest, parse_raw_request, parse_request
+from app.protocol.oip.response import HEADER_LENGTH, build_response
+from app.routing.variants import HEADER
+
+router = APIRouter(tags=["open inference protocol"])
+
+# Above it, parsing takes milliseconds, which other requests should not have to wait for.
+_LARGE_JSON = 64 * 1024
+
+
+async def infer(request: Request, service: ServiceDependency, model: str, version: str = "") -> Response:
+    """Run the images of an Open Inference Protocol request, with the variant that path or header name."""
+    try:
+        with recorded(service.metrics, service.answered) as record:
+            inference = Inference(service, record, model, version, request.headers.getlist)
+            settings = service.settings
+            timeout = inference.longest - time.perf_counter()
+            body = await read_body(request, limit=settings.max_body_bytes, timeout=timeout)
+            parsed = await _parse(request, body, settings.max_body_bytes, inference.interface)
+            deadline = inference.deadline(parsed)
+            outputs = await answer_in_time(request, inference.run(parsed), started=record.started, deadline=deadline)
+            building = time.perf_counter()
+            headers, answer = build_response(model, inference.version, parsed.id, outputs)
+            response = _compressed(request, headers, answer)
+            response.headers[HEADER] = inference.variant
+            service.metrics.answer_built(inference.variant, time.perf_counter() - building)
+            return response
+    finally:
+        request.state.log_fields = record.fields()
+
+
+for path, name in (("/v2/models/{model}/infer", ""), ("/v2/models/{model}/versions/{version}/infer", "_version")):
+    router.add_api_route(
+        path,
+        infer,
+        methods=["POST"],
+        operation_id=f"oip_infer{name}",
+        summary="Run tensors or image files",
+        openapi_extra=INFER_OPENAPI,
+        responses=INFER_RESPONSES,
+        response_class=Response,
+    )
+
+
+async def _parse(request: Request, body: bytes, limit: int, interface: Interface) -> InferRequest:
+    """Undo the body's compression and parse it, on another thread where that takes long."""
+    encoding = request.headers.get("content-encoding")
+    length = _header_length(request.headers.get(HEADER_LENGTH))
+
+    def parse() -> InferRequest:
+        plain = decompress(body, encoding, limit=limit)
+        if length == 0:
+            return parse_raw_request(plain, interface.input_name, (1, 3, *interface.image))
+        return parse_request(plain, length)
+
+    if encoding is None and (len(body) if length is None else length) < _LARGE_JSON:
+        return parse()
+    return await asyncio.to_thread(parse)
+
+
+def _header_length(sent: str | None) -> int | None:
+    if sent is None:
+        return None
+    if not (sent.isascii() and sent.isdigit() and len(sent) < 12):
+        raise InvalidInferenceRequestError(f"{HEADER_LENGTH} must be a whole number of bytes.")
+    return int(sent)
+
+
+def _compressed(request: Request, headers: dict[str, str], body: bytes) -> Response:
+    """The response, compressed where the client asks for it and it is worth while."""
+    encoding = choose_encoding(request.headers.get("accept-encoding"), len(body))
+    if encoding is not None:
+        body = compress(body, encoding)
+        headers = {**headers, "Content-Encoding": encoding, "Vary": "Accept-Encoding"}
+    return Response(body, headers=headers)

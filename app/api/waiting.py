@@ -1,0 +1,46 @@
+"""An answer in time, for a client that is still there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
+
+from app.api.body import wait_for_disconnect
+from app.errors import ClientDisconnectedError, DeadlineExceededError
+
+Result = TypeVar("Result")
+
+
+async def answer_in_time(
+    request: Request, work: Coroutine[Any, Any, Result], *, started: float, deadline: float
+) -> Result:
+    """Do `work`; give it up when the time is over or the client leaves.
+
+    Args:
+        request: The request, its whole body read.
+        work: What to do; cancelled when it is given up.
+        started: When the request began, on `time.perf_counter`.
+        deadline: When the answer is worth nothing any more.
+
+    Raises:
+        ClientDisconnectedError: The client has left.
+        DeadlineExceededError: The time is over.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(wait_for_disconnect(request))
+    try:
+        await asyncio.wait({task, gone}, timeout=deadline - time.perf_counter(), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if gone.done():
+            raise ClientDisconnectedError("The client left before the answer was ready.")
+        milliseconds = round((deadline - started) * 1000)
+        raise DeadlineExceededError(f"The answer was not ready within {milliseconds} ms.", retry_after=1)
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)

@@ -1,0 +1,168 @@
+"""Shared memory in which the engine process shows its state, to be read by all others at once."""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import time
+
+import numpy as np
+
+from app.errors import DeadlineUnreachableError, QueueFullError
+from app.scheduling.latency import BatchStatistics
+from app.scheduling.snapshot import Snapshot, VariantSnapshot
+from app.scheduling.ticket import Priority
+
+_BYTES = 128 * 1024
+_SNAPSHOT_AT = 4096
+_MOST_VARIANTS = 64
+# Places among the integers and the reals; each is 8 bytes, aligned, and so is never seen half written.
+_HEARTBEAT, _DEPTH, _BACKGROUND, _VERSION, _LENGTH = range(5)
+_STARTED, _LIMIT = 64, 65
+_PREDICTED = 128
+
+
+def create_board() -> int:
+    """Make the anonymous file of a board; returns its descriptor."""
+    file = os.memfd_create("tessera-board", os.MFD_CLOEXEC)
+    os.ftruncate(file, _BYTES)
+    return file
+
+
+class Board:
+    """Written by the engine process alone (and wiped by the supervisor when that has ended).
+
+    Args:
+        file: A descriptor of `create_board`; the caller still owns it.
+    """
+
+    def __init__(self, file: int) -> None:
+        self._memory = np.frombuffer(mmap.mmap(file, _BYTES), np.uint8)
+        self._integers = self._memory[:_SNAPSHOT_AT].view(np.int64)
+        self._reals = self._memory[:_SNAPSHOT_AT].view(np.float64)
+
+    def wipe(self) -> None:
+        """Forget everything, for the next engine process."""
+        self._memory[:_SNAPSHOT_AT] = 0
+
+    def beat(self) -> None:
+        """Say that the event loop of the engine process works."""
+        self._integers[_HEARTBEAT] += 1
+
+    @property
+    def heartbeat(self) -> int:
+        """A number that changes as long as the engine process works."""
+        return int(self._integers[_HEARTBEAT])
+
+    def batch_started(self, limit: float) -> None:
+        """Say that a batch has begun, and after how many seconds it counts as hung."""
+        self._reals[_LIMIT] = limit
+        self._reals[_STARTED] = time.perf_counter()
+
+    def batch_ended(self) -> None:
+        """Say that no batch runs."""
+        self._reals[_STARTED] = 0.0
+
+    @property
+    def overdue(self) -> float:
+        """Seconds by which the running batch is over its limit; negative when it is not, or none runs."""
+        started, limit = float(self._reals[_STARTED]), float(self._reals[_LIMIT])
+        return time.perf_counter() - started - limit if started > 0 else -math.inf
+
+    def show_depth(self, depth: int, background: int) -> None:
+        """Show how many images wait: of NORMAL and HIGH priority, and of BACKGROUND."""
+        self._integers[_DEPTH] = depth
+        self._integers[_BACKGROUND] = background
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show the scheduler's state; a reader never sees half of it."""
+        depths = [variant.depth for variant in snapshot.variants.values()]
+        self.show_depth(
+            sum(depth[Priority.NORMAL] + depth[Priority.HIGH] for depth in depths),
+            sum(depth[Priority.BACKGROUND] for depth in depths),
+        )
+        for place, name in enumerate(sorted(snapshot.variants)[:_MOST_VARIANTS]):
+            self._reals[_PREDICTED + place] = snapshot.variants[name].predicted_seconds
+        data = _encode(snapshot)
+        if len(data) <= _BYTES - _SNAPSHOT_AT:
+            self._integers[_VERSION] += 1  # odd while it is being written
+            self._memory[_SNAPSHOT_AT : _SNAPSHOT_AT + len(data)] = np.frombuffer(data, np.uint8)
+            self._integers[_LENGTH] = len(data)
+            self._integers[_VERSION] += 1
+
+    def snapshot(self) -> Snapshot:
+        """The last state that was shown, a moment old; an empty one when there is none."""
+        for _ in range(1000):
+            version, length = int(self._integers[_VERSION]), int(self._integers[_LENGTH])
+            data = self._memory[_SNAPSHOT_AT : _SNAPSHOT_AT + length].tobytes()
+            if version % 2 == 0 and version == int(self._integers[_VERSION]):
+                return _decode(data) if version > 0 else Snapshot({}, 0.0, 0.0)
+            time.sleep(0)
+        return Snapshot({}, 0.0, 0.0)  # its writer died half-way; the supervisor is about to wipe it
+
+    def check_room(self, place: int, images: int, *, capacity: int, deadline: float | None, priority: Priority) -> None:
+        """Raise what the engine would most likely answer to a request, without asking it.
+
+        Args:
+            place: The variant's index in the sorted names.
+            images: How many.
+            capacity: Most images that may wait.
+            deadline: Reading of `time.perf_counter`; None for none.
+            priority: How urgent it is. Only for NORMAL is there a prediction here.
+
+        Raises:
+            QueueFullError: There is no room.
+            DeadlineUnreachableError: The answer would come too late.
+        """
+        if priority is Priority.BACKGROUND:
+            return
+        depth = int(self._integers[_DEPTH])
+        predicted = float(self._reals[_PREDICTED + place])
+        if depth + images > capacity:
+            wait = max(1, math.ceil(predicted))
+            raise QueueFullError(
+                f"The queue is full: {depth} of {capacity} images are waiting and the request has {images}. "
+                f"Try again in {wait} s.",
+                retry_after=wait,
+            )
+        idle = depth == 0 and self._reals[_STARTED] == 0
+        if deadline is None or priority is not Priority.NORMAL or idle:
+            return
+        left = deadline - time.perf_counter()
+        if predicted > left:
+            late = max(1, math.ceil(predicted - left))
+            raise DeadlineUnreachableError(
+                f"The answer would take about {predicted * 1000:.0f} ms and the request allows "
+                f"{max(left, 0) * 1000:.0f} ms. Try again in {late} s, or allow more time.",
+                retry_after=late,
+            )
+
+
+def _encode(snapshot: Snapshot) -> bytes:
+    variants = {
+        name: [
+            {priority.value: images for priority, images in variant.depth.items()},
+            variant.predicted_seconds,
+            {size: [row.batches, row.seconds, row.mean, row.tail] for size, row in variant.batches.items()},
+        ]
+        for name, variant in snapshot.variants.items()
+    }
+    return json.dumps([variants, snapshot.running_seconds, snapshot.oldest_seconds]).encode()
+
+
+def _decode(data: bytes) -> Snapshot:
+    variants, running_seconds, oldest_seconds = json.loads(data)
+    return Snapshot(
+        {
+            name: VariantSnapshot(
+                {Priority(priority): images for priority, images in depth.items()},
+                predicted,
+                {int(size): BatchStatistics(*row) for size, row in batches.items()},
+            )
+            for name, (depth, predicted, batches) in variants.items()
+        },
+        running_seconds,
+        oldest_seconds,
+    )

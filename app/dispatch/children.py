@@ -1,0 +1,86 @@
+"""The children of the supervisor: one engine process and the frontends, each from its start to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+
+from app.dispatch.process import spawn
+from app.dispatch.wire import Channel, Kind, Message, pack_file, pair
+
+
+class Child:
+    """One child process.
+
+    Args:
+        name: For people, and unique among those alive.
+        module: Its code; see `app.dispatch.process.spawn`.
+        inherited: A listening socket for it.
+        on_message: Called with the child and each message.
+        on_end: Called once with the child when it has ended, or has been killed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        *,
+        inherited: socket.socket | None = None,
+        on_message: Callable[[Child, Message], None],
+        on_end: Callable[[Child], None],
+    ) -> None:
+        ours, theirs = pair()
+        self.name = name
+        self.ready = False
+        self.idle = False
+        self._on_end = on_end
+        self._ended = False
+        with theirs:
+            self._process: subprocess.Popen[bytes] = spawn(
+                name, module, theirs, [inherited.fileno()] if inherited is not None else []
+            )
+        self._channel = Channel(ours, lambda message: on_message(self, message), self._closed)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def configure(self, told: bytes, files: tuple[int, ...]) -> None:
+        """Tell it what to be; until then it only imports its code.
+
+        Args:
+            told: JSON of `app.dispatch.process.configure`.
+            files: Descriptors to send with it; they stay open here.
+        """
+        self.send(Message(Kind.CONFIGURE, files=(pack_file(told), *map(os.dup, files))))
+
+    def send(self, message: Message) -> None:
+        """Send it a message."""
+        self._channel.send(message)
+
+    def kill(self) -> None:
+        """End it now, even when it is stopped or hung."""
+        self._process.send_signal(signal.SIGKILL)
+
+    async def wait(self) -> int:
+        """Wait until it has ended; returns the exit code, or minus the signal."""
+        return await asyncio.to_thread(self._process.wait)
+
+    def _closed(self) -> None:
+        if not self._ended:
+            self._ended = True
+            # Usually it is dead; a process that has merely lost its connection is of no use either.
+            self.kill()
+            self._on_end(self)
+
+
+def connect(engine: Child, frontend: Child, slots: int) -> None:
+    """Let a frontend and the engine process talk to each other, about the frontend's slots."""
+    engine_end, frontend_end = pair()
+    engine.send(Message(Kind.ATTACH, files=(engine_end.detach(), os.dup(slots))))
+    frontend.send(Message(Kind.ATTACH, files=(frontend_end.detach(), os.dup(slots))))

@@ -1,0 +1,159 @@
+"""The seam between requests and the engine: reserve rows, write pixels into them, run them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+
+from app.dispatch.experiment import ExperimentAccess
+from app.dispatch.model import ServedModel
+from app.errors import RequestError
+from app.scheduling.snapshot import Snapshot
+from app.scheduling.ticket import InputType, Outcome, Priority
+
+
+class Phase(Enum):
+    """Where the engine is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Status:
+    """Whether images can be run, and if not, why.
+
+    Attributes:
+        phase: Where the engine is.
+        stage: What is being done while it is not ready.
+        fraction: How much of that stage is done, 0 to 1.
+        failure: Why it could not become ready, or None.
+    """
+
+    phase: Phase
+    stage: str = ""
+    fraction: float = 0.0
+    failure: Exception | None = None
+
+
+class Reservation(Protocol):
+    """Room for the images of one request.
+
+    Attributes:
+        variant: The variant that will run them.
+        rows: Where the images go, writable and contiguous: uint8 [n, size, size, 3], or float32 [n, 3, size, size],
+            of the model's size. The engine reads them where they lie.
+        refusal: Set when the engine has refused the request after all, while its images are still being decoded:
+            `run` will raise it, so there is no point in decoding on.
+    """
+
+    variant: str
+    rows: np.ndarray
+    refusal: RequestError | None
+
+
+class Dispatcher(Protocol):
+    """Runs images somewhere. All methods are called on the event loop of the process; none blocks it.
+
+    A request goes through `check_room` (before its body is read), `reserve` (before its images are decoded), `run`, and
+    `release`, which every reservation must come to, whatever happened. Times are seconds on `time.perf_counter`, which
+    is the same clock in every process of a machine.
+    """
+
+    def start(self) -> None:
+        """Begin loading; `status` tells how it goes."""
+
+    async def stop(self) -> None:
+        """Let the running batch end and free everything. Requests in flight should have been waited for before."""
+
+    def status(self) -> Status:
+        """Where the engine is."""
+
+    def model(self) -> ServedModel:
+        """The loaded model; only after `status` has said READY once."""
+
+    def check_alive(self) -> None:
+        """Raise `InternalError` when only a restart of the whole service helps."""
+
+    @property
+    def experiment(self) -> ExperimentAccess:
+        """The experiment of the whole service; only after `status` has said READY once."""
+
+    @property
+    def decoders(self) -> int:
+        """How many images this process should decode at once."""
+
+    def snapshot(self) -> Snapshot:
+        """Depths, predictions, the measured table and the age of the oldest work."""
+
+    def check_room(
+        self, variant: str, images: int = 1, *, deadline: float | None = None, priority: Priority = Priority.NORMAL
+    ) -> None:
+        """Raise what `reserve` would raise now; costs no round trip.
+
+        Raises:
+            QueueFullError: There is no room.
+            DeadlineUnreachableError: The answer could not be ready by the deadline.
+        """
+
+    def reserve(
+        self,
+        variant: str,
+        images: int,
+        *,
+        dtype: InputType = "uint8",
+        deadline: float | None = None,
+        priority: Priority = Priority.NORMAL,
+    ) -> Reservation:
+        """Make room for `images` (at least 1), before they are decoded.
+
+        Args:
+            variant: One of the model's.
+            images: How many.
+            dtype: What they are written as.
+            deadline: When the answer is worth nothing any more; None for never.
+            priority: How urgent the request is.
+
+        Raises:
+            QueueFullError: There is no room.
+            DeadlineUnreachableError: The answer could not be ready by the deadline.
+        """
+
+    async def run(self, reservation: Reservation, core_seconds: float = 0.0) -> list[Outcome]:
+        """Run the images that have been written into `rows`; one outcome per image, in order.
+
+        Cancelling the call drops whatever has not run yet.
+
+        Args:
+            reservation: As `reserve` returned it.
+            core_seconds: What decoding its images took of a core, in all; predictions learn from it.
+
+        Raises:
+            QueueFullError, DeadlineUnreachableError: As `reserve`, when the engine decides so only now.
+            DeadlineExceededError: The images were dropped because their deadline had come.
+            EngineLostError: The engine process died twice over these images.
+        """
+
+    def release(self, reservation: Reservation) -> None:
+        """Give the room back; `rows` must not be touched any more."""
+
+    async def load(self, variant: str) -> None:
+        """Load a variant from its files again, beside the one that answers; then let it answer in its place.
+
+        Args:
+            variant: One of the model's, loaded or not.
+
+        Raises:
+            LoadFailedError: It cannot be loaded; whatever answered before goes on.
+        """
+
+    async def unload(self, variant: str) -> None:
+        """Refuse further requests for a variant, wait for those admitted, and free it; harmless when it is unloaded."""
+
+    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """Encode the metrics of all processes for a scraper that accepts `accept`: body and Content-Type."""

@@ -1,0 +1,211 @@
+"""The owner of the sessions and the scheduler, in whichever process they live."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import engine
+from app.dispatch.dispatcher import Phase, Status
+from app.dispatch.lifecycle import ModelLifecycle
+from app.dispatch.model import ServedModel
+from app.errors import InternalError, NotReadyError, StartupError
+from app.loading import LoadedModel, LoadedVariant, Progress, default_decode_threads, load
+from app.observability.metrics import Metrics
+from app.scheduling.scheduler import ENGINE_THREAD, Runner, Scheduler
+from app.scheduling.ticket import Ticket
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LOADING_THREAD = "tessera-load"
+
+
+class EngineHost:
+    """Loads the model and runs the scheduler; lives on an event loop.
+
+    Args:
+        settings: The settings.
+        metrics: Where batches are counted.
+        deliver: Called on the event loop with requests that are over.
+        progress: Told about building and loading, from another thread: (stage, fraction of the stage).
+        known: What an earlier process has measured of the same model, which is then not measured again.
+        watch: Wraps each session before it is used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        deliver: Callable[[list[Ticket]], None],
+        progress: Progress | None = None,
+        known: ServedModel | None = None,
+        watch: Callable[[LoadedVariant], Runner] = lambda variant: variant.session,
+    ) -> None:
+        self.status = Status(Phase.LOADING, "starting")
+        self._settings = settings
+        self._metrics = metrics
+        self._deliver = deliver
+        self._progress = progress
+        self._known = known
+        self._watch = watch
+        self._lifecycle: ModelLifecycle | None = None
+        self._scheduler: Scheduler | None = None
+        self._loading: asyncio.Task[None] | None = None
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin loading in the background; when the task is done, `status` says how it went."""
+        self._loading = asyncio.create_task(self._load())
+        return self._loading
+
+    async def stop(self) -> None:
+        """Let the running batch end and free everything."""
+        if self._loading is not None:
+            # A build cannot be interrupted half-way from here; its thread is left behind and leaves no
+            # half-written file.
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        if self._scheduler is not None:
+            await asyncio.to_thread(self._scheduler.stop)
+        if self._lifecycle is not None:
+            self._lifecycle.close()
+
+    @property
+    def model(self) -> ServedModel:
+        """The loaded model.
+
+        Raises:
+            NotReadyError: There is none yet.
+        """
+        return self._owner.served
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The running scheduler.
+
+        Raises:
+            NotReadyError: There is none yet.
+        """
+        if self._scheduler is None:
+            raise NotReadyError("The model is not ready yet.", retry_after=2)
+        return self._scheduler
+
+    @property
+    def decoders(self) -> int:
+        """How many images the service decodes at once."""
+        return self._settings.decode_threads or default_decode_threads()
+
+    def check_alive(self) -> None:
+        """Raise `InternalError` when the model could not be loaded, or the engine thread has died."""
+        if self.status.phase is Phase.FAILED:
+            raise InternalError("The model could not be loaded; the log says why.")
+        if self.status.phase is Phase.READY and not self.scheduler.alive:
+            raise InternalError("The engine thread has stopped; the log says why. Restart the service.")
+
+    async def load(self, variant: str) -> None:
+        """Load a variant beside the one that answers, then let it answer in its place.
+
+        Raises:
+            LoadFailedError: It cannot be loaded; nothing has changed.
+        """
+        lifecycle = self._owner
+        await _in_daemon_thread(lambda: lifecycle.load(variant))
+
+    async def unload(self, variant: str) -> None:
+        """Refuse further requests for a variant, wait for those admitted, and free it."""
+        lifecycle = self._owner
+        await _in_daemon_thread(lambda: lifecycle.unload(variant))
+
+    @property
+    def _owner(self) -> ModelLifecycle:
+        if self._lifecycle is None:
+            raise NotReadyError("The model is not ready yet.", retry_after=2)
+        return self._lifecycle
+
+    async def _load(self) -> None:
+        try:
+            loaded = await _in_daemon_thread(lambda: load(self._settings, self._report, self._known))
+        except Exception as error:
+            self.status = Status(Phase.FAILED, failure=error)
+            logger.error("the model could not be loaded: %s", error, exc_info=not isinstance(error, StartupError))
+            return
+        self._scheduler = self._schedule(loaded, loaded.served())
+        self._lifecycle = ModelLifecycle(self._settings, loaded, self._scheduler, self._watch)
+        self._metrics.watch_devices(self._lifecycle.devices)
+        self.status = Status(Phase.READY)
+
+    def _schedule(self, loaded: LoadedModel, model: ServedModel) -> Scheduler:
+        loop = asyncio.get_running_loop()
+        scheduler = Scheduler(
+            {name: self._watch(variant) for name, variant in loaded.variants.items()},
+            size=model.preprocessing.size,
+            max_batch=self._settings.max_batch,
+            capacity=self._settings.max_queue_images,
+            deliver=lambda tickets: _call_soon(loop, self._deliver, tickets),
+            observer=self._metrics,
+            decoders=min(self.decoders, engine.cpu_budget()),
+        )
+        self._metrics.describe_model(model)
+        self._metrics.watch_queue(lambda: scheduler.depth)
+        for name, variant in loaded.variants.items():
+            for images, seconds in variant.batch_seconds.items():
+                scheduler.measured(name, images, seconds)
+        scheduler.start()
+        return scheduler
+
+    def _report(self, stage: str, fraction: float) -> None:
+        self.status = Status(Phase.LOADING, stage, fraction)
+        if self._progress is not None:
+            self._progress(stage, fraction)
+
+
+def leave_working_threads(code: int) -> None:
+    """End the process now when threads of the engine are still inside native code; else do nothing.
+
+    They cannot be interrupted, and an interpreter that shuts down under them aborts the process. It happens when the
+    end comes while the model is being loaded, and at a second signal.
+    """
+    if any(thread.name in (ENGINE_THREAD, LOADING_THREAD) for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: object) -> None:
+    try:
+        loop.call_soon_threadsafe(callback, *arguments)
+    except RuntimeError:
+        logger.debug("the event loop closed before a thread was done; nobody waits for it")
+
+
+async def _in_daemon_thread(work: Callable[[], T]) -> T:
+    """Run `work` in a thread that does not hold up the end of the process, as asyncio's own worker threads would."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: list[T], error: Exception | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(result[0])
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        try:
+            outcome: tuple[list[T], Exception | None] = ([work()], None)
+        except Exception as error:
+            outcome = ([], error)
+        _call_soon(loop, settle, *outcome)
+
+    threading.Thread(target=run, name=LOADING_THREAD, daemon=True).start()
+    return await done

@@ -1,0 +1,98 @@
+"""Variants come and go while requests are answered: loaded beside the old one, swapped between batches, then freed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from app.dispatch.model import ServedModel, ServedVariant
+from app.errors import LoadFailedError, StartupError
+from app.loading import LoadedModel, LoadedVariant, reload_variant
+from app.scheduling.scheduler import Runner, Scheduler
+from app.settings import Settings
+from engine import DeviceStatus
+
+logger = logging.getLogger(__name__)
+
+
+class ModelLifecycle:
+    """Owns the sessions that a scheduler runs. Its methods block, for as long as loading takes; one runs at a time.
+
+    No request fails by a change: a new session has been loaded and warmed before the swap, the old one is closed when
+    its last batch is over, and a variant is unloaded when everything that was admitted for it has its answer.
+
+    Args:
+        settings: The settings.
+        loaded: The model as it was loaded at the start.
+        scheduler: Runs its sessions.
+        watch: Wraps each session before it is used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        loaded: LoadedModel,
+        scheduler: Scheduler,
+        watch: Callable[[LoadedVariant], Runner],
+    ) -> None:
+        self._settings = settings
+        self._model = loaded.model
+        self._scheduler = scheduler
+        self._watch = watch
+        self._variants: dict[str, LoadedVariant] = dict(loaded.variants)
+        self._lock = threading.Lock()
+        self._closed = False
+        self.served: ServedModel = loaded.served()
+
+    def load(self, name: str) -> None:
+        """Load a variant from its files, and let it answer in place of the one that did, if one did.
+
+        Raises:
+            LoadFailedError: It cannot be loaded; nothing has changed.
+        """
+        with self._lock:
+            described = self.served.variants[name]
+            try:
+                fresh = reload_variant(self._settings, self._model, described)
+            except StartupError as error:
+                logger.warning("a variant could not be loaded, nothing changes: %s", error)
+                raise LoadFailedError(f"The variant {name!r} cannot be loaded: {error}") from error
+            if self._closed:
+                fresh.session.close()
+                return
+            before = self._variants.get(name)
+            self._scheduler.replace(name, self._watch(fresh))
+            self._variants[name] = fresh
+            self._show(fresh.served(name))
+            if before is not None:
+                before.session.close()
+            logger.info("a variant was loaded", extra={"fields": {"variant": name, "replaced": before is not None}})
+
+    def unload(self, name: str) -> None:
+        """Refuse further requests for a variant, wait for those admitted, and free it; harmless when it is unloaded."""
+        with self._lock:
+            if name not in self._variants:
+                return
+            self._show(replace(self.served.variants[name], loaded=False))
+            self._scheduler.retire(name)
+            self._variants.pop(name).session.close()
+            logger.info("a variant was unloaded", extra={"fields": {"variant": name}})
+
+    def devices(self) -> dict[str, tuple[DeviceStatus, ...]]:
+        """How the accelerators of each loaded variant are doing; none on a CPU."""
+        return {name: variant.session.devices() for name, variant in dict(self._variants).items()}
+
+    def close(self) -> None:
+        """Free every session; after the scheduler has stopped. What is being loaded meanwhile is freed when it is."""
+        self._closed = True
+        if self._lock.acquire(blocking=False):
+            for variant in self._variants.values():
+                variant.session.close()
+            self._variants.clear()
+            self._lock.release()
+
+    def _show(self, variant: ServedVariant) -> None:
+        # A new object every time: readers in other threads hold either the old or the new one, never a mixture.
+        self.served = replace(self.served, variants={**self.served.variants, variant.name: variant})

@@ -1,0 +1,154 @@
+"""Everything in this process: the sessions, the scheduler with its engine thread, and rows in plain memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.dispatch.dispatcher import Phase, Reservation, Status
+from app.dispatch.experiment import ExperimentAccess, LocalExperiment, open_experiment
+from app.dispatch.host import EngineHost
+from app.dispatch.model import ServedModel
+from app.errors import NotReadyError, RequestError
+from app.loading import Progress
+from app.observability.metrics import Metrics
+from app.scheduling.rows import row_shapes
+from app.scheduling.snapshot import Snapshot
+from app.scheduling.ticket import InputType, Outcome, Priority, Ticket
+from app.settings import Settings
+
+
+@dataclass(eq=False)
+class LocalReservation:
+    """Rows in this process's memory and their place in the queue."""
+
+    variant: str
+    rows: np.ndarray
+    ticket: Ticket
+    refusal: RequestError | None = None
+
+
+class LocalDispatcher:
+    """Runs images on a `Scheduler` in this process.
+
+    Args:
+        settings: The settings.
+        metrics: Where batches are counted.
+        progress: Told about building and loading, from another thread: (stage, fraction of the stage).
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, progress: Progress | None = None) -> None:
+        self._metrics = metrics
+        self._host = EngineHost(settings, metrics, deliver=self._resolve, progress=progress)
+        self._settings = settings
+        self._experiment: LocalExperiment | None = None
+        self._waiting: dict[Ticket, asyncio.Future[None]] = {}
+
+    def start(self) -> None:
+        """Begin loading in the background."""
+        self._host.start().add_done_callback(self._open_experiment)
+
+    async def stop(self) -> None:
+        """Let the running batch end and free everything."""
+        await self._host.stop()
+
+    def status(self) -> Status:
+        """Where loading is."""
+        return self._host.status
+
+    def model(self) -> ServedModel:
+        """The loaded model."""
+        return self._host.model
+
+    def check_alive(self) -> None:
+        """Raise `InternalError` when the model could not be loaded, or the engine thread has died."""
+        self._host.check_alive()
+
+    @property
+    def experiment(self) -> ExperimentAccess:
+        """The experiment, which is in this process."""
+        if self._experiment is None:
+            raise NotReadyError("The model is not ready yet.", retry_after=2)
+        return self._experiment
+
+    @property
+    def decoders(self) -> int:
+        """How many images are decoded at once."""
+        return self._host.decoders
+
+    def snapshot(self) -> Snapshot:
+        """Depths, predictions, the measured table and the age of the oldest work."""
+        return self._host.scheduler.snapshot()
+
+    def check_room(
+        self, variant: str, images: int = 1, *, deadline: float | None = None, priority: Priority = Priority.NORMAL
+    ) -> None:
+        """Raise what `reserve` would raise now."""
+        self._host.scheduler.check_room(variant, deadline=deadline, priority=priority)
+
+    def reserve(
+        self,
+        variant: str,
+        images: int,
+        *,
+        dtype: InputType = "uint8",
+        deadline: float | None = None,
+        priority: Priority = Priority.NORMAL,
+    ) -> LocalReservation:
+        """Make room for `images`."""
+        ticket = self._host.scheduler.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype)
+        shape = row_shapes(self._host.model.preprocessing.size)[dtype]
+        return LocalReservation(variant, np.empty((images, *shape), dtype), ticket)
+
+    async def run(self, reservation: Reservation, core_seconds: float = 0.0) -> list[Outcome]:
+        """Run the images; one outcome per image, in order."""
+        assert isinstance(reservation, LocalReservation), "a reservation goes back to who made it"
+        ticket, scheduler = reservation.ticket, self._host.scheduler
+        if core_seconds > 0:
+            for _ in range(ticket.images):
+                scheduler.decoded(core_seconds / ticket.images)
+        done = self._waiting[ticket] = asyncio.get_running_loop().create_future()
+        try:
+            scheduler.submit(ticket, reservation.rows)
+            await done
+        finally:
+            self._waiting.pop(ticket, None)
+        if ticket.failure is not None:
+            raise ticket.failure
+        return [_present(outcome) for outcome in ticket.outcomes]
+
+    def release(self, reservation: Reservation) -> None:
+        """Drop what has not run yet."""
+        assert isinstance(reservation, LocalReservation), "a reservation goes back to who made it"
+        self._host.scheduler.cancel(reservation.ticket)
+
+    async def load(self, variant: str) -> None:
+        """Load a variant beside the one that answers, then let it answer in its place."""
+        await self._host.load(variant)
+
+    async def unload(self, variant: str) -> None:
+        """Refuse further requests for a variant, wait for those admitted, and free it."""
+        await self._host.unload(variant)
+
+    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """Encode the metrics of this process, which are all."""
+        return self._metrics.render(accept)
+
+    def _open_experiment(self, _: asyncio.Task[None]) -> None:
+        if self.status().phase is Phase.READY:
+            variants = self.model().variants
+            self._experiment = LocalExperiment(open_experiment(self._settings, variants, self._metrics))
+
+    def _resolve(self, tickets: Sequence[Ticket]) -> None:
+        for ticket in tickets:
+            done = self._waiting.get(ticket)
+            if done is not None and not done.done():
+                done.set_result(None)
+
+
+def _present(outcome: Outcome | None) -> Outcome:
+    assert outcome is not None, "a delivered ticket has every outcome"
+    return outcome

@@ -1,0 +1,49 @@
+"""A request's slots, as its frontend keeps them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.dispatch.slots import SLOTS_PER_ROW
+from app.dispatch.wire import Request
+from app.errors import RequestError
+from app.scheduling.ticket import InputType, Outcome
+
+
+@dataclass(eq=False)
+class RemoteReservation:
+    """A request's slots, and how far the engine process is with it.
+
+    Attributes:
+        identity: Its number, unique in this process.
+        first: Its first slot.
+        admission: What the engine is asked to admit.
+        attempts: How many engine processes have been given the images.
+        core_seconds: What decoding took of a core.
+        done: Waits for the outcomes; None until the images are submitted.
+        over: Whether the engine has said its last word on it.
+        released: Whether nobody waits for it any more.
+        patience: Gives it up when no engine process comes.
+    """
+
+    variant: str
+    rows: np.ndarray
+    identity: int
+    first: int
+    dtype: InputType
+    admission: Request
+    refusal: RequestError | None = None
+    attempts: int = 0
+    core_seconds: float = 0.0
+    done: asyncio.Future[list[Outcome]] | None = None
+    over: bool = False
+    released: bool = False
+    patience: asyncio.TimerHandle | None = None
+
+    @property
+    def slots(self) -> int:
+        """How many slots it has."""
+        return self.admission.images * SLOTS_PER_ROW[self.dtype]

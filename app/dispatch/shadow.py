@@ -1,0 +1,129 @@
+"""Shadow mode: another variant runs a sample of the images again, when nobody waits for the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from app.dispatch.dispatcher import Dispatcher, Reservation
+from app.errors import RequestError
+from app.routing.events import Compared, Event, NotCompared
+from app.routing.router import BASELINE, shadow_of
+from app.routing.shadow import Run, compare, pixel_digest
+from app.scheduling.ticket import InputType, Outcome, Priority
+
+logger = logging.getLogger(__name__)
+
+MOST_WAITING = 16  # images, 150 kB each
+PATIENCE = 1.0  # seconds that an image waits for an idle engine
+
+
+class _Job(NamedTuple):
+    variant: str
+    other: str
+    row: np.ndarray
+    outcome: Outcome
+
+
+class Shadow:
+    """Runs images a second time, off every request's path.
+
+    A shadow image takes the way of every image, at the lowest priority and one at a time, so a request meets at most
+    one that is already running. It is dropped rather than kept: when anything waits at the moment it is offered, when
+    `MOST_WAITING` others wait, and after `PATIENCE`.
+
+    Args:
+        dispatcher: Where images run.
+        share: Share of requests to take, 0 to 1.
+        chance: Uniform numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        share: float,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._share = share
+        self._chance = chance
+        self._jobs: deque[_Job] = deque()
+        self._worker: asyncio.Task[None] | None = None
+
+    def offer(self, reservation: Reservation, outcomes: Sequence[Outcome], variants: Collection[str]) -> None:
+        """Perhaps run a request's images again. Copies what it takes and returns at once.
+
+        Args:
+            reservation: The request's, not yet released.
+            outcomes: What came of its images.
+            variants: The variants that can run.
+        """
+        if self._share == 0 or self._chance() >= self._share:
+            return
+        variant, rows = reservation.variant, reservation.rows
+        other = shadow_of(variant, variants)
+        if other is None:
+            return
+        room = 0 if self._busy() else min(MOST_WAITING - len(self._jobs), len(rows))
+        for row, outcome in zip(rows[:room], outcomes[:room], strict=True):
+            self._jobs.append(_Job(variant, other, row.copy(), outcome))
+        if room < len(rows):
+            self._record(NotCompared("dropped", len(rows) - room))
+        if self._jobs and (self._worker is None or self._worker.done()):
+            self._worker = asyncio.get_running_loop().create_task(self._work())
+
+    async def stop(self) -> None:
+        """Drop whatever has not run."""
+        self._jobs.clear()
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+
+    def _busy(self) -> bool:
+        """Whether a request's images wait or are being decoded, in any process."""
+        depths = [variant.depth for variant in self._dispatcher.snapshot().variants.values()]
+        return any(
+            images for depth in depths for priority, images in depth.items() if priority is not Priority.BACKGROUND
+        )
+
+    async def _work(self) -> None:
+        while self._jobs:
+            job = self._jobs.popleft()
+            try:
+                self._record(await self._run(job))
+            except Exception:
+                logger.exception("a shadow run failed")
+
+    def _record(self, event: Event) -> None:
+        self._dispatcher.experiment.record(event)
+
+    async def _run(self, job: _Job) -> Event:
+        if job.outcome.logits is None:
+            return NotCompared("failed")
+        try:
+            second = await self._run_again(job)
+        except (RequestError, TimeoutError, asyncio.TimeoutError):
+            return NotCompared("dropped")
+        if second.logits is None:
+            return NotCompared("failed")
+        first = Run(job.outcome.logits, job.outcome.compute_seconds, job.outcome.batch_size)
+        again = Run(second.logits, second.compute_seconds, second.batch_size)
+        reference, candidate = (first, again) if job.variant == BASELINE else (again, first)
+        return Compared(compare(reference, candidate), pixel_digest(job.row))
+
+    async def _run_again(self, job: _Job) -> Outcome:
+        dtype: InputType = "float32" if job.row.dtype == np.float32 else "uint8"
+        reservation = self._dispatcher.reserve(job.other, 1, dtype=dtype, priority=Priority.BACKGROUND)
+        try:
+            np.copyto(reservation.rows[0], job.row)
+            (outcome,) = await asyncio.wait_for(self._dispatcher.run(reservation), PATIENCE)
+            return outcome
+        finally:
+            self._dispatcher.release(reservation)

@@ -1,0 +1,135 @@
+"""The calls of GRPCInferenceService."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from google.protobuf import json_format
+
+from app.api.context import InFlight
+from app.errors import DeadlineExceededError, RequestError
+from app.grpc.calls import check_admin, metadata_values
+from app.grpc.messages import fill_response, parse_infer, read_parameters
+from app.grpc.schema import Schema
+from app.observability.recording import recorded
+from app.oip.inference import Inference
+from app.oip.models import ModelViews
+from app.oip.repository import Repository, check_load_parameters
+from app.protocol.oip.description import configure_model, describe_model, describe_server
+from app.service import Service
+from app.version import service_version
+
+
+class InferenceCalls:
+    """Each method is the call of its name: message in, message out.
+
+    Args:
+        service: The service.
+        schema: The messages.
+        in_flight: Counts the requests of streams; other calls are counted where they are handled.
+    """
+
+    def __init__(self, service: Service, schema: Schema, in_flight: InFlight) -> None:
+        self._service = service
+        self._schema = schema
+        self._in_flight = in_flight
+
+    async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802, the protocol names it
+        """Whether the process works, loading included."""
+        return self._schema["ServerLiveResponse"](live=_holds(self._service.check_alive))
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Whether requests are answered."""
+        return self._schema["ServerReadyResponse"](ready=self._service.ready)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Whether requests for a model are answered."""
+        ready = _holds(lambda: ModelViews(self._service).check_ready(request.name, request.version))
+        return self._schema["ModelReadyResponse"](ready=ready)
+
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Name, version and extensions."""
+        return self._from_json("ServerMetadataResponse", describe_server(service_version()))
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Versions, platform, inputs and outputs of a model."""
+        description = ModelViews(self._service).description(request.name, request.version)
+        return self._from_json("ModelMetadataResponse", describe_model(description))
+
+    async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Configuration of a model."""
+        description = ModelViews(self._service).description(request.name, request.version)
+        return self._from_json("ModelConfigResponse", {"config": configure_model(description)})
+
+    async def ModelStatistics(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Counts and times, of one model or of all."""
+        counted = await ModelViews(self._service).statistics(request.name, request.version)
+        return self._from_json("ModelStatisticsResponse", {"model_stats": counted})
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Run the images of a request."""
+        with recorded(self._service.metrics, self._service.answered) as record:
+            inference = Inference(
+                self._service,
+                record,
+                request.model_name,
+                request.model_version,
+                lambda name: metadata_values(context, name.lower()),
+            )
+            parsed = parse_infer(request)
+            timeout = inference.deadline(parsed) - time.perf_counter()
+            try:
+                outputs = await asyncio.wait_for(inference.run(parsed), timeout)
+            except asyncio.TimeoutError:
+                raise DeadlineExceededError("The answer was not ready in time.", retry_after=1) from None
+            building = time.perf_counter()
+            response = self._schema["ModelInferResponse"]()
+            fill_response(response, request.model_name, inference.version, parsed.id, outputs)
+            response.parameters["variant"].string_param = inference.variant
+            self._service.metrics.answer_built(inference.variant, time.perf_counter() - building)
+            return response
+
+    async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        """Run one request of a stream after the other; an error ends its request, not the stream."""
+        async for request in requests:
+            answer = self._schema["ModelStreamInferResponse"]()
+            try:
+                with self._in_flight:
+                    answer.infer_response.CopyFrom(await self.ModelInfer(request, context))
+            except RequestError as error:
+                answer.error_message = error.message
+                answer.infer_response.id = request.id
+            yield answer
+
+    async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Every model and version, and its state."""
+        entries = Repository(self._service).index(ready_only=request.ready)
+        return self._from_json("RepositoryIndexResponse", {"models": list(entries)})
+
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Load a model again."""
+        check_admin(self._service.admin, context)
+        check_load_parameters(read_parameters(request.parameters, "The request"))
+        await Repository(self._service).load(request.model_name)
+        return self._schema["RepositoryModelLoadResponse"]()
+
+    async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Unload a model."""
+        check_admin(self._service.admin, context)
+        await Repository(self._service).unload(request.model_name)
+        return self._schema["RepositoryModelUnloadResponse"]()
+
+    def _from_json(self, name: str, document: dict[str, object]) -> Any:
+        # The REST documents have the messages' own field names.
+        return json_format.ParseDict(document, self._schema[name]())
+
+
+def _holds(check: Any) -> bool:
+    try:
+        check()
+    except RequestError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The `.proto` files, as data."""

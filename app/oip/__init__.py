@@ -1,0 +1,1 @@
+"""What the Open Inference Protocol means here: names of models, checks of tensors. Shared by HTTP and gRPC."""

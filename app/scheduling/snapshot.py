@@ -1,0 +1,38 @@
+"""The scheduler's state at a moment, for metrics, liveness and the statistics of the Open Inference Protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.scheduling.latency import BatchStatistics
+from app.scheduling.ticket import Priority
+
+
+@dataclass(frozen=True)
+class VariantSnapshot:
+    """One variant.
+
+    Attributes:
+        depth: Images admitted and not yet in a batch, by priority.
+        predicted_seconds: What one more image of NORMAL priority would take from now to its answer.
+        batches: The measured table: statistics by batch size.
+    """
+
+    depth: dict[Priority, int]
+    predicted_seconds: float
+    batches: dict[int, BatchStatistics]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All variants and the engine.
+
+    Attributes:
+        variants: By name.
+        running_seconds: Age of the oldest batch in the engine; 0 when it is idle.
+        oldest_seconds: Age of the oldest request that has no answer yet, from its admission; 0 when there is none.
+    """
+
+    variants: dict[str, VariantSnapshot]
+    running_seconds: float
+    oldest_seconds: float

@@ -1,0 +1,162 @@
+"""One loaded model with two batches in flight: the next one is copied while the current one executes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.backends.ascend.device import Device
+from engine.backends.ascend.errors import AclFaultError
+from engine.backends.ascend.library import Library
+from engine.backends.ascend.memory import Bytes, DeviceBuffer, StagedBuffer
+from engine.backends.ascend.model import OfflineModel
+
+SLOTS = 2
+
+Encode = Callable[[npt.NDArray[Any], Bytes], int]
+
+
+class Dataset:
+    """A list of device buffers as AscendCL takes it; owns neither of them."""
+
+    def __init__(self, library: Library, buffers: Sequence[DeviceBuffer]) -> None:
+        with ExitStack() as made:
+            self.handle = library.pointer("aclmdlCreateDataset")
+            made.callback(library.release, "aclmdlDestroyDataset", self.handle)
+            for buffer in buffers:
+                entry = library.pointer("aclCreateDataBuffer", buffer.address, buffer.size)
+                made.callback(library.release, "aclDestroyDataBuffer", entry)
+                library.call("aclmdlAddDatasetBuffer", self.handle, entry)
+            self._made = made.pop_all()
+
+    def close(self) -> None:
+        """Destroy the list."""
+        self._made.close()
+
+
+class Slot:
+    """Buffers, datasets and a copy stream for one batch in flight. Made and used inside `device.active()`.
+
+    Args:
+        lane: whose model it feeds.
+    """
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        device, description = lane.device, lane.model.description
+        self.copies = device.create_stream()
+        with ExitStack() as made:
+            made.callback(device.destroy_stream, self.copies)
+            self.image = StagedBuffer(device, description.image.bytes)
+            made.callback(self.image.close)
+            self.output = StagedBuffer(device, description.output.bytes)
+            made.callback(self.output.close)
+            buffers = [self.image.device]
+            if description.shape_input is not None:
+                shape = DeviceBuffer(device, description.shape_bytes)
+                made.callback(shape.close)
+                buffers.insert(description.shape_input, shape)
+            self.inputs = Dataset(device.library, buffers)
+            made.callback(self.inputs.close)
+            self.outputs = Dataset(device.library, [self.output.device])
+            made.callback(self.outputs.close)
+            self._made = made.pop_all()
+
+    def run(self, images: npt.NDArray[Any], gear: int, encode: Encode, timeout_ms: int) -> npt.NDArray[np.float32]:
+        """Run up to `gear` images; rows that are missing stay what they were, their results are not looked at.
+
+        Args:
+            images: [n, ...].
+            gear: a batch size of the model, at least n.
+            encode: writes images as the model takes them; returns how many bytes.
+            timeout_ms: longest wait for each of copying in, executing and copying out.
+
+        Returns:
+            float32 [n, ...].
+
+        Raises:
+            AclError: AscendCL failed.
+        """
+        device, output = self.lane.device, self.lane.model.description.output
+        with device.active():
+            self.image.upload(encode(images, self.image.host), self.copies)
+            device.synchronise(self.copies, timeout_ms)
+            self.lane.execute(self, gear, timeout_ms)
+            count = len(images) * output.image_bytes
+            self.output.download(count, self.copies)
+            device.synchronise(self.copies, timeout_ms)
+            rows = self.output.host[:count].view(output.dtype).reshape(len(images), *output.shape)
+            return rows.astype(np.float32)
+
+    def close(self) -> None:
+        """Free everything."""
+        self._made.close()
+
+
+class Lane:
+    """A loaded model, the stream that it executes on, and its slots. Made and closed inside `device.active()`.
+
+    One model must not run twice at once, and its gear is a property of the model: so setting the gear and executing are
+    one step under a lock. Copies need no lock: each slot has buffers of its own, and a stream of its own.
+
+    Args:
+        device: where it runs.
+        path: the .om file.
+        weights: see `OfflineModel`.
+    """
+
+    def __init__(self, device: Device, path: Path, weights: DeviceBuffer | None = None) -> None:
+        self.device = device
+        self._lock = threading.Lock()
+        self._fault: AclFaultError | None = None
+        with ExitStack() as made:
+            self.executions = device.create_stream()
+            made.callback(device.destroy_stream, self.executions)
+            self.model = OfflineModel(device, path, weights)
+            made.callback(self.model.close)
+            self.slots = []
+            for _ in range(SLOTS):
+                self.slots.append(Slot(self))
+                made.callback(self.slots[-1].close)
+            self._made = made.pop_all()
+
+    def execute(self, slot: Slot, gear: int, timeout_ms: int) -> None:
+        """Run the model on a slot's buffers and wait for it.
+
+        Raises:
+            AclFaultError: the device failed, now or in an earlier execution of this lane: what did not end in time may
+                still run, so nothing else may.
+        """
+        with self._lock:
+            if self._fault is not None:
+                raise self._fault.again()
+            try:
+                self._set_gear(slot, gear)
+                datasets = (slot.inputs.handle, slot.outputs.handle)
+                self.device.library.call("aclmdlExecuteAsync", self.model.id, *datasets, self.executions.handle)
+                self.device.synchronise(self.executions, timeout_ms)
+            except AclFaultError as error:
+                self._fault = error
+                raise
+
+    def _set_gear(self, slot: Slot, gear: int) -> None:
+        index = self.model.description.shape_input
+        if index is not None:
+            arguments = (self.model.id, slot.inputs.handle, index, gear)
+            self.device.library.call("aclmdlSetDynamicBatchSize", *arguments)
+
+    def drain(self, timeout_ms: int) -> bool:
+        """Wait until nothing uses the lane's memory; False when that does not happen."""
+        streams = [self.executions, *(slot.copies for slot in self.slots)]
+        drained = [self.device.drain(stream, timeout_ms) for stream in streams]
+        return all(drained)
+
+    def close(self) -> None:
+        """Free everything; drained before."""
+        self._made.close()

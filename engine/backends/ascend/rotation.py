@@ -1,0 +1,166 @@
+"""Which device runs the next batch; failed ones leave the rotation until they were set up again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from engine.backends.ascend.lane import Slot
+from engine.backends.ascend.replica import Replica
+from engine.errors import DeviceError, EngineError
+
+logger = logging.getLogger(__name__)
+
+FIRST_RETRY_SECONDS = 1.0
+LONGEST_RETRY_SECONDS = 60.0
+
+
+@dataclass(eq=False)
+class Seat:
+    """A device's place in the rotation.
+
+    Attributes:
+        index: the device.
+        replica: the model on it; None while it is down.
+        free: slots that nobody uses.
+        healthy: whether it gets batches.
+        failures: how often it left the rotation.
+        last_error: what happened last; empty when nothing did.
+    """
+
+    index: int
+    replica: Replica | None
+    free: list[Slot] = field(default_factory=list)
+    healthy: bool = True
+    failures: int = 0
+    last_error: str = ""
+
+    def is_idle(self) -> bool:
+        """Whether no batch is on it."""
+        return self.replica is None or len(self.free) == len(self.replica.slots)
+
+
+class Rotation:
+    """Hands out slots, device after device.
+
+    Args:
+        replicas: by device.
+        reopen: loads the model on a device again; raises when the device is still broken.
+        timeout_ms: longest wait for a failed device to end what it runs.
+        first_retry: seconds until a failed device is tried again; doubled after each try that fails.
+    """
+
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        reopen: Callable[[int], Replica],
+        timeout_ms: int,
+        first_retry: float = FIRST_RETRY_SECONDS,
+    ) -> None:
+        self._seats = [Seat(replica.device.index, replica, replica.slots) for replica in replicas]
+        self._reopen = reopen
+        self._timeout_ms = timeout_ms
+        self._first_retry = first_retry
+        self._changed = threading.Condition()
+        self._next = 0
+        self._closed = False
+        self._recoveries: list[threading.Thread] = []
+
+    @property
+    def seats(self) -> Sequence[Seat]:
+        """The devices' places, for looking at."""
+        return self._seats
+
+    @contextmanager
+    def slot(self) -> Iterator[tuple[Seat, Slot]]:
+        """A free slot of a healthy device, waiting for one; it is given back at the end.
+
+        Raises:
+            DeviceError: no device is healthy.
+        """
+        with self._changed:
+            seat = self._take_turn()
+            slot = seat.free.pop(0)
+        try:
+            yield seat, slot
+        finally:
+            with self._changed:
+                seat.free.append(slot)
+                self._changed.notify_all()
+
+    def fail(self, seat: Seat, error: Exception) -> None:
+        """Take a device out of the rotation, and begin to set it up again; batches that are on it go on."""
+        with self._changed:
+            seat.last_error = str(error)
+            if not seat.healthy or self._closed:
+                return
+            seat.healthy, seat.failures = False, seat.failures + 1
+            self._changed.notify_all()
+            logger.error("device %d leaves the rotation: %s", seat.index, error)
+            name = f"tessera-ascend-recovery-{seat.index}"
+            self._recoveries = [thread for thread in self._recoveries if thread.is_alive()]
+            self._recoveries.append(threading.Thread(target=self._recover, args=(seat,), name=name, daemon=True))
+            self._recoveries[-1].start()
+
+    def has_healthy(self) -> bool:
+        """Whether any device gets batches."""
+        with self._changed:
+            return any(seat.healthy for seat in self._seats)
+
+    def close(self) -> None:
+        """Wait for the batches in flight, then give every device back."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            recoveries = self._recoveries
+        for thread in recoveries:
+            thread.join()
+        for seat in self._seats:
+            self._take_down(seat)
+
+    def _take_turn(self) -> Seat:
+        while True:
+            if not any(seat.healthy for seat in self._seats):
+                raise DeviceError(_describe_outage(self._seats))
+            for step in range(len(self._seats)):
+                position = (self._next + step) % len(self._seats)
+                if self._seats[position].healthy and self._seats[position].free:
+                    self._next = position + 1
+                    return self._seats[position]
+            self._changed.wait()
+
+    def _recover(self, seat: Seat) -> None:
+        if not self._take_down(seat):
+            return
+        delay = self._first_retry
+        while not self._wait_or_closed(delay):
+            try:
+                replica = self._reopen(seat.index)
+            except EngineError as error:
+                seat.last_error = str(error)
+                delay = min(2 * delay, LONGEST_RETRY_SECONDS)
+                logger.warning("device %d stays out for another %.0f s: %s", seat.index, delay, error)
+                continue
+            with self._changed:
+                seat.replica, seat.free, seat.healthy = replica, replica.slots, True
+                self._changed.notify_all()
+            logger.warning("device %d is back in the rotation", seat.index)
+            return
+
+    def _take_down(self, seat: Seat) -> bool:
+        with self._changed:
+            self._changed.wait_for(seat.is_idle)
+            replica, seat.replica, seat.free, seat.healthy = seat.replica, None, [], False
+        return replica is None or replica.close(self._timeout_ms)
+
+    def _wait_or_closed(self, seconds: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._closed, seconds)
+
+
+def _describe_outage(seats: Sequence[Seat]) -> str:
+    causes = "; ".join(f"device {seat.index}: {seat.last_error}" for seat in seats)
+    return f"No Ascend device is in the rotation ({causes}). They are tried again by themselves."

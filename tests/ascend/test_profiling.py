@@ -1,0 +1,130 @@
+"""Profiles of an .om model: aclprof of the double, and an msprof that writes the tables of a 310B."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from engine.backends.ascend import AscendSession
+from engine.backends.ascend.runtime import Runtime
+from engine.chips import CHIPS
+from engine.errors import BackendUnavailableError, EngineError, InputError
+from engine.graph.reader import read_model
+from engine.profile import layer_costs
+from models.resnet import build_resnet
+from tests.ascend.double_builds import Double, build
+from tests.ascend.test_serving import converted
+from tests.servers import tessera
+from tests.unit.models.tiny import LABELS, MEAN, STD, tiny_state
+
+# Writes what the real one would have written for the layers of a file: one microsecond more per layer, in every
+# batch size that was run, the first run slower than the others.
+MSPROF = """
+import csv, os, sys
+assert sys.argv[1] == "--export=on", sys.argv
+record = sys.argv[2].removeprefix("--output=")
+assert os.path.isdir(record) and os.path.basename(record).startswith("PROF_"), record
+layers = open(os.environ["LAYERS"]).read().split()
+os.makedirs(record + "/mindstudio_profiler_output")
+with open(record + "/mindstudio_profiler_output/op_summary_20240101.csv", "w", newline="") as file:
+    out = csv.writer(file)
+    out.writerow(["Op Name", "OP Type", "Task Type", "Task Duration(us)", "Input Shapes", "aic_mac_ratio"])
+    for run in range(3):
+        for batch in (1, 4):
+            mark = f"_ascend_mbatch_batch_{batch}"
+            out.writerow(["trans_TransData_0" + mark, "TransData", "AI_CORE", "5", f'"{batch},3,32,32"', "0.0"])
+            for number, layer in enumerate(layers):
+                time = 10 * batch + number + (100 if run == 0 else 0)
+                out.writerow([layer + "Relu" + mark, "Conv2D", "AI_CORE", f"{time}\\t", f'"{batch},1,9,9,16"', "0.5"])
+"""
+
+
+@pytest.fixture
+def layers(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The convolutions and the classifier of the network; msprof is on the PATH and knows them."""
+    names = [name for name, cost in layer_costs(read_model(network)).items() if cost.macs]
+    (tmp_path / "layers").write_text("\n".join(names))
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "msprof"
+    command.write_text(f"#!{sys.executable} -IS\n{MSPROF}")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("LAYERS", str(tmp_path / "layers"))
+    return names
+
+
+def test_layers_have_the_devices_times_and_their_share_of_the_peak(
+    double: Double, network: Path, pixel_om: Path, layers: list[str]
+) -> None:
+    with AscendSession(pixel_om, graph=network, runtime=Runtime(double.library())) as session:
+        rows = session.profile(np.zeros((4, 32, 32, 3), np.uint8), runs=2)
+        info = session.describe()
+    assert [row.name for row in rows] == ["trans_TransData_0", *layers]
+    costs = layer_costs(read_model(network))
+    for number, row in enumerate(rows[1:]):
+        assert row.milliseconds == pytest.approx((40 + number) / 1e3), "medians, of this batch size only"
+        assert row.macs == 4 * costs[row.name].macs
+        assert row.layer_class == costs[row.name].layer_class
+        assert row.mac_ratio == 0.5
+        peak = CHIPS[info.isa].peak("fp16")
+        assert row.peak_share == pytest.approx(row.macs / (row.milliseconds / 1e3) / peak)
+    assert rows[0].macs == 0
+    assert sum(row.macs for row in rows) == 4 * info.macs
+    double.assert_clean()
+
+
+def test_int8_is_measured_against_the_int8_peak(
+    double: Double, network: Path, pixel_om: Path, layers: list[str]
+) -> None:
+    runtime, images = Runtime(double.library()), np.zeros((1, 32, 32, 3), np.uint8)
+    shares = []
+    for int8 in (False, True):
+        with AscendSession(pixel_om, graph=network, runtime=runtime, int8=int8) as session:
+            shares.append(session.profile(images, runs=1)[1].peak_share)
+    assert shares[0] == pytest.approx(2 * shares[1])
+
+
+def test_a_batch_that_would_be_split_is_refused(double: Double, pixel_om: Path, layers: list[str]) -> None:
+    with AscendSession(pixel_om, runtime=Runtime(double.library())) as session:
+        with pytest.raises(InputError, match="in one piece: 1, 2, 4, 8, 16, not 3"):
+            session.profile(np.zeros((3, 32, 32, 3), np.uint8))
+        with pytest.raises(InputError, match="at least one run"):
+            session.profile(np.zeros((1, 32, 32, 3), np.uint8), runs=0)
+
+
+def test_what_is_missing_or_fails_is_told(
+    double: Double, pixel_om: Path, layers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = tmp_path / "bin" / "msprof"
+    with AscendSession(pixel_om, runtime=Runtime(double.library())) as session:
+        images = np.zeros((1, 32, 32, 3), np.uint8)
+        command.write_text("#!/bin/sh\necho 'no module named google'\nexit 7\n")
+        with pytest.raises(EngineError, match=r"exit code 7(.|\n)*no module named google"):
+            session.profile(images, runs=1)
+        monkeypatch.setenv("PATH", "/usr/bin:/bin")
+        with pytest.raises(BackendUnavailableError, match=r"msprof.*set_env\.sh"):
+            session.profile(images, runs=1)
+        assert session.run(images).shape == (1, len(LABELS)), "it still works"
+    double.assert_clean()
+
+
+def test_the_command_prints_the_table(layers: list[str], tmp_path: Path) -> None:
+    graph = build_resnet(tiny_state(), name="small", size=224, mean=MEAN, std=STD, labels=LABELS)
+    onnx.save(graph, tmp_path / "small.onnx")
+    folder = converted(tmp_path / "converted", tmp_path / "small.onnx", LABELS, (1, 4))
+    run = tessera(
+        *("profile", "--backend", "ascend", "--batch", "4", "--runs", "2", "--model-path", str(folder)),
+        LD_LIBRARY_PATH=str(build("plain")),
+        LAYERS=os.environ["LAYERS"],
+        PATH=os.environ["PATH"],
+    )
+    assert run.returncode == 0, run.stderr
+    assert "baseline: ascend, fp16, Ascend310B1" in run.stdout
+    assert run.stdout.count("mac ratio") >= 3, "in both tables and the summary"
+    assert run.stdout.count("| layer1.0.conv2 ") == 2
+    assert "converted on Ascend310B1, batch 4" in run.stdout

@@ -1,0 +1,58 @@
+"""Kills and stops processes of a running service at random."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+from tests.processes import children, until
+from tests.servers import ServerProcess
+
+
+class Killer:
+    """What was done to a server.
+
+    Args:
+        server: The server.
+        seed: Chooses whom it hits and when.
+    """
+
+    def __init__(self, server: ServerProcess, seed: int = 0) -> None:
+        self._server = server
+        self._chance = random.Random(seed)
+        self.frontends_killed = 0
+        self.engines_killed = 0
+        self.engines_stopped = 0
+
+    def run(self, seconds: float, pause: tuple[float, float] = (0.5, 3.0)) -> None:
+        """Hit somebody now and then for `seconds`, then wait until the service is ready again."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.hit()
+            time.sleep(self._chance.uniform(*pause))
+        self.wait_until_whole()
+
+    def hit(self) -> None:
+        """Kill somebody, or now and then stop the engine process, as if it hung."""
+        alive = children(self._server)
+        if not alive:
+            return
+        role = self._chance.choice(sorted(alive))
+        stop = role == "engine" and self._chance.random() < 0.2
+        try:
+            os.kill(alive[role], signal.SIGSTOP if stop else signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        if role != "engine":
+            self.frontends_killed += 1
+        elif stop:
+            self.engines_stopped += 1
+        else:
+            self.engines_killed += 1
+
+    def wait_until_whole(self) -> None:
+        """Wait until every process is there again and the service is ready."""
+        with self._server.client() as client:
+            until(lambda: client.get("/readyz").status_code == 200, seconds=120)

@@ -1,0 +1,154 @@
+"""Frontends and engine as processes: the same answers, whole metrics, and processes that may die."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.chaos.clients import Clients, pictures, probabilities, same
+from tests.processes import children, command_of, replaced, until
+from tests.servers import ServerProcess
+
+PATH = "/v1/classify"
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ServerProcess]:
+    """Two frontends and an engine process."""
+    with ServerProcess(frontends=2) as running:
+        yield running
+        family = list(children(running).values())
+        assert running.stop() == 0, running.describe()
+        assert [pid for pid in family if "tessera-" in command_of(pid)] == []
+
+
+def values(server: ServerProcess) -> dict[str, float]:
+    """Sums over all labels, by sample name, as one frontend tells them."""
+    sums: dict[str, float] = {}
+    with server.client() as client:
+        text = client.get("/metrics").text
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+    return sums
+
+
+def mapped_slots(pid: int) -> int:
+    """How many frontends' shared memory a process has mapped."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return len({re.split(r"\s+", line)[4] for line in lines if "tessera-slots" in line})
+
+
+def test_both_ways_give_the_same_answers(processes: ServerProcess, server: ServerProcess) -> None:
+    files = [("file", (f"{n}.jpg", picture)) for n, picture in enumerate(pictures())]
+    with processes.client() as many, server.client() as one:
+        for variant in ("baseline", "optimised"):
+            answers = [client.post(PATH, files=files, headers={"X-Model-Variant": variant}) for client in (many, one)]
+            assert [answer.status_code for answer in answers] == [200, 200]
+            got, expected = (probabilities(answer.content) for answer in answers)
+            assert all(map(same, got, expected))
+        described = [client.get("/v1/models").json() for client in (many, one)]
+        assert described[0] == described[1]
+        wrong = [client.post(PATH, content=b"not an image").json()["code"] for client in (many, one)]
+        assert wrong == ["unsupported_image", "unsupported_image"]
+
+
+@pytest.mark.effect_of("frontends")
+def test_frontends_hold_no_engine(processes: ServerProcess) -> None:
+    until(lambda: set(children(processes)) == {"engine", "spare", "frontend-0", "frontend-1"})
+    for role in ("engine", "frontend-0", "frontend-1"):
+        mapped = Path(f"/proc/{children(processes)[role]}/maps").read_text()
+        assert ("onnxruntime" in mapped) is (role == "engine"), role
+        assert "tessera-board" in mapped
+
+
+def test_any_frontend_tells_the_metrics_of_all(processes: ServerProcess) -> None:
+    before = values(processes)
+    for picture in pictures() * 2:
+        with processes.client() as fresh:  # a connection each, so both frontends get some
+            assert fresh.post(PATH, content=picture).status_code == 200
+    for _ in range(6):
+        after = values(processes)
+        assert after["tessera_images_total"] == before["tessera_images_total"] + 12
+        name = "tessera_request_duration_seconds_count"
+        assert after[name] == before.get(name, 0) + 12
+        assert after["tessera_build_info"] == 1
+
+
+def test_a_killed_frontend_costs_only_its_own_connections(processes: ServerProcess) -> None:
+    victim = children(processes)["frontend-0"]
+    before = values(processes)
+    with Clients(processes.url, count=6) as clients:
+        until(lambda: clients.report.seen["right"] > 6)
+        os.kill(victim, signal.SIGKILL)
+        until(replaced(processes, "frontend-0", victim))
+        answered = clients.report.seen["right"]
+        until(lambda: clients.report.seen["right"] > answered + 6)
+    assert clients.report.problems == []
+    assert clients.report.seen["lost"] <= 6
+    after = values(processes)
+    assert after["tessera_process_restarts_total"] == before["tessera_process_restarts_total"] + 1
+    counters = [name for name in before if name.endswith(("_total", "_count", "_bucket"))]
+    assert [name for name in counters if after[name] < before[name]] == []
+    until(lambda: mapped_slots(children(processes)["engine"]) == 2)
+
+
+def test_a_killed_engine_costs_no_connection_and_no_wrong_answer(processes: ServerProcess) -> None:
+    victim = children(processes)["engine"]
+    before = values(processes)
+    with Clients(processes.url, count=6) as clients:
+        until(lambda: clients.report.seen["right"] > 6)
+        os.kill(victim, signal.SIGKILL)
+        until(replaced(processes, "engine", victim))
+        answered = clients.report.seen["right"]
+        until(lambda: clients.report.seen["right"] > answered + 6)
+    assert clients.report.problems == []
+    assert clients.report.seen["lost"] == 0
+    after = values(processes)
+    assert after["tessera_images_total"] >= before["tessera_images_total"] + 12
+
+
+def test_a_hung_engine_is_noticed_and_replaced(processes: ServerProcess) -> None:
+    victim = children(processes)["engine"]
+    os.kill(victim, signal.SIGSTOP)
+    with processes.client() as client:
+        answer = client.post(PATH, content=pictures()[0])  # given to the hung one, run by the next
+        assert answer.status_code in (200, 503)
+        assert answer.status_code == 200 or "Retry-After" in answer.headers
+    until(replaced(processes, "engine", victim))
+    assert any("hangs: no heartbeat" in line for line in processes.log)
+
+
+def test_the_end_is_orderly_across_processes() -> None:
+    with ServerProcess(frontends=2, threads=1) as server, ThreadPoolExecutor(2) as clients:
+
+        def long_request(_: int) -> httpx.Response:
+            with server.client(headers={"X-Model-Variant": "baseline"}) as client:
+                return client.post(PATH, files=[("file", pictures()[0])] * 24)
+
+        running = [clients.submit(long_request, n) for n in range(2)]
+        until(lambda: values(server)["tessera_queue_depth_images"] > 24)
+        family = list(children(server).values())
+        with server.client() as client:
+            server.process.send_signal(signal.SIGTERM)
+            until(lambda: client.get("/readyz").json().get("code") == "shutting_down")
+            assert client.post(PATH, content=pictures()[0]).json()["code"] == "shutting_down"
+        assert [future.result().status_code for future in running] == [200, 200]
+        assert server.wait() == 0, server.describe()
+        assert [pid for pid in family if "tessera-" in command_of(pid)] == []
+
+
+def test_no_process_outlives_a_killed_parent() -> None:
+    with ServerProcess(wait=False, frontends=2) as server:
+        until(lambda: len(children(server)) >= 3)
+        family = list(children(server).values())
+        server.kill()
+    until(lambda: not any("tessera-" in command_of(pid) for pid in family))

@@ -1,0 +1,221 @@
+"""The parts of the dispatch between processes that can be looked at alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.dispatch.board import Board, create_board
+from app.dispatch.model import ServedModel, ServedVariant
+from app.dispatch.process import configure
+from app.dispatch.slots import SLOTS_PER_ROW, SlotAllocator, SlotArea, SlotLayout, create_slots
+from app.dispatch.watchdog import ExpectedSeconds, Watchdog, batch_limit
+from app.dispatch.wire import Channel, Kind, Message, Request, pack_error, pack_file, pair, unpack_error, unpack_file
+from app.errors import DeadlineUnreachableError, DeviceFailedError, QueueFullError
+from app.observability.merge import Ledger, registry_to_json
+from app.scheduling.latency import BatchStatistics
+from app.scheduling.snapshot import Snapshot, VariantSnapshot
+from app.scheduling.ticket import Outcome, Priority
+from app.settings import Settings
+from models.preprocessing import Preprocessing
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 12)), max_size=60))
+def test_slots_are_never_given_twice_and_all_come_back(steps: list[tuple[bool, int]]) -> None:
+    allocator, taken = SlotAllocator(32), []
+    for take, size in steps:
+        if take and (first := allocator.take(size)) is not None:
+            wanted = set(range(first, first + size))
+            assert wanted <= set(range(32))
+            assert not any(wanted & set(range(start, start + length)) for start, length in taken)
+            taken.append((first, size))
+        elif not take and taken:
+            allocator.give(*taken.pop(size % len(taken)))
+    for first, size in taken:
+        allocator.give(first, size)
+    assert allocator.take(32) == 0
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("size", [224, 299, 31])  # rows of an odd size end at odd addresses; small ones hold few scores
+def test_rows_and_outcomes_pass_through_shared_memory(dtype: str, size: int) -> None:
+    layout = SlotLayout(size, 1000)
+    file = create_slots(16, layout)
+    frontend, engine = SlotArea(file, layout), SlotArea(file, layout)
+    os.close(file)
+    rows = frontend.rows(4, 2, dtype)  # type: ignore[arg-type]
+    assert rows.shape == ((2, size, size, 3) if dtype == "uint8" else (2, 3, size, size))
+    assert rows.flags.aligned
+    assert rows.flags.c_contiguous
+    rows[:] = np.arange(rows.size).reshape(rows.shape) % 251
+    assert np.array_equal(engine.rows(4, 2, dtype), rows)  # type: ignore[arg-type]
+    step = SLOTS_PER_ROW[dtype]  # type: ignore[index]
+    scores = np.linspace(-1, 1, 1000, dtype=np.float32)
+    engine.write_outcome(4, 77, Outcome(scores, None, 0.25, 0.5, 3))
+    engine.write_outcome(4 + step, 77, Outcome(None, DeviceFailedError(""), 0.25, 0.5, 3))
+    first, second = (frontend.read_outcome(4 + step * index, 77) for index in range(2))
+    assert np.array_equal(first.logits, scores)
+    assert (first.queue_seconds, first.compute_seconds, first.batch_size) == (0.25, 0.5, 3)
+    assert second.logits is None
+    assert isinstance(second.failure, DeviceFailedError)
+    assert np.array_equal(engine.rows(4, 2, dtype), rows), "scores do not touch the rows: a retry needs them"  # type: ignore[arg-type]
+
+
+def test_an_outcome_of_another_request_is_never_taken() -> None:
+    layout = SlotLayout(224, 3)
+    file = create_slots(4, layout)
+    area = SlotArea(file, layout)
+    os.close(file)
+    area.write_outcome(0, 1, Outcome(np.ones(3, np.float32), None, 0.0, 0.0, 1))
+    assert area.read_outcome(0, 2).logits is None
+    with pytest.raises(ValueError, match="not within 4"):
+        area.rows(3, 2, "uint8")
+
+
+def test_messages_keep_their_order_even_when_nobody_reads_for_a_while() -> None:
+    async def run() -> list[Message]:
+        ours, theirs = pair()
+        heard: list[Message] = []
+        ended = asyncio.Event()
+        sender = Channel(ours, heard.append, ended.set)
+        for number in range(5000):
+            files = (pack_file(b"%d" % number),) if number % 1000 == 0 else ()
+            sender.send(Message(Kind.ADMIT, number, number << 40, b"x" * (number % 300), files))
+        receiver = Channel(theirs, heard.append, ended.set)
+        while len(heard) < 5000:
+            await asyncio.sleep(0.001)
+        sender.close()
+        await asyncio.wait_for(ended.wait(), 10)
+        receiver.close()
+        return heard
+
+    for number, message in enumerate(asyncio.run(run())):
+        assert message[:4] == (Kind.ADMIT, number, number << 40, b"x" * (number % 300))
+        assert [unpack_file(file) for file in message.files] == ([b"%d" % number] if number % 1000 == 0 else [])
+
+
+def test_requests_errors_and_models_survive_the_way() -> None:
+    request = Request(3, 64, 1, 2, 12345.678)
+    assert Request.unpack(request.pack()) == request
+    error = unpack_error(pack_error(QueueFullError("full: 3 of 3", retry_after=4)))
+    assert (type(error), error.message, error.retry_after) == (QueueFullError, "full: 3 of 3", 4)
+    variant = ServedVariant("v", "cpu", "avx2", "int8", 2, 10, 20, None, "note", {1: 0.5, 16: 4.0})
+    preprocessing = Preprocessing(size=288, resize=320, std=(1.0, 0.5, 0.25), interpolation="bicubic")
+    model = ServedModel("m", ("a", "ä"), "data", "scores", preprocessing, {"v": variant})
+    assert ServedModel.from_json(model.to_json()) == model
+
+
+def test_settings_survive_the_way() -> None:
+    settings = Settings(model_path="some/where", frontends=3, drain_seconds=1.5)
+    told = json.loads(configure({"known": None}, settings))
+    assert told.pop("known") is None
+    assert Settings(**told["settings"]) == settings
+
+
+def board() -> Board:
+    file = create_board()
+    shown = Board(file)
+    os.close(file)
+    return shown
+
+
+def snapshot(depth: int, predicted: float) -> Snapshot:
+    rows = {1: BatchStatistics(3, 0.3, 0.1, 0.2)}
+    depths = {Priority.HIGH: 0, Priority.NORMAL: depth, Priority.BACKGROUND: 7}
+    return Snapshot({"v": VariantSnapshot(depths, predicted, rows)}, 0.5, 1.5)
+
+
+def test_the_board_refuses_what_the_engine_would() -> None:
+    shown = board()
+    assert shown.snapshot() == Snapshot({}, 0.0, 0.0)
+    shown.show(snapshot(6, 5.0))
+    assert shown.snapshot() == snapshot(6, 5.0)
+    ask = {"capacity": 8, "priority": Priority.NORMAL}
+    shown.check_room(0, 2, deadline=None, **ask)
+    with pytest.raises(QueueFullError) as full:
+        shown.check_room(0, 3, deadline=None, **ask)
+    assert full.value.retry_after == 5
+    shown.check_room(0, 1, deadline=time.perf_counter() + 60, **ask)
+    with pytest.raises(DeadlineUnreachableError) as late:
+        shown.check_room(0, 1, deadline=time.perf_counter() + 1.5, **ask)
+    assert late.value.retry_after == 4
+    shown.check_room(0, 1, deadline=0.0, capacity=8, priority=Priority.HIGH)
+    shown.wipe()
+    shown.check_room(0, 8, deadline=0.0, **ask)  # idle: the engine decides
+
+
+def test_a_silent_engine_counts_as_hung_and_a_busy_one_does_not() -> None:
+    watchdog = Watchdog()
+    assert [watchdog.look(beat, -1.0, loading=False) for beat in range(100)] == [None] * 100
+    silent = [watchdog.look(99, -1.0, loading=False) for _ in range(40)]
+    assert silent[:20] == [None] * 20
+    assert silent[-1] is not None
+    assert "no heartbeat" in silent[-1]
+    late = Watchdog()
+    assert [late.look(beat, 0.5, loading=False) is None for beat in range(3)] == [True, True, False]
+    loading = Watchdog()
+    assert [loading.look(0, -1.0, loading=True) for _ in range(100)] == [None] * 100
+
+
+def test_the_limit_of_a_batch_follows_what_batches_take() -> None:
+    expected = ExpectedSeconds({1: 0.1, 16: 0.8})
+    assert expected.of(16) == pytest.approx(1.6)
+    for _ in range(100):
+        expected.observe(10, 10.0)
+    assert expected.of(1) == pytest.approx(1.0, rel=0.01)
+    assert batch_limit(0.001) == batch_limit(0.01)
+    assert batch_limit(10.0) > 100.0
+
+
+def test_a_batch_over_its_limit_shows_on_the_board() -> None:
+    shown = board()
+    assert shown.overdue < 0
+    shown.batch_started(limit=-1.0)
+    assert shown.overdue > 0
+    shown.batch_started(limit=100.0)
+    assert shown.overdue < 0
+    shown.batch_ended()
+    assert shown.overdue < 0
+
+
+def registry(requests: int, depth: int) -> bytes:
+    made = CollectorRegistry()
+    counter = Counter("requests", "r", ("who",), registry=made)
+    counter.labels("a").inc(requests)
+    Gauge("depth", "d", registry=made).set(depth)
+    histogram = Histogram("seconds", "s", buckets=(1, 2), registry=made)
+    for _ in range(requests):
+        histogram.observe(1.5)
+    return registry_to_json(made)
+
+
+def test_sums_never_go_backwards_when_a_process_ends() -> None:
+    ledger = Ledger()
+
+    def sums() -> dict[str, float]:
+        body, _ = ledger.render("")
+        families = text_string_to_metric_families(body.decode())
+        return {s.name + s.labels.get("le", ""): s.value for family in families for s in family.samples}
+
+    ledger.update("one", registry(3, 10))
+    ledger.update("two", registry(4, 20))
+    both = sums()
+    assert (both["requests_total"], both["depth"], both["seconds_bucket2.0"], both["seconds_count"]) == (7, 30, 7, 7)
+    assert both["seconds_bucket1.0"] == 0
+    ledger.retire("one")
+    assert (sums()["requests_total"], sums()["depth"], sums()["seconds_sum"]) == (7, 20, 10.5)
+    ledger.update("three", registry(1, 1))
+    ledger.update("three", registry(2, 1))
+    assert (sums()["requests_total"], sums()["depth"]) == (9, 21)
+    openmetrics, kind = ledger.render("application/openmetrics-text; version=1.0.0")
+    assert "openmetrics" in kind
+    assert openmetrics.endswith(b"# EOF\n")
