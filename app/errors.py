@@ -38,6 +38,7 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
         ├── TooManyConnectionsError         503 too_many_connections
         ├── DeadlineUnreachableError        503 deadline_unreachable
         ├── EngineLostError                 503 engine_lost
+        ├── DeviceFailedError               503 device_failed
         ├── ShuttingDownError               503 shutting_down
         └── DeadlineExceededError           504 deadline_exceeded
 
@@ -328,6 +329,13 @@ class EngineLostError(RequestError):
 
     status = 503
     code = "engine_lost"
+
+
+class DeviceFailedError(RequestError):
+    """The accelerator failed on this request, and no other could take it; it is being set up again."""
+
+    status = 503
+    code = "device_failed"
 
 
 class ShuttingDownError(RequestError):

@@ -22,7 +22,7 @@ from app.observability.logs import request_id
 from app.observability.metrics import Metrics
 from app.protocol.classify import Classified
 from app.protocol.multipart import Upload
-from app.routing.events import Answered
+from app.routing.events import Answered, Loaded
 from app.routing.router import BASELINE, Decision, Router
 from app.routing.split import KEY_HEADER
 from app.routing.variants import HEADER
@@ -186,7 +186,7 @@ class Service:
             DeadlineExceededError: It was not ready by the deadline.
             EngineLostError: The engine process died, and died again when the images were run once more.
             RequestError: An image cannot be decoded; the message names it when there are several.
-            InferenceError: The engine failed on one of the images.
+            InferenceError, DeviceFailedError: The engine failed on one of the images.
         """
         reservation = self.dispatcher.reserve(variant, len(uploads), deadline=deadline, priority=priority)
         decoder, threads = self._image_decoder(), self._decoder_threads()
@@ -256,6 +256,7 @@ class Service:
             LoadFailedError: It cannot be loaded; nothing has changed.
         """
         await self.dispatcher.load(variant)
+        self.experiment.record(Loaded(variant))
 
     async def unload_variant(self, variant: str) -> None:
         """Refuse further requests for a variant and free it when those in flight are over."""
@@ -312,7 +313,8 @@ async def _decoded(jobs: Sequence[Future[_Decoded]], uploads: Sequence[Upload]) 
 
 def _classified(uploads: Sequence[Upload], index: int, outcome: Outcome, decode_seconds: float) -> Classified:
     if outcome.logits is None:
-        raise _naming(InferenceError("The engine failed on this image."), uploads, index) from outcome.failure
+        failure = outcome.failure or InferenceError("The engine failed on this image.")
+        raise _naming(failure, uploads, index) from failure
     return Classified(
         uploads[index].filename,
         outcome.logits,

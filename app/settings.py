@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     )
     guard_recovery: GuardRecovery = Field(
         default="manual",
-        description="how a tripped guard ends: manual (a restart) or automatic (agreement shown to be back)",
+        description="how a tripped guard ends: manual (reset or restart) or automatic (agreement shown to be back)",
     )
     frontends: int = Field(
         default=0,

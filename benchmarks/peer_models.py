@@ -15,6 +15,7 @@ from models.calibrate import calibrate_model
 import engine
 from models.photos import read_photos
 from models.preprocessing import Preprocessing
+from models.quantise import quantise_model
 from models.registry import open_model
 
 Array = npt.NDArray[np.float32]
@@ -52,7 +53,7 @@ class PeerModels:
         self._preprocessing = Preprocessing()
         cache.mkdir(parents=True, exist_ok=True)
         model = data / "resnet50-imagenet"
-        calibrate_model(model, data / "imagenet-sample", cache=cache, limit=CALIBRATION_PHOTOS)
+        quantise_model(model, data / "imagenet-sample", cache=cache, limit=CALIBRATION_PHOTOS)
         opened = open_model(model, cache=cache)
         self._float = opened.variants["baseline"].path
         self._ours = opened.variants["optimised"].path

@@ -94,7 +94,7 @@ def find_calibration(package: Package, cache: Path, source_sha256: str) -> Calib
     if calibration.model_sha256 not in ("", source_sha256):
         raise ModelError(
             f"{path} was made for other weights than {package.source}. "
-            f"Run: python -m models.calibrate {package.folder} FOLDER_OF_PHOTOS"
+            f"Run: tessera models quantise --model-path {package.folder} FOLDER_OF_PHOTOS"
         )
     return calibration
 

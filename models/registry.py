@@ -192,7 +192,7 @@ def _variants(package: Package, build: Build) -> list[Variant]:
         return [baseline, Variant("optimised", build.baseline, "cpu", "int8")]
     note = (
         "This model has no calibration, so its optimised variant runs in fp32. "
-        f"For int8, run: python -m models.calibrate {package.folder} FOLDER_OF_PHOTOS"
+        f"For int8, run: tessera models quantise --model-path {package.folder} FOLDER_OF_PHOTOS"
     )
     return [baseline, Variant("optimised", build.baseline, "cpu", "fp32", note)]
 

@@ -9,15 +9,16 @@ from safetensors.numpy import save_file
 from tests.unit.models.tiny import LABELS, tiny_state
 
 
-def small_folder(folder: Path, *, seed: int = 0) -> Path:
-    """Make or remake a model of 5 classes that takes photos as the real one does; the seed changes its weights."""
+def small_folder(folder: Path, *, seed: int = 0, size: int = 224, resize: int = 256) -> Path:
+    """Make or remake a model of 5 classes, for photos prepared as for the real one; the seed changes its weights."""
     folder.mkdir(parents=True, exist_ok=True)
     state = tiny_state(blocks=(1, 1, 1, 1), seed=seed)
     save_file(state, folder / "weights.safetensors")  # type: ignore[arg-type]
     (folder / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
     (folder / "model.toml").write_text(
         'name = "small"\narchitecture = "resnet"\nweights = "weights.safetensors"\nlabels = "labels.txt"\n'
-        "[preprocessing]\nsize = 224\nresize = 256\nmean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n",
+        f"[preprocessing]\nsize = {size}\nresize = {resize}\n"
+        "mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n",
         encoding="utf-8",
     )
     return folder

@@ -24,12 +24,15 @@ def check_admin(request: Request, _: _Bearer) -> None:
 
 AdminDependency = Annotated[None, Depends(check_admin)]
 
-ADMIN_RESPONSES: dict[int | str, dict[str, Any]] = {
+GATE_RESPONSES: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorBody, "description": "no bearer token, or a wrong one"},
     403: {"model": ErrorBody, "description": "admin verbs are off, or not answered on this address"},
+    **ERROR_RESPONSES,
+}
+ADMIN_RESPONSES: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorBody, "description": "no such variant"},
     409: {"model": ErrorBody, "description": "it cannot be loaded; what answered before goes on"},
-    **ERROR_RESPONSES,
+    **GATE_RESPONSES,
 }
 
 router = APIRouter(prefix="/v1/admin/variants/{variant}", tags=["admin"])

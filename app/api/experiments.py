@@ -1,9 +1,10 @@
-"""GET /v1/experiments: the live experiment."""
+"""/v1/experiments: the live experiment, and the end of a trip of its guard."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
+from app.api.admin import GATE_RESPONSES, AdminDependency
 from app.api.context import ServiceDependency
 from app.api.openapi import ERROR_RESPONSES
 
@@ -20,3 +21,15 @@ async def experiments(service: ServiceDependency) -> dict[str, object]:
     """Answer with what docs/experiments.md explains, for the whole service, since its start."""
     model = service.check_ready()
     return {"model": model.name, **await service.experiment.snapshot()}
+
+
+@router.post(
+    "/v1/experiments/guard/reset",
+    operation_id="experiments_guard_reset",
+    summary="End a trip of the accuracy guard",
+    responses=GATE_RESPONSES,
+)
+async def reset_guard(service: ServiceDependency, _: AdminDependency) -> dict[str, object]:
+    """Let traffic through again, and start with no comparisons; answers whether there was a trip to end."""
+    service.check_ready()
+    return {"reset": await service.experiment.reset_guard("Reset by an administrator.")}

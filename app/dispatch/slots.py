@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.dispatch.model import ServedModel
-from app.errors import InferenceError
+from app.errors import DeviceFailedError, InferenceError, RequestError
 from app.scheduling.rows import row_shapes
 from app.scheduling.ticket import InputType, Outcome
 
@@ -20,7 +20,7 @@ SLOTS_PER_ROW: dict[InputType, int] = {"uint8": 1, "float32": 4}  # a slot holds
 
 _RESULT = struct.Struct("<QIIIxxxxdd")  # identity, state, batch size, classes, queue seconds, compute seconds
 _LOGITS_AT = 64
-_OK, _FAILED = 1, 2
+_OK, _FAILED, _DEVICE_FAILED = 1, 2, 3
 
 
 class SlotLayout(NamedTuple):
@@ -104,7 +104,7 @@ class SlotArea:
             self._memory.data,
             start,
             identity,
-            _FAILED if logits is None else _OK,
+            _state(outcome),
             outcome.batch_size,
             0 if logits is None else len(logits),
             outcome.queue_seconds,
@@ -117,16 +117,24 @@ class SlotArea:
         owner, state, batch_size, classes, queue_seconds, compute_seconds = _RESULT.unpack_from(
             self._memory.data, start
         )
-        if owner != identity or state not in (_OK, _FAILED):
+        if owner != identity or state not in (_OK, _FAILED, _DEVICE_FAILED):
             return Outcome(None, InferenceError("the engine process left no outcome in the slot"), 0.0, 0.0, 1)
-        if state == _FAILED:
-            failure = InferenceError("The engine failed on this image.")
+        if state != _OK:
+            failure: RequestError = InferenceError("The engine failed on this image.")
+            if state == _DEVICE_FAILED:
+                failure = DeviceFailedError("The accelerator failed; it is being set up again.", retry_after=1)
             return Outcome(None, failure, queue_seconds, compute_seconds, batch_size)
         logits = self._memory[start + _LOGITS_AT : start + _LOGITS_AT + 4 * classes].view(np.float32).copy()
         return Outcome(logits, None, queue_seconds, compute_seconds, batch_size)
 
     def _result(self, slot: int) -> int:
         return self.slots * self._layout.row_bytes + slot * self._layout.result_bytes
+
+
+def _state(outcome: Outcome) -> int:
+    if outcome.logits is not None:
+        return _OK
+    return _DEVICE_FAILED if isinstance(outcome.failure, DeviceFailedError) else _FAILED
 
 
 class SlotAllocator:

@@ -98,6 +98,7 @@ class Inference:
         logits = []
         for index, outcome in enumerate(outcomes):
             if outcome.logits is None:
-                raise InferenceError(f"The engine failed on image {index + 1} of {len(outcomes)}.") from outcome.failure
+                failure = outcome.failure or InferenceError("The engine failed on this image.")
+                raise failure.about(f"Image {index + 1} of {len(outcomes)}") from failure
             logits.append(outcome.logits)
         return logits

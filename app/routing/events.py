@@ -50,7 +50,18 @@ class NotCompared:
     images: int = 1
 
 
-Event = Answered | Compared | NotCompared
+@dataclass(frozen=True)
+class Loaded:
+    """A variant was loaded from its files while the service answered; it may be another network now.
+
+    Attributes:
+        variant: Which.
+    """
+
+    variant: str
+
+
+Event = Answered | Compared | NotCompared | Loaded
 
 
 def encode_events(events: Sequence[Event]) -> bytes:
@@ -68,6 +79,8 @@ def _encode(event: Event) -> list[Any]:
         return ["answered", *event.decision, event.seconds]
     if isinstance(event, Compared):
         return ["compared", *event.comparison, event.image.hex()]
+    if isinstance(event, Loaded):
+        return ["loaded", event.variant]
     return ["not compared", event.outcome, event.images]
 
 
@@ -79,4 +92,4 @@ def _decode(entry: list[Any]) -> Event:
     if kind == "compared":
         *comparison, image = fields
         return Compared(Comparison(*comparison), bytes.fromhex(image))
-    return NotCompared(*fields)
+    return Loaded(*fields) if kind == "loaded" else NotCompared(*fields)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from app.routing import report
-from app.routing.events import Answered, Compared, Event
+from app.routing.events import Answered, Compared, Event, Loaded
 from app.routing.guard import Guard, GuardEvent, GuardState
 from app.routing.router import Decision, Router
 from app.routing.shadow import ShadowRecord
@@ -75,7 +75,7 @@ class Experiment:
         return self._guard is not None and self._guard.state is GuardState.TRIPPED
 
     def record(self, event: Event) -> None:
-        """Count what happened; a comparison may change the guard's state."""
+        """Count what happened; a comparison may change the guard's state, a loaded variant empties its window."""
         with self._lock:
             if isinstance(event, Answered):
                 self._requests[event.decision] += 1
@@ -83,6 +83,9 @@ class Experiment:
                 self._observer.answered(event.decision.variant, event.decision.reason)
             elif isinstance(event, Compared):
                 self._compared(event)
+            elif isinstance(event, Loaded):
+                if self._guard is not None:
+                    self._guard.forget()
             else:
                 self._shadow.outcomes[event.outcome] += event.images
                 self._observer.shadow_ended(event.outcome, event.images)

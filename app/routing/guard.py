@@ -115,6 +115,12 @@ class Guard:
             self._forget_oldest()
         return self._watch() if self.state is GuardState.WATCHING else self._try_recovery()
 
+    def forget(self) -> None:
+        """Start with no comparisons, in the same state: what they compared is not what runs now."""
+        self._seen.clear()
+        self._known.clear()
+        self._agreeing = 0
+
     def reset(self, why: str) -> GuardEvent:
         """Let traffic through again and start with no comparisons."""
         return self._change(GuardState.WATCHING, "reset", why)
@@ -136,7 +142,7 @@ class Guard:
             return None
         chance = binomial_at_least(self._agreeing, self.samples, self.bound)
         if chance >= RECOVERY_LEVEL:
-            self._forget_all()
+            self.forget()
             return None
         why = (
             f"{self._agreeing} of {self.samples} images compared since got the same top label from both variants; "
@@ -148,7 +154,7 @@ class Guard:
         event = GuardEvent(self._clock(), name, why, self.agreement(), self.samples)
         self.history.append(event)
         self.state = state
-        self._forget_all()
+        self.forget()
         return event
 
     def _forget_oldest(self) -> None:
@@ -156,11 +162,6 @@ class Guard:
         self._agreeing -= agrees
         if image is not None:
             self._known.discard(image)
-
-    def _forget_all(self) -> None:
-        self._seen.clear()
-        self._known.clear()
-        self._agreeing = 0
 
 
 @cache

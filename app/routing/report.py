@@ -86,7 +86,7 @@ def _why(guard: Guard) -> str:
     end = (
         f"It ends by itself when the next {guard.needed} compared images show an agreement above the bound."
         if guard.automatic
-        else "It ends with a restart."
+        else "It ends with POST /v1/experiments/guard/reset (an admin verb) or a restart."
     )
     tripped = next(event for event in reversed(guard.history) if event.event == "tripped")
     return f"{tripped.why} So requests that do not name a variant go to the baseline. {end}"

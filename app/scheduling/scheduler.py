@@ -11,11 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from app.errors import InferenceError, ModelUnavailableError
+from app.errors import DeviceFailedError, InferenceError, ModelUnavailableError, RequestError
 from app.scheduling.queue import ImageQueue
 from app.scheduling.rows import RowBuffers, check_rows, row_shapes
 from app.scheduling.snapshot import Snapshot
 from app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, Ticket
+from engine.errors import DeviceError
 
 logger = logging.getLogger(__name__)
 
@@ -260,7 +261,7 @@ class Scheduler:
         return outcomes
 
     def _outcomes(
-        self, batch: Batch, logits: list[np.ndarray | None], failures: list[Exception | None], started: float
+        self, batch: Batch, logits: list[np.ndarray | None], failures: list[RequestError | None], started: float
     ) -> list[Outcome]:
         seconds = self._clock() - started
         return [
@@ -278,7 +279,9 @@ def _infer(runner: Runner, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return logits
 
 
-def _failure(error: Exception) -> InferenceError:
-    failure = InferenceError("The engine failed on this image.")
+def _failure(error: Exception) -> RequestError:
+    failure: RequestError = InferenceError("The engine failed on this image.")
+    if isinstance(error, DeviceError):
+        failure = DeviceFailedError("The accelerator failed; it is being set up again.", retry_after=1)
     failure.__cause__ = error
     return failure

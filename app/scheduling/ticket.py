@@ -49,14 +49,14 @@ class Outcome:
 
     Attributes:
         logits: float32 [classes], or None when the engine failed on this image.
-        failure: Why it failed, or None.
+        failure: What the client is told where it failed, with the reason as its cause; None where it did not.
         queue_seconds: From joining the queue to the start of its batch.
         compute_seconds: Run time of its batch.
         batch_size: Images in its batch.
     """
 
     logits: np.ndarray | None
-    failure: Exception | None
+    failure: RequestError | None
     queue_seconds: float
     compute_seconds: float
     batch_size: int

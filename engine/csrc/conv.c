@@ -90,6 +90,27 @@ static void run_joined_rows(const ts_conv *data, ts_tile *tile, int rows)
     data->kernel->select(2 * data->split, tile->pixel_step, data->split, &capacity)(tile);
 }
 
+static ts_member_list members_between(const ts_member_list *list, const int32_t *rows, int from, int to)
+{
+    return (ts_member_list){.members = list->members + rows[from],
+                            .weights = list->weights + (size_t)rows[from] * TS_LANES * 4,
+                            .count = rows[to] - rows[from]};
+}
+
+/* The reduction over kernel rows [from, to). */
+static void place_reduction(const ts_conv *data, ts_tile *tile, int panel, int from, int to)
+{
+    if (data->paired) {
+        const ts_paired_panel *paired = &data->paired[panel];
+        tile->twins = members_between(&paired->twins, paired->twin_rows, from, to);
+        tile->singles = members_between(&paired->singles, paired->single_rows, from, to);
+        return;
+    }
+    tile->offsets = data->offsets + from * data->row_entries;
+    tile->entries = (to - from) * data->row_entries;
+    tile->weights = data->weights + (size_t)panel * data->panel_bytes + (size_t)from * data->row_weight_bytes;
+}
+
 /* One unit of rows of one panel. */
 static void run_unit(const ts_step *step, const ts_scope *scope, const ts_conv *data, ts_tile *tile,
                      const row_unit *unit, int panel)
@@ -101,9 +122,7 @@ static void run_unit(const ts_step *step, const ts_scope *scope, const ts_conv *
     const size_t group_offset = (size_t)group * data->group_bytes;
     int from, to;
     useful_kernel_rows(data, unit, step->source->desc.height, &from, &to);
-    tile->offsets = data->offsets + from * data->row_entries;
-    tile->entries = (to - from) * data->row_entries;
-    tile->weights = data->weights + (size_t)panel * data->panel_bytes + (size_t)from * data->row_weight_bytes;
+    place_reduction(data, tile, panel, from, to);
     tile->channel = (size_t)(panel * data->kernel->blocks) * TS_LANES;
     tile->blocks = group_blocks - first_block < data->kernel->blocks ? group_blocks - first_block : data->kernel->blocks;
     place_row(step, scope, data, tile, 0, unit, block, group_offset);

@@ -5,6 +5,12 @@
 #include "kernels.h"
 #include "step.h"
 
+/* The lists of one panel (TS_PACK_TWINS) and where each kernel row begins in them. */
+typedef struct {
+    ts_member_list twins, singles;
+    const int32_t *twin_rows, *single_rows; /* [kernel rows + 1], in members */
+} ts_paired_panel;
+
 typedef struct {
     const ts_kernel *kernel;
     int stride_h, stride_w;
@@ -15,6 +21,7 @@ typedef struct {
     int entries;
     uint8_t *weights; /* in the program's region */
     size_t panel_bytes;
+    ts_paired_panel *paired; /* [groups * panels] with TS_PACK_TWINS, else null */
     float *scale;
     void *bias;
     int rows_first; /* input rows outermost: weights are small and stay in cache */
@@ -30,6 +37,18 @@ static inline int ts_ceil_div(int a, int b)
 {
     return (a + b - 1) / b;
 }
+
+/* Where each element of the reduction comes from: an index into one filter's [I][H][W], or -1 for padding. */
+typedef struct {
+    int32_t *source;
+    int count;
+} ts_reduction;
+
+/*
+ * Packs the weights of a step whose kernel wants TS_PACK_TWINS. `weights`: s8 [outputs of all groups][filter]. 0, or -1
+ * when memory runs out.
+ */
+int ts_pack_twins(ts_program *program, ts_conv *data, const ts_reduction *order, const int8_t *weights, int outputs, int filter);
 
 /* Does the scope's share of a convolution step. */
 void ts_conv_run(const ts_step *step, const ts_scope *scope);

@@ -12,22 +12,17 @@ static void conv_free(void *pointer)
     if (!data)
         return;
     free(data->offsets);
+    free(data->paired);
     free(data->scale);
     free(data->bias);
     free(data);
 }
 
-/* Where each element of the reduction comes from: an index into one filter's [I][H][W], or -1 for padding. */
-typedef struct {
-    int32_t *source;
-    int count;
-} reduction;
-
 /*
  * Reduction order: kernel rows, then columns, then channel blocks, so that the window of a row of pixels stays in L1.
  * Packed tensors put columns and channels of one kernel row side by side in memory already.
  */
-static int build_reduction(ts_conv *data, reduction *order, const ts_conv_desc *desc, const ts_tensor *source)
+static int build_reduction(ts_conv *data, ts_reduction *order, const ts_conv_desc *desc, const ts_tensor *source)
 {
     const int per_entry = TS_STEP_BYTES / (int)source->element_bytes;
     const int inputs = source->desc.channels / data->groups;
@@ -64,29 +59,26 @@ static int build_reduction(ts_conv *data, reduction *order, const ts_conv_desc *
     return 0;
 }
 
-/* One element of the packed panel; `at` counts elements in the order of TS_PACK_DWORD. */
+/* One element of the packed panel; `at` counts elements. */
 static void put_weight(const ts_conv *data, uint8_t *panel, size_t at, const void *weights, size_t index)
 {
     if (data->kernel->dtype == TS_F32)
         memcpy(panel + 4 * at, (const float *)weights + index, 4);
     else if (data->kernel->dtype == TS_BF16)
         ts_bf16_store(panel + 2 * at, ((const float *)weights)[index]);
-    else if (data->kernel->packing == TS_PACK_DWORD)
+    else
         panel[at] = (uint8_t)((const int8_t *)weights)[index];
-    else { /* [dword][block][pair][lane][2] s16: `at` is [dword][block][lane][4] */
-        const size_t vector = at / 64, lane = at % 64 / 4, element = at % 4;
-        const int16_t wide = ((const int8_t *)weights)[index];
-        memcpy(panel + 2 * (vector * 64 + element / 2 * 32 + lane * 2 + element % 2), &wide, 2);
-    }
 }
 
 static size_t packed_bytes(const ts_kernel *kernel)
 {
-    return kernel->dtype == TS_F32 ? 4 : kernel->dtype == TS_BF16 || kernel->packing == TS_PACK_S16 ? 2 : 1;
+    return kernel->dtype == TS_F32 ? 4 : kernel->dtype == TS_BF16 ? 2 : 1;
 }
 
-static int pack_weights(ts_program *program, ts_conv *data, const reduction *order, const ts_conv_desc *desc, int outputs, int filter)
+static int pack_weights(ts_program *program, ts_conv *data, const ts_reduction *order, const ts_conv_desc *desc, int outputs, int filter)
 {
+    if (data->kernel->packing == TS_PACK_TWINS)
+        return ts_pack_twins(program, data, order, desc->weights, outputs, filter);
     const int blocks = data->kernel->blocks;
     const int dword = 4 / (data->kernel->dtype == TS_F32 ? 4 : data->kernel->dtype == TS_BF16 ? 2 : 1);
     const int width = blocks * TS_LANES; /* output channels of a panel */
@@ -227,7 +219,7 @@ int ts_program_conv(ts_program *program, const ts_conv_desc *desc)
         return ts_fail(program, "out of memory for a convolution");
     const int outputs = target->desc.channels / desc->groups;
     const int filter = source->desc.channels / desc->groups * desc->kernel_h * desc->kernel_w;
-    reduction order = {0};
+    ts_reduction order = {0};
     data->kernel = ts_choose_kernel(source->desc.dtype, program->features, target->desc.width);
     data->stride_h = desc->stride_h;
     data->stride_w = desc->stride_w;

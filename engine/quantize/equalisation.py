@@ -1,4 +1,4 @@
-"""Cross-layer equalisation: scale moved between the channels of layers in a row, without changing results.
+"""Cross-layer equalisation: scale moved between channels of layers that follow each other; results stay the same.
 
 ReLU, pooling and addition commute with a positive factor per channel, so a channel can be made smaller where it is
 produced and its weights larger where it is read. Channels of like size share a grid better; weights may share theirs
@@ -78,7 +78,7 @@ def equalise(
 
 
 def apply_scales(graph: FloatGraph, scales: Scales) -> None:
-    """Divide the channels of tensors, and of all that are tied to them, by `scales`; the results stay the same."""
+    """Divide the channels of tensors, and of all tied to them, by `scales`; the results stay what they were."""
     if not scales:
         return
     factor: dict[str, NDArray[np.float64]] = {}
@@ -134,8 +134,8 @@ def _is_grouped(node: onnx.NodeProto) -> bool:
 
 
 def _reach(values: Array) -> NDArray[np.float64]:
-    others = tuple(axis for axis in range(values.ndim) if axis != 1)
-    return np.asarray(np.abs(values).max(axis=others), np.float64)
+    reach: NDArray[np.float64] = np.abs(values).max(axis=(0, *range(2, values.ndim))).astype(np.float64)
+    return reach
 
 
 def _error(

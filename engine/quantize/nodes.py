@@ -56,6 +56,11 @@ class NodeRunner:
         )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # A session a node: threads that spin after a run would take the cores from the next node's.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Nor may each keep the memory of its largest run.
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
         if threads is not None:
             options.intra_op_num_threads = threads
         try:

@@ -89,8 +89,9 @@ def _count(seen: Observation, values: dict[str, Array]) -> None:
     for name, histogram in seen.histograms.items():
         for index, image in enumerate(values[name]):
             row, column = (seen.seen + index) % 2, (seen.seen + index) // 2 % 2
-            thinned = image.ndim == 3 and min(image.shape[1:]) >= _THINNED
-            histogram.add(image[:, row::2, column::2] if thinned else image)
+            histogram.add(
+                image[:, row::2, column::2] if image.ndim == 3 and min(image.shape[1:]) >= _THINNED else image
+            )
             histogram.widen(float(image.min(initial=0.0)), float(image.max(initial=0.0)))
     seen.seen += len(next(iter(values.values())))
 

@@ -32,7 +32,8 @@ from engine.quantize.writer import quantise_graph, write_quantised
 Fallback = Literal["bf16", "fp32", "none"]
 Progress = Callable[[str, float], None]
 
-# Images of the sample: biases and ranges are settled on the first, the gate is measured on all others.
+# Images of the sample: biases and ranges are settled on the first, at most two in three, the gate is measured on the
+# others.
 _SAMPLE = 256
 _SETTLED = 64
 _SENSITIVE = 4
@@ -176,7 +177,7 @@ class _Quantiser:
         rounds: list[Round] = []
         while True:
             placement = place(self._graph, floats)
-            settled = self._settle(runners, placement, candidates, seen.images[:_SETTLED])
+            settled = self._settle(runners, placement, candidates, seen.images[: _settled(seen)])
             calibration = self._calibration(placement, settled, floats, scales, seen.seen, sha256)
             rounds.append(self._check(placement, calibration, seen))
             met = _meets(rounds[-1], gate)
@@ -187,7 +188,7 @@ class _Quantiser:
             if more == floats or not place(self._graph, more).roots:
                 break
             floats = more
-        checked = max(0, len(seen.images) - _SETTLED)
+        checked = len(seen.images) - _settled(seen)
         report = Report(
             seen.seen,
             checked,
@@ -235,7 +236,7 @@ class _Quantiser:
 
     def _check(self, placement: Placement, calibration: Calibration, seen: Observation) -> Round:
         """Run what would be written, on our own engine, on images that nothing was fitted to."""
-        images, wanted = seen.images[_SETTLED:], seen.logits[_SETTLED:]
+        images, wanted = seen.images[_settled(seen) :], seen.logits[_settled(seen) :]
         if not len(images) or wanted.ndim != 2:
             return Round(calibration.floats, None, None)
         from engine.session import load  # here, because sessions are no business of a build from a calibration
@@ -254,6 +255,10 @@ class _Quantiser:
         if got.shape != wanted.shape:
             raise InputError(f"The quantised network gives shape {got.shape}, the float network {wanted.shape}.")
         return Round(calibration.floats, sqnr(wanted, got), agreement(wanted, got))
+
+
+def _settled(seen: Observation) -> int:
+    return min(_SETTLED, max(1, 2 * len(seen.images) // 3))
 
 
 def _meets(attempt: Round, gate: Gate) -> bool:

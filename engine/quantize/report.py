@@ -19,7 +19,7 @@ class Gate:
     """
 
     sqnr: float = 31.0
-    agreement: float = 0.985
+    agreement: float = 0.98
 
 
 @dataclass(frozen=True)

@@ -84,9 +84,7 @@ def least_error_scales(rows: NDArray[Any]) -> NDArray[np.float64]:
     """
     peak = np.abs(rows).max(axis=1, initial=0.0)
     step = max(1, rows.shape[1] // _COMPARED_WEIGHTS)
-    compared = rows[:, ::step]
-    unit = np.divide(compared, peak[:, None], out=np.zeros(compared.shape), where=peak[:, None] > 0)
-    some = unit.astype(np.float32)
+    some = (rows[:, ::step] / np.where(peak > 0, peak, 1.0)[:, None]).astype(np.float32)
     least = np.full(len(rows), np.inf, np.float32)
     best = np.full(len(rows), float(_LARGEST))
     for end in _ENDS:

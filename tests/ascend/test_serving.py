@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 import engine
-from app.imaging.decoder import SHAPE, ImageDecoder
+from app.imaging.decoder import ImageDecoder
 from engine.normalisation import Normalisation
 from models.registry import BUNDLED, open_model
 from models.resnet import build_resnet
@@ -109,9 +109,9 @@ def test_resnet50_serves_both_variants_to_sixteen_clients(tmp_path: Path, monkey
     bundled = open_model(BUNDLED, cache=CACHE)
     folder = converted(tmp_path / "resnet50", bundled.variants["baseline"].path, bundled.labels, (1, 2))
     photos = [jpeg(200 + 20 * number, 240) for number in range(8)]
-    pixels = np.empty((len(photos), *SHAPE), np.uint8)
+    pixels = np.empty((len(photos), *bundled.preprocessing.shape), np.uint8)
     for photo, row in zip(photos, pixels, strict=True):
-        ImageDecoder(max_pixels=1 << 24).decode(photo, row)
+        ImageDecoder(bundled.preprocessing, max_pixels=1 << 24).decode(photo, row)
     with engine.load(bundled.variants["baseline"].path, backend="onnxruntime") as session:
         logits = {
             "baseline": session.run(pixels),
@@ -150,8 +150,9 @@ def test_every_fault_gives_a_clean_error_and_the_service_recovers(
             faults.set(fault)
             logged = len(server.log)
             answer = answers(client, jpeg())
-            assert answer.status_code in (500, 503), (fault, answer.text)
+            assert (answer.status_code, answer.headers.get("Retry-After")) == (503, "1"), (fault, answer.text)
             assert set(answer.json()) == {"error", "code", "request_id"}
+            assert answer.json()["code"] == "device_failed"
             assert "Traceback" not in answer.text
             code = fault.partition("=")[2][:6]
             until(lambda code=code, logged=logged: any(code in line for line in server.log[logged:]))  # type: ignore[misc]

@@ -9,7 +9,8 @@ def test_the_api_describes_itself(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     outside = {path for path in document["paths"] if not path.startswith("/v2")}
     admin = {f"/v1/admin/variants/{{variant}}/{verb}" for verb in ("load", "reload", "unload")}
-    assert outside == {"/v1/classify", *admin, "/v1/experiments", "/v1/models", "/healthz", "/readyz", "/metrics"}
+    guard = {"/v1/experiments", "/v1/experiments/guard/reset"}
+    assert outside == {"/v1/classify", *admin, *guard, "/v1/models", "/healthz", "/readyz", "/metrics"}
     classify = document["paths"]["/v1/classify"]["post"]
     assert {"image/jpeg", "application/octet-stream", "multipart/form-data"} == set(classify["requestBody"]["content"])
     assert {parameter["name"] for parameter in classify["parameters"]} == {

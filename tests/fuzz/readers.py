@@ -42,7 +42,7 @@ _NUMBERS = (-(2**63), -(2**31), -1, 0, 1, 2, 3, 7, 8, 16, 255, 2**16, 2**31 - 1,
 def seeds() -> dict[str, bytes]:
     """Small whole files of every kind."""
     model = tiny_model()
-    quantised = quantised_model(model, calibrate(model, [tiny_images(4)], bias_correction=False))
+    quantised = quantised_model(model, calibrate(model, [tiny_images(4)], bias_correction=False)[0])
     return {
         "float.onnx": model.SerializeToString(),
         "quantised.onnx": quantised.SerializeToString(),

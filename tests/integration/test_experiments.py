@@ -22,6 +22,8 @@ from tests.servers import ServerProcess
 from tests.unit.models.tiny import LABELS, tiny_state
 
 CLASSIFY = "/v1/classify"
+RESET = "/v1/experiments/guard/reset"
+TOKEN = "a token of sixteen or more"
 
 
 def picture(seed: int) -> bytes:
@@ -119,7 +121,13 @@ def metrics(client: httpx.Client) -> dict[str, float]:
 @pytest.mark.effect_of("shadow_share", "guard_agreement")
 @pytest.mark.parametrize("frontends", [0, 2])
 def test_a_wrong_variant_trips_the_guard_and_traffic_moves(wrong: Path, frontends: int) -> None:
-    settings = {"shadow_share": 1, "guard_agreement": 0.8, "frontends": frontends}
+    settings = {
+        "shadow_share": 1,
+        "guard_agreement": 0.8,
+        "frontends": frontends,
+        "admin": "true",
+        "admin_token": TOKEN,
+    }
     # Every request on a connection of its own, so that all frontends get some.
     with start(wrong, **settings) as server, server.client(headers={"Connection": "close"}) as client:
         assert shown(client)["guard"]["state"] == "watching"
@@ -153,6 +161,13 @@ def test_a_wrong_variant_trips_the_guard_and_traffic_moves(wrong: Path, frontend
         assert counted["tessera_routed_requests_total guard baseline"] == moved
         assert counted["tessera_shadow_agreement_ratio"] < 0.8
         assert any("accuracy guard" in line and "error" in line for line in server.log), server.describe()
+
+        assert client.post(RESET).status_code == 401
+        assert client.post(RESET, headers={"Authorization": f"Bearer {TOKEN}"}).json() == {"reset": True}
+        state = wait_until(client, lambda state: state["guard"]["state"] == "watching")
+        assert [event["event"] for event in state["guard"]["history"]] == ["tripped", "reset"]
+        assert client.post(RESET, headers={"Authorization": f"Bearer {TOKEN}"}).json() == {"reset": False}
+        wait_until(client, lambda _: ask(client, 400) == "optimised")  # every frontend hears of it on its own
         assert server.stop() == 0
 
 

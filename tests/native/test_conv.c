@@ -16,6 +16,7 @@ typedef struct {
     int kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
     int top, left, bottom, right;
     int images, residual, packed, zero, out_zero, extreme, relu;
+    int largest; /* magnitude of s8 weights: small ones leave room in 16-bit sums, large ones none */
 } shape;
 
 static int out_size(int size, int pad, int kernel, int dilation, int stride)
@@ -53,6 +54,7 @@ static shape random_shape(random_source *random, ts_dtype dtype)
     s.out_zero = random_between(random, 0, 1) ? random_between(random, 0, 255) : 0;
     s.extreme = random_between(random, 0, 3) == 0;
     s.relu = random_between(random, 0, 1);
+    s.largest = 1 << random_between(random, 2, 7);
     s.out_dtype = dtype == TS_U8 && random_between(random, 0, 3) ? TS_U8 : dtype == TS_BF16 ? TS_BF16 : TS_F32;
     return s;
 }
@@ -85,7 +87,8 @@ static buffers make_buffers(const shape *s, int out_h, int out_w, random_source 
                      : (float)((s->extreme ? 255 * random_between(random, 0, 1) : random_between(random, 0, 255)) - s->zero);
     for (size_t i = 0; i < b.weight_count; i++)
         if (s->dtype == TS_U8)
-            ((int8_t *)b.weights)[i] = (int8_t)(s->extreme ? (random_between(random, 0, 1) ? 127 : -128) : random_between(random, -128, 127));
+            ((int8_t *)b.weights)[i] = (int8_t)(s->extreme ? (random_between(random, 0, 1) ? 127 : -128)
+                                                          : random_between(random, -s->largest, s->largest - 1));
         else
             ((float *)b.weights)[i] = unit(random);
     for (int i = 0; i < s->outputs; i++) {

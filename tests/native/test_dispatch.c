@@ -18,6 +18,7 @@ static const expectation expectations[] = {
 #if defined(__x86_64__)
     {"avx2", TS_U8, TS_CPU_AVX2},
     {"avx2", TS_F32, TS_CPU_AVX2},
+    {"avx2", TS_BF16, TS_CPU_AVX2},
 #ifdef TS_WITH_AVXVNNI
     {"avxvnni", TS_U8, TS_CPU_AVXVNNI},
 #endif

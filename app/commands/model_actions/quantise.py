@@ -124,8 +124,9 @@ def _sensitivities(report: Report) -> Table:
     kept = set(report.rounds[-1].floats)
     shown = [entry for entry in report.sensitivities if entry.tensor in kept]
     shown += [entry for entry in report.sensitivities if entry.tensor not in kept][:_SHOWN]
-    title = "What eight bits of each tensor cost at the network's end"
-    table = Table(box=box.MARKDOWN, title=title, title_justify="left")
+    table = Table(
+        box=box.MARKDOWN, title="What eight bits of each tensor cost at the network's end", title_justify="left"
+    )
     table.add_column("tensor")
     table.add_column("SQNR", justify="right")
     table.add_column("of all MACs", justify="right")

@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-enum { WEIGHT_BYTES = 64 };
+enum { WEIGHT_BYTES = 64, PARTS = 1 };
 
 typedef __m256 acc_t;
 
@@ -19,26 +19,23 @@ TS_INLINE __m256 to_float(acc_t acc, __m256 scale)
     return acc;
 }
 
-TS_INLINE void multiply(acc_t *acc, int32_t dword, const char *weights)
+TS_INLINE acc_t pixel_part(const uint8_t *dword, int part)
 {
-    const __m256 x = _mm256_castsi256_ps(_mm256_set1_epi32(dword));
-    const float *w = (const float *)(const void *)weights;
-    acc[0] = _mm256_fmadd_ps(x, _mm256_load_ps(w), acc[0]);
-    acc[1] = _mm256_fmadd_ps(x, _mm256_load_ps(w + 8), acc[1]);
+    (void)part;
+    return _mm256_castsi256_ps(_mm256_set1_epi32(load_dword(dword)));
+}
+
+TS_INLINE acc_t weight_part(const char *weights, int part, int half)
+{
+    (void)part;
+    return _mm256_load_ps((const float *)(const void *)weights + 8 * half);
+}
+
+TS_INLINE acc_t multiply(acc_t acc, acc_t x, acc_t weights)
+{
+    return _mm256_fmadd_ps(x, weights, acc);
 }
 
 #include "tile_avx2.inc"
-
-static void tile_6(const ts_tile *t) { tile(t, 6); }
-static void tile_1(const ts_tile *t) { tile(t, 1); }
-
-static ts_tile_fn select_tile(int pixels, ptrdiff_t pixel_step, int split, int *capacity)
-{
-    (void)pixel_step;
-    if (split)
-        return NULL;
-    *capacity = pixels > 1 ? 6 : 1;
-    return pixels > 1 ? tile_6 : tile_1;
-}
 
 const ts_kernel ts_conv_f32_avx2 = {"f32_6x1_avx2", TS_CPU_AVX2, TS_F32, 6, 1, TS_PACK_DWORD, select_tile};

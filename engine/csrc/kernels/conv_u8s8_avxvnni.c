@@ -15,7 +15,7 @@
 #define DOT _mm256_dpbusd_avx_epi32
 #endif
 
-enum { WEIGHT_BYTES = 64 }; /* [16 lanes][4] s8 */
+enum { WEIGHT_BYTES = 64, PARTS = 1 }; /* [16 lanes][4] s8 */
 
 typedef __m256i acc_t;
 
@@ -29,27 +29,24 @@ TS_INLINE __m256 to_float(acc_t acc, __m256 scale)
     return _mm256_mul_ps(_mm256_cvtepi32_ps(acc), scale);
 }
 
-TS_INLINE void multiply(acc_t *acc, int32_t dword, const char *weights)
+TS_INLINE acc_t pixel_part(const uint8_t *dword, int part)
 {
-    const __m256i x = _mm256_set1_epi32(dword);
-    const __m256i *w = (const __m256i *)(const void *)weights;
-    acc[0] = DOT(acc[0], x, _mm256_load_si256(w));
-    acc[1] = DOT(acc[1], x, _mm256_load_si256(w + 1));
+    (void)part;
+    return _mm256_set1_epi32(load_dword(dword));
+}
+
+TS_INLINE acc_t weight_part(const char *weights, int part, int half)
+{
+    (void)part;
+    return _mm256_load_si256((const __m256i *)(const void *)weights + half);
+}
+
+TS_INLINE acc_t multiply(acc_t acc, acc_t x, acc_t weights)
+{
+    return DOT(acc, x, weights);
 }
 
 #include "tile_avx2.inc"
-
-static void tile_6(const ts_tile *t) { tile(t, 6); }
-static void tile_1(const ts_tile *t) { tile(t, 1); }
-
-static ts_tile_fn select_tile(int pixels, ptrdiff_t pixel_step, int split, int *capacity)
-{
-    (void)pixel_step;
-    if (split)
-        return NULL;
-    *capacity = pixels > 1 ? 6 : 1;
-    return pixels > 1 ? tile_6 : tile_1;
-}
 
 const ts_kernel ts_conv_u8s8_avxvnni = {
     "u8s8_6x1_avxvnni", TS_CPU_AVX2 | TS_CPU_AVXVNNI, TS_U8, 6, 1, TS_PACK_DWORD, select_tile,

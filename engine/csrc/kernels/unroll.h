@@ -10,6 +10,12 @@
 /* Loops over tile indices must vanish at compile time, or the accumulators would live in memory. */
 #define TS_UNROLL _Pragma("GCC unroll 16")
 
+/*
+ * A sum that is final here, in a register, before the next one begins. Left alone, compilers regroup sums and move loads
+ * ahead until 16 registers no longer hold the accumulators.
+ */
+#define TS_KEEP(vector) __asm__ volatile("" : "+x"(vector) : : "memory")
+
 TS_INLINE int32_t load_dword(const uint8_t *source)
 {
     int32_t value;

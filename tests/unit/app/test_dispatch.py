@@ -20,7 +20,7 @@ from app.dispatch.process import configure
 from app.dispatch.slots import SLOTS_PER_ROW, SlotAllocator, SlotArea, SlotLayout, create_slots
 from app.dispatch.watchdog import ExpectedSeconds, Watchdog, batch_limit
 from app.dispatch.wire import Channel, Kind, Message, Request, pack_error, pack_file, pair, unpack_error, unpack_file
-from app.errors import DeadlineUnreachableError, QueueFullError
+from app.errors import DeadlineUnreachableError, DeviceFailedError, QueueFullError
 from app.observability.merge import Ledger, registry_to_json
 from app.scheduling.latency import BatchStatistics
 from app.scheduling.snapshot import Snapshot, VariantSnapshot
@@ -61,12 +61,12 @@ def test_rows_and_outcomes_pass_through_shared_memory(dtype: str, size: int) -> 
     step = SLOTS_PER_ROW[dtype]  # type: ignore[index]
     scores = np.linspace(-1, 1, 1000, dtype=np.float32)
     engine.write_outcome(4, 77, Outcome(scores, None, 0.25, 0.5, 3))
-    engine.write_outcome(4 + step, 77, Outcome(None, ValueError(), 0.25, 0.5, 3))
+    engine.write_outcome(4 + step, 77, Outcome(None, DeviceFailedError(""), 0.25, 0.5, 3))
     first, second = (frontend.read_outcome(4 + step * index, 77) for index in range(2))
     assert np.array_equal(first.logits, scores)
     assert (first.queue_seconds, first.compute_seconds, first.batch_size) == (0.25, 0.5, 3)
     assert second.logits is None
-    assert second.failure is not None
+    assert isinstance(second.failure, DeviceFailedError)
     assert np.array_equal(engine.rows(4, 2, dtype), rows), "scores do not touch the rows: a retry needs them"  # type: ignore[arg-type]
 
 

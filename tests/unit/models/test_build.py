@@ -12,9 +12,9 @@ from pathlib import Path
 import onnx
 import pytest
 
+from app.cli import main
 from engine.errors import ModelError
-from models.calibrate import calibrate_model
-from models.calibrate import main as calibrate_command
+from models.quantise import quantise_model
 from models.registry import list_models, open_model
 from tests.unit.models.tiny import LABELS, tiny_folder, tiny_model
 from tests.unit.quantize.networks import nodes
@@ -37,7 +37,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     folder = tiny_folder(tmp_path_factory.mktemp("models") / "tiny")
-    path = calibrate_model(folder, photos, into_folder=True)
+    path, _ = quantise_model(folder, photos, into_folder=True)
     assert path == folder / "calibration.json"
     return folder
 
@@ -221,10 +221,10 @@ def test_onnx_folder_runs_in_fp32_until_it_is_calibrated(tmp_path: Path, photos:
     folder, cache = with_size(bare_folder(tmp_path / "net", zipped=zipped)), tmp_path / "cache"
     before = open_model(folder, cache=cache).variants["optimised"]
     assert (before.backend, before.precision) == ("cpu", "fp32")
-    assert "python -m models.calibrate" in before.note
+    assert "tessera models quantise" in before.note
     metadata = {entry.key: entry.value for entry in onnx.load(before.path).metadata_props}
     assert metadata["tessera.mean"] == "[0.485, 0.456, 0.406]"
-    calibrate_model(folder, photos, cache=cache, limit=4)
+    quantise_model(folder, photos, cache=cache, limit=4)
     assert not (folder / "calibration.json").exists()
     after = open_model(folder, cache=cache).variants["optimised"]
     assert (after.backend, after.precision, after.note) == ("cpu", "int8", "")
@@ -264,15 +264,35 @@ def test_listing_shows_broken_models_with_their_problem(calibrated: Path, tmp_pa
 
 
 def test_command_writes_beside_the_weights(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tiny_folder(tmp_path / "tiny")
-    assert calibrate_command([str(folder), str(photos), "--method", "max"]) == 0
-    assert capsys.readouterr().out == f"wrote {folder / 'calibration.json'}\n"
+    folder, report = tiny_folder(tmp_path / "tiny"), tmp_path / "report.json"
+    command = ["models", "quantise", "--model-path", str(folder), "--into-folder"]
+    gate = ["--min-sqnr", "1", "--min-agreement", "0"]
+    assert main([*command, str(photos), "--method", "max", "--report", str(report), *gate]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("6 photos in ")
+    assert f"calibration: {folder / 'calibration.json'}" in shown
     calibration = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
     assert (calibration["images"], calibration["method"]) == (6, "max, bias correction")
-    assert calibrate_command([str(folder), str(tmp_path / "none")]) == 1
+    told = json.loads(report.read_text(encoding="utf-8"))
+    assert (told["met"], told["gate"]) == (True, {"sqnr": 1.0, "agreement": 0.0})
+    assert told["sensitivities"][0]["noise"] >= told["sensitivities"][-1]["noise"] > 0
+
+
+def test_command_tells_a_gate_that_is_not_met(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny_folder(tmp_path / "tiny")
+    command = ["models", "quantise", "--model-path", str(folder), "--cache-dir", str(tmp_path / "cache"), str(photos)]
+    assert main([*command, "--fallback", "none", "--min-sqnr", "90"]) == 1
+    assert "the gate is not met" in capsys.readouterr().err
+    assert open_model(folder, cache=tmp_path / "cache").variants["optimised"].precision == "int8"
+
+
+def test_command_names_photos_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, photos = tiny_folder(tmp_path / "tiny"), tmp_path / "photos"
+    command = ["models", "quantise", "--model-path", str(folder), str(photos)]
+    assert main(command) == 1
     assert "no folder of photos" in capsys.readouterr().err
-    (tmp_path / "empty").mkdir()
-    assert calibrate_command([str(folder), str(tmp_path / "empty")]) == 1
-    (tmp_path / "empty" / "bad.jpg").write_bytes(b"no photo")
-    assert calibrate_command([str(folder), str(tmp_path / "empty")]) == 1
+    photos.mkdir()
+    assert main(command) == 1
+    (photos / "bad.jpg").write_bytes(b"no photo")
+    assert main(command) == 1
     assert "Cannot decode the photo" in capsys.readouterr().err

@@ -198,7 +198,7 @@ def test_of_two_at_once_one_gets_the_name(tmp_path: Path) -> None:
 
 
 def test_a_quantised_graph_stays_what_it_is(tmp_path: Path) -> None:
-    calibration = calibrate(tiny_model(), [tiny_images(8)], bias_correction=False)
+    calibration, _ = calibrate(tiny_model(), [tiny_images(8)], bias_correction=False)
     quantised = quantised_model(tiny_model(), calibration)
     onnx.save(quantised, tmp_path / "net.onnx")
     package = add_model(tmp_path / "net.onnx", tmp_path / "library")

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from models.calibrate import calibrate_model
 from models.photos import find_photos, read_photos
+from models.quantise import quantise_model
 from models.registry import BUNDLED, Model, open_model
 from models.weights import file_sha256
 from tests.shared_data import SHARED_DATA, requires_shared_data
@@ -76,7 +76,7 @@ def test_imagenet_folder_works_before_and_after_calibration(cache: Path) -> None
     truth = np.array([int(photo.name[:3]) for photo in photos])
     baseline = logits(before.variants["baseline"].path, read_photos(photos, before.preprocessing)).argmax(axis=1)
     assert (baseline == truth).mean() >= 0.75  # 90 % on all 500
-    calibrate_model(folder, sample, cache=cache, limit=24, bias_correction=False)
+    quantise_model(folder, sample, cache=cache, limit=24, fallback="none")
     after = open_model(folder, cache=cache)
     assert after.variants["optimised"].precision == "int8"
     optimised = logits(after.variants["optimised"].path, read_photos(photos, after.preprocessing)).argmax(axis=1)

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from app.errors import InvalidParameterError, UnknownVariantError
-from app.routing.events import Answered, Compared, NotCompared, decode_events, encode_events
+from app.routing.events import Answered, Compared, Loaded, NotCompared, decode_events, encode_events
 from app.routing.experiment import Experiment
 from app.routing.guard import MIN_SAMPLES, Guard
 from app.routing.router import Decision, Plan, Router, shadow_of
@@ -109,7 +109,7 @@ def test_a_trip_moves_traffic_tells_why_and_a_reset_brings_it_back(caplog: pytes
     assert isinstance(guard, dict)
     assert guard["state"] == "tripped"
     assert guard["why"].startswith("Only 0 of the last 20 compared images")
-    assert guard["why"].endswith("It ends with a restart.")
+    assert guard["why"].endswith("It ends with POST /v1/experiments/guard/reset (an admin verb) or a restart.")
     assert guard["history"][0]["at"] == "2027-01-15T08:00:00.000Z"
 
     assert running.reset_guard("Reset by hand.")
@@ -117,6 +117,23 @@ def test_a_trip_moves_traffic_tells_why_and_a_reset_brings_it_back(caplog: pytes
     assert watcher.split == SPLIT
     assert watcher.events == [None, "tripped", "reset"]
     assert not running.reset_guard("Reset by hand."), "nothing to reset any more"
+
+
+def test_comparisons_with_a_variant_that_was_replaced_do_not_count() -> None:
+    running = experiment(Watcher(), shares=SPLIT)
+    for number in range(MIN_SAMPLES - 1):
+        running.record(compared(number, agrees=False))
+    running.record(Loaded("optimised"))
+    running.record(compared(0, agrees=False))
+    assert not running.tripped
+    guard = running.snapshot()["guard"]
+    assert isinstance(guard, dict)
+    assert guard["agreement"]["images"] == 1
+    for number in range(1, MIN_SAMPLES):
+        running.record(compared(number, agrees=False))
+    assert running.tripped, "a replacement that is as wrong trips all the same"
+    running.record(Loaded("optimised"))
+    assert running.tripped, "only a reset ends a trip"
 
 
 def test_the_snapshot_adds_up_and_is_json() -> None:
@@ -166,5 +183,6 @@ def test_events_travel_between_processes_unchanged() -> None:
         compared(7, agrees=True),
         Compared(Comparison(False, 0.5, None), bytes(range(16))),
         NotCompared("dropped", 3),
+        Loaded("optimised"),
     ]
     assert decode_events(encode_events(events)) == events

@@ -1,0 +1,56 @@
+"""A model decides how large its images are: in decoding, in shared memory between processes, in both protocols."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+import engine
+from app.imaging.decoder import ImageDecoder
+from models.registry import open_model
+from tests import imagefiles
+from tests.servers import CACHE, ServerProcess
+from tests.small_model import small_folder
+
+FILES = [imagefiles.jpeg(), imagefiles.png(300, 400), imagefiles.png(90, 70)]
+INFER = "/v2/models/small/infer"
+
+
+def infer(client: httpx.Client, tensor: np.ndarray, datatype: str) -> httpx.Response:
+    shown = {"name": "input", "datatype": datatype, "shape": tensor.shape, "data": tensor.ravel().tolist()}
+    return client.post(INFER, json={"inputs": [shown]}, headers={"X-Model-Variant": "baseline"})
+
+
+@pytest.mark.parametrize("frontends", [0, 1])
+def test_every_way_takes_images_of_the_models_size(tmp_path: Path, frontends: int) -> None:
+    size = 97  # odd, so that rows end at odd addresses
+    folder = small_folder(tmp_path / "small", size=size, resize=110)
+    model = open_model(folder, cache=CACHE)
+    pixels = np.empty((len(FILES), size, size, 3), np.uint8)
+    for data, row in zip(FILES, pixels, strict=True):
+        ImageDecoder(model.preprocessing, max_pixels=10**6).decode(data, row)
+    mean, std = np.float32(model.preprocessing.mean), np.float32(model.preprocessing.std)
+    normalised = np.ascontiguousarray(((pixels / np.float32(255) - mean) / std).transpose(0, 3, 1, 2), np.float32)
+    with engine.load(model.variants["baseline"].path, backend="onnxruntime") as session:
+        logits = session.run(pixels)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+
+    with ServerProcess(model_path=folder, frontends=frontends, threads=1) as server, server.client() as client:
+        assert client.get("/v2/models/small").json()["inputs"][0]["shape"] == [-1, 3, size, size]
+        uploads = [("file", (f"{number}", data)) for number, data in enumerate(FILES)]
+        sent = {"X-Model-Variant": "baseline"}
+        results = client.post("/v1/classify", params={"top_k": 5}, files=uploads, headers=sent).json()["results"]
+        for result, expected in zip(results, shares, strict=True):
+            for prediction in result["predictions"]:
+                assert prediction["probability"] == pytest.approx(expected[prediction["index"]], abs=1e-4)
+        for tensor, datatype in ((pixels, "UINT8"), (normalised, "FP32")):
+            (output,) = infer(client, tensor, datatype).json()["outputs"]
+            assert np.allclose(np.reshape(output["data"], output["shape"]), logits, atol=1e-3)
+        answer = infer(client, np.zeros((1, 3, 224, 224)), "FP32")
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_inference_request")
+        assert f"[N, 3, {size}, {size}]" in answer.json()["error"]
+        assert server.stop() == 0
