@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from models.calibrate import calibrate_model
 
 import engine
 from models.photos import read_photos

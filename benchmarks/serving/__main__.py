@@ -26,6 +26,7 @@ from benchmarks.serving.process import ServerTree
 from benchmarks.serving.servers import PEERS, Files, installed, start
 from benchmarks.serving.tables import Round, alone_table, idle_table, ratios_table, servers_table
 from engine import cpu_budget
+from models.registry import open_model
 
 PHOTOS = 96
 _ALONE = 3.0  # seconds for each part
@@ -81,9 +82,14 @@ def _arguments() -> argparse.Namespace:
 
 
 def _build(data: Path, files: Files) -> None:
-    """Build what is not there yet: our variants from a calibration in the cache, OpenVINO's int8 with NNCF."""
+    """Build what is not there yet: our int8 with `tessera models quantise`'s defaults, OpenVINO's with NNCF's."""
     if not files.openvino.exists():
         PeerModels(data, files.cache).openvino_int8()
+    precision = open_model(files.model, cache=files.cache).variants["optimised"].precision
+    if precision != "int8":
+        photos = data / "imagenet-sample"
+        command = f"tessera models quantise {photos} --model-path {files.model} --cache-dir {files.cache}"
+        raise SystemExit(f"The optimised variant in {files.cache} is {precision}; quantise it first: {command}")
 
 
 def _photos(folder: Path) -> list[Path]:
