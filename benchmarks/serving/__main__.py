@@ -56,6 +56,12 @@ def main() -> None:
         rounds.append(Round(alone, runs))
         if arguments.results:
             arguments.results.write_text(json.dumps([asdict(done) for done in rounds]))
+    for number, done in enumerate(rounds, start=1):
+        if done.disturbed:
+            print(f"round {number} does not count, {done.disturbed}")
+    rounds = [done for done in rounds if not done.disturbed]
+    if not rounds:
+        raise SystemExit("No round had the machine to itself, so there is nothing to compare.")
     print(f"\n{time.strftime('%Y-%m-%d')}, {cpu_name()}, {cores} cores shared by client and server")
     print(f"{len(rounds)} rounds, {CLIENTS} clients, deadline {arguments.deadline:g} s\n")
     for table in (

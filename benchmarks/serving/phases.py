@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving.client import Job, Load, Record
-from benchmarks.serving.process import REPOSITORY, ServerTree
+from benchmarks.serving.process import REPOSITORY, ServerTree, busy_core_seconds
 from benchmarks.serving.servers import Start
 
 CLIENTS = 32
@@ -50,6 +50,7 @@ class Run:
         idle: Round trip, decode, queue and compute of requests to an idle server, one at a time.
         labels: Photo index, label pairs of every answer.
         statuses: How many answers had which status, over all phases.
+        foreign: Cores that neither client nor server took, mean over the visit: other people's work on this machine.
     """
 
     throughput: float
@@ -62,6 +63,7 @@ class Run:
     idle: list[tuple[float, float, float, float]]
     labels: list[tuple[int, int]]
     statuses: dict[int, int]
+    foreign: float
 
 
 class Visit:
@@ -75,14 +77,14 @@ class Visit:
     """
 
     def __init__(self, start: Start, tree: ServerTree, photos: list[Path], seed: int) -> None:
-        self._tree = tree
+        self.tree = tree
         self._base = Job(start.port, start.path, [str(photo) for photo in photos], "closed", 1.0, seed=seed)
 
     def wait_until_ready(self) -> None:
         """Until it classifies a photo, and a little load has warmed it."""
         end = time.perf_counter() + _PATIENCE
         while time.perf_counter() < end:
-            self._tree.check_running()
+            self.tree.check_running()
             load = send(replace(self._base, kind="poisson", seconds=0.5, rate=4.0, deadline=5.0))
             if any(record.status == 200 for record in load.records):
                 send(replace(self._base, seconds=3.0, clients=CLIENTS))
@@ -93,9 +95,9 @@ class Visit:
 
     def throughput(self, seconds: float) -> tuple[Load, float]:
         """Closed loop; also the server's core seconds per answer."""
-        core = self._tree.core_seconds()
+        core = self.tree.core_seconds()
         load = send(replace(self._base, seconds=seconds, clients=CLIENTS))
-        core = self._tree.core_seconds() - core
+        core = self.tree.core_seconds() - core
         self._settle()
         return load, core / max(1, sum(record.status == 200 for record in load.records))
 
@@ -120,14 +122,34 @@ class Visit:
     def _settle(self) -> None:
         """Until nothing is left of the load before: the server has been idle for a moment."""
         for _ in range(40):
-            core = self._tree.core_seconds()
+            core = self.tree.core_seconds()
             time.sleep(0.5)
-            if self._tree.core_seconds() - core < 0.1:
+            if self.tree.core_seconds() - core < 0.1:
                 return
+
+
+class ForeignWork:
+    """Watches what the machine does besides a server and its clients, from now on.
+
+    What a client process takes to start and to parse answers is foreign too, and little.
+    """
+
+    def __init__(self, tree: ServerTree) -> None:
+        self._tree = tree
+        self._begun = self._now()
+
+    def cores(self, client: float) -> float:
+        """Mean cores since then, given the clients' core seconds."""
+        wall, machine, server = (now - begun for now, begun in zip(self._now(), self._begun, strict=True))
+        return (machine - server - client) / wall
+
+    def _now(self) -> tuple[float, float, float]:
+        return time.perf_counter(), busy_core_seconds(), self._tree.core_seconds()
 
 
 def measure(visit: Visit, seconds: Seconds, deadline: float) -> Run:
     """All phases; rates follow from the throughput just measured."""
+    foreign = ForeignWork(visit.tree)
     busy, core = visit.throughput(seconds.throughput)
     capacity = rate_of(busy)
     tail = visit.tail(0.7 * capacity, seconds.tail)
@@ -148,6 +170,7 @@ def measure(visit: Visit, seconds: Seconds, deadline: float) -> Run:
         [(record.seconds, record.decode, record.queue, record.compute) for record in idle.records if _ok(record)][1:],
         [(record.photo, record.label) for record in records if _ok(record)],
         statuses,
+        foreign.cores(sum(load.core for load in (busy, tail, over, idle))),
     )
 
 

@@ -22,6 +22,12 @@ def free_port() -> int:
     return port
 
 
+def busy_core_seconds() -> float:
+    """Core time that the whole machine has spent on anything, and that its host took away (steal), since it started."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / _TICKS
+
+
 class ServerTree:
     """A server and its descendants; a context manager that ends them.
 

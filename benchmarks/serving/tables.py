@@ -11,6 +11,7 @@ from benchmarks.serving.alone import Alone
 from benchmarks.serving.phases import Run
 
 OURS = "tessera"
+MOST_FOREIGN = 0.1  # cores that others may take in a visit before its round says nothing about servers
 
 
 @dataclass
@@ -19,6 +20,12 @@ class Round:
 
     alone: Alone
     runs: dict[str, Run]
+
+    @property
+    def disturbed(self) -> str:
+        """Why the round does not count, or nothing: it was not alone on the machine."""
+        found = [f"{name} {run.foreign:.2f}" for name, run in self.runs.items() if run.foreign > MOST_FOREIGN]
+        return f"cores taken by other processes: {', '.join(found)} (at most {MOST_FOREIGN})" if found else ""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
