@@ -89,8 +89,11 @@ def _arguments() -> argparse.Namespace:
 
 def _build(data: Path, files: Files) -> None:
     """Build what is not there yet: our int8 with `tessera models quantise`'s defaults, OpenVINO's with NNCF's."""
-    if not files.openvino.exists():
+    own = files.cache / "openvino-int8.xml"
+    if files.openvino == own and not own.exists():
         PeerModels(data, files.cache).openvino_int8()
+    if not files.openvino.exists():
+        raise SystemExit(f"There is no {files.openvino}; leave --openvino out to have NNCF make one.")
     precision = open_model(files.model, cache=files.cache).variants["optimised"].precision
     if precision != "int8":
         photos = data / "imagenet-sample"

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import bentoml
 import numpy as np
+from bentoml.exceptions import BentoMLException
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -44,7 +45,10 @@ class Model:
 
 async def _classify(request: Request) -> JSONResponse:
     service = bentoml.get_current_service()
-    return JSONResponse(await service.answer(await request.body()))
+    try:
+        return JSONResponse(await service.answer(await request.body()))
+    except BentoMLException as error:  # the model's refusal is an answer, not a failure of this half
+        return JSONResponse({"error": str(error)}, status_code=int(error.error_code))
 
 
 @bentoml.service(name="api", workers=1, traffic=_TRAFFIC, logging=_LOGGING)
