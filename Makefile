@@ -7,7 +7,9 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find engine/csrc -type f)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: serve test accuracy bench bench-kernels tune peers quantisers test-export chaos fuzz lint types native-test native-aarch64 native-sanitize python-test format clean
+SERVING := build/serving
+
+.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos fuzz lint types native-test native-aarch64 native-sanitize python-test format clean
 
 serve: $(VENV)/installed
 	$(BIN)/tessera serve
@@ -34,6 +36,19 @@ tune: $(VENV)/test-installed
 peers: $(VENV)/installed
 	$(PIP) --editable '.[peers]'
 	$(BIN)/python -m benchmarks.peers $(PEERS)
+
+# Over HTTP against LitServe, mosec, BentoML and Ray Serve around OpenVINO int8, each in an environment of its own.
+bench-serving: $(VENV)/installed $(SERVING)/installed
+	$(PIP) --editable '.[peers]'
+	$(BIN)/python -m benchmarks.serving --peers $(SERVING) $(SERVING_FLAGS)
+
+$(SERVING)/installed:
+	for peer in litserve mosec bentoml 'ray[serve]'; do \
+		folder=$(SERVING)/$${peer%%[*}; \
+		$(PYTHON) -m venv $$folder && $$folder/bin/python -m pip install --quiet --disable-pip-version-check \
+			"$$peer" openvino numpy pillow || exit 1; \
+	done
+	touch $@
 
 # Damaged model files for ten minutes (FUZZ sets the seconds), 100,000 damaged images, and an hour's worth of generated
 # requests against a real server; short versions are in the tests.

@@ -79,7 +79,7 @@ class PeerModels:
                 lambda: self._engine(self._onnxruntime_int8(), "onnxruntime", threads, "auto"),
                 "int8",
             ),
-            "openvino-int8": (lambda: self._openvino(self._nncf_int8(), batch, threads, None), "int8"),
+            "openvino-int8": (lambda: self._openvino(self.openvino_int8(), batch, threads, None), "int8"),
             "openvino-bf16": (lambda: self._openvino(self._float, batch, threads, "bf16"), "bf16"),
             "openvino-fp32": (lambda: self._openvino(self._float, batch, threads, "f32"), "fp32"),
         }
@@ -125,7 +125,7 @@ class PeerModels:
     def _calibration_images(self) -> Iterator[Array]:
         return read_photos(self.calibration_photos(), self._preprocessing, batch=1)
 
-    def _nncf_int8(self) -> Path:
+    def openvino_int8(self) -> Path:
         """NNCF's defaults: mixed preset for CNNs, fast bias correction."""
         path = self._cache / "openvino-int8.xml"
         if not path.exists():

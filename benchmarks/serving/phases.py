@@ -1,0 +1,197 @@
+"""What is measured of one running server: throughput, tail, overload, a lone request."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.serving.client import Job, Load, Record
+from benchmarks.serving.process import REPOSITORY, ServerTree, busy_core_seconds
+from benchmarks.serving.servers import Start
+
+CLIENTS = 32
+_BURST = 0.010  # seconds; answers of one batch come closer together
+_PATIENCE = 180.0  # seconds for a server to start
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """How long each phase sends requests."""
+
+    throughput: float = 15.0
+    tail: float = 20.0
+    overload: float = 10.0
+    idle: float = 5.0
+
+    @classmethod
+    def scaled(cls, factor: float) -> Seconds:
+        """All of them times `factor`."""
+        default = cls()
+        return cls(*(factor * part for part in (default.throughput, default.tail, default.overload, default.idle)))
+
+
+@dataclass
+class Run:
+    """One visit to one server. Times in seconds.
+
+    Attributes:
+        throughput: Photos per second with 32 clients in closed loop.
+        client_share: Cores that the load client took meanwhile.
+        server_core: Core seconds that the server took per photo meanwhile.
+        tail: Latencies at 70 % of its capacity, every request; infinite for one that failed.
+        goodput: Photos per second answered within the deadline, at 300 % of its capacity.
+        refusals: Latencies of answers with another status than 200 there.
+        lost: Requests there that got no answer before the deadline.
+        idle: Round trip, decode, queue and compute of requests to an idle server, one at a time.
+        labels: Photo index, label pairs of every answer.
+        statuses: How many answers had which status, over all phases.
+        foreign: Cores that neither client nor server took, mean over the visit: other people's work on this machine.
+    """
+
+    throughput: float
+    client_share: float
+    server_core: float
+    tail: list[float]
+    goodput: float
+    refusals: list[float]
+    lost: int
+    idle: list[tuple[float, float, float, float]]
+    labels: list[tuple[int, int]]
+    statuses: dict[int, int]
+    foreign: float
+
+
+class Visit:
+    """Sends load to one server.
+
+    Args:
+        start: The server.
+        tree: Its processes.
+        photos: What is sent.
+        seed: Of arrivals, and where the rotation begins.
+    """
+
+    def __init__(self, start: Start, tree: ServerTree, photos: list[Path], seed: int) -> None:
+        self.tree = tree
+        self._base = Job(start.port, start.path, [str(photo) for photo in photos], "closed", 1.0, seed=seed)
+
+    def wait_until_ready(self) -> None:
+        """Until it classifies a photo, and a little load has warmed it."""
+        end = time.perf_counter() + _PATIENCE
+        while time.perf_counter() < end:
+            self.tree.check_running()
+            load = send(replace(self._base, kind="poisson", seconds=0.5, rate=4.0, deadline=5.0))
+            if any(record.status == 200 for record in load.records):
+                send(replace(self._base, seconds=3.0, clients=CLIENTS))
+                self._settle()
+                return
+            time.sleep(0.5)
+        raise SystemExit("a server did not answer")
+
+    def throughput(self, seconds: float) -> tuple[Load, float]:
+        """Closed loop; also the server's core seconds per answer."""
+        core = self.tree.core_seconds()
+        load = send(replace(self._base, seconds=seconds, clients=CLIENTS))
+        core = self.tree.core_seconds() - core
+        self._settle()
+        return load, core / max(1, sum(record.status == 200 for record in load.records))
+
+    def tail(self, rate: float, seconds: float) -> Load:
+        """Poisson arrivals, no deadline."""
+        load = send(replace(self._base, kind="poisson", seconds=seconds, rate=rate))
+        self._settle()
+        return load
+
+    def overload(self, rate: float, seconds: float, deadline: float) -> Load:
+        """Poisson arrivals of clients that leave at the deadline, and say so beforehand in our header."""
+        headers = {"X-Request-Timeout-Ms": str(round(deadline * 1000))}
+        job = replace(self._base, kind="poisson", seconds=seconds, rate=rate, deadline=deadline, headers=headers)
+        load = send(job)
+        self._settle()
+        return load
+
+    def idle(self, seconds: float) -> Load:
+        """One request after the other."""
+        return send(replace(self._base, seconds=seconds, clients=1))
+
+    def _settle(self) -> None:
+        """Until nothing is left of the load before: the server has been idle for a moment."""
+        for _ in range(40):
+            core = self.tree.core_seconds()
+            time.sleep(0.5)
+            if self.tree.core_seconds() - core < 0.1:
+                return
+
+
+class ForeignWork:
+    """Watches what the machine does besides a server and its clients, from now on.
+
+    What a client process takes to start and to parse answers is foreign too, and little.
+    """
+
+    def __init__(self, tree: ServerTree) -> None:
+        self._tree = tree
+        self._begun = self._now()
+
+    def cores(self, client: float) -> float:
+        """Mean cores since then, given the clients' core seconds."""
+        wall, machine, server = (now - begun for now, begun in zip(self._now(), self._begun, strict=True))
+        return (machine - server - client) / wall
+
+    def _now(self) -> tuple[float, float, float]:
+        return time.perf_counter(), busy_core_seconds(), self._tree.core_seconds()
+
+
+def measure(visit: Visit, seconds: Seconds, deadline: float) -> Run:
+    """All phases; rates follow from the throughput just measured."""
+    foreign = ForeignWork(visit.tree)
+    busy, core = visit.throughput(seconds.throughput)
+    capacity = rate_of(busy)
+    tail = visit.tail(0.7 * capacity, seconds.tail)
+    over = visit.overload(3.0 * capacity, seconds.overload, deadline)
+    idle = visit.idle(seconds.idle)
+    records = [*busy.records, *tail.records, *over.records, *idle.records]
+    statuses: dict[int, int] = {}
+    for record in records:
+        statuses[record.status] = statuses.get(record.status, 0) + 1
+    return Run(
+        capacity,
+        busy.core / busy.wall,
+        core,
+        [record.seconds if record.status == 200 else float("inf") for record in tail.records],
+        sum(_ok(record) and record.seconds <= deadline for record in over.records) / seconds.overload,
+        [record.seconds for record in over.records if record.status not in (0, 200)],
+        sum(record.status == 0 for record in over.records),
+        [(record.seconds, record.decode, record.queue, record.compute) for record in idle.records if _ok(record)][1:],
+        [(record.photo, record.label) for record in records if _ok(record)],
+        statuses,
+        foreign.cores(sum(load.core for load in (busy, tail, over, idle))),
+    )
+
+
+def rate_of(load: Load) -> float:
+    """Answers per second between the ends of the first and the last batch, so that no batch counts by half."""
+    times = sorted(record.at for record in load.records if _ok(record))
+    if len(times) < 2:
+        return 0.0
+    first = next((i for i in range(len(times) - 1) if times[i + 1] - times[i] > _BURST), 0)
+    return (len(times) - 1 - first) / (times[-1] - times[first])
+
+
+def send(job: Job) -> Load:
+    """Run the load client."""
+    command = [sys.executable, "-m", "benchmarks.serving.client"]
+    run = subprocess.run(command, cwd=REPOSITORY, input=json.dumps(asdict(job)), capture_output=True, text=True)
+    if run.returncode != 0:
+        raise SystemExit(f"the load client failed: {run.stderr[-2000:]}")
+    load: dict[str, Any] = json.loads(run.stdout)
+    return Load([Record(**record) for record in load["records"]], load["wall"], load["core"])
+
+
+def _ok(record: Record) -> bool:
+    return record.status == 200
