@@ -9,12 +9,16 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 SERVING := build/serving
 
-.PHONY: serve test bench bench-serving bench-kernels tune peers test-export chaos fuzz lint types native-test native-aarch64 native-sanitize python-test format clean
+.PHONY: serve test bench bench-serving bench-kernels tune peers test-export chaos fuzz lint types native-test native-aarch64 native-sanitize python-test format clean accuracy quantisers
 
 serve: $(VENV)/installed
 	$(BIN)/tessera serve
 
 test: lint types native-test python-test
+
+# All of Imagenette's validation photos, of which the tests take every fifth.
+accuracy: $(VENV)/test-installed
+	TESSERA_ALL_PHOTOS=1 $(BIN)/python -m pytest -s tests/integration/test_accuracy.py
 
 bench: $(VENV)/installed
 	$(BIN)/tessera bench
@@ -61,6 +65,11 @@ chaos: $(VENV)/test-installed
 test-export: $(VENV)/test-installed
 	$(PIP) --editable '.[export]'
 	$(BIN)/python -m pytest tests/unit/models/test_export.py
+
+# Accuracy of our quantiser against ONNX Runtime's and NNCF's, on photos that none of them saw.
+quantisers: $(VENV)/installed
+	$(PIP) --editable '.[peers]'
+	$(BIN)/python -m benchmarks.quantisers
 
 lint: $(VENV)/test-installed
 	$(BIN)/ruff check .

@@ -17,9 +17,9 @@ from engine.quantize.placement import Placement
 
 Array = NDArray[np.float32]
 
-# Feature maps from this size on are counted at every second row and column, other ones from image to image: neighbours
-# are alike, and a quarter of the positions of every image says more than all positions of every fourth.
-_THINNED = 28
+# Of feature maps this wide or wider, every so many rows and columns are counted, other ones from image to image:
+# neighbours are alike, and some positions of every image say more than all positions of some.
+_STEPS = ((56, 4), (14, 2))
 
 
 @dataclass
@@ -87,13 +87,18 @@ def observe_network(
 
 def _count(seen: Observation, values: dict[str, Array]) -> None:
     for name, histogram in seen.histograms.items():
-        for index, image in enumerate(values[name]):
-            row, column = (seen.seen + index) % 2, (seen.seen + index) // 2 % 2
-            histogram.add(
-                image[:, row::2, column::2] if image.ndim == 3 and min(image.shape[1:]) >= _THINNED else image
-            )
-            histogram.widen(float(image.min(initial=0.0)), float(image.max(initial=0.0)))
+        batch = values[name]
+        histogram.widen(float(batch.min(initial=0.0)), float(batch.max(initial=0.0)))
+        for index, image in enumerate(batch, start=seen.seen):
+            histogram.add(_thinned(image, index))
     seen.seen += len(next(iter(values.values())))
+
+
+def _thinned(image: Array, index: int) -> Array:
+    if image.ndim != 3:
+        return image
+    step = next((step for width, step in _STEPS if min(image.shape[1:]) >= width), 1)
+    return image[:, index % step :: step, index // step % step :: step]
 
 
 class _Sample:

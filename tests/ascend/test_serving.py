@@ -105,6 +105,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.effect_of("backend")
 def test_resnet50_serves_both_variants_to_sixteen_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundled = open_model(BUNDLED, cache=CACHE)
     folder = converted(tmp_path / "resnet50", bundled.variants["baseline"].path, bundled.labels, (1, 2))

@@ -21,7 +21,17 @@ from tests.shared_data import SHARED_DATA, requires_shared_data
 README = (REPOSITORY / "README.md").read_text()
 ARCHITECTURE = (REPOSITORY / "docs" / "architecture.md").read_text()
 # Names in the architecture's text are short where their folder is plain from the context.
-FOLDERS = (".", "app", "app/api", "engine", "engine/graph", "engine/backends/cpu", "engine/csrc", "engine/csrc/kernels")
+FOLDERS = (
+    ".",
+    "app",
+    "app/api",
+    "engine",
+    "engine/graph",
+    "engine/backends/cpu",
+    "engine/backends/ascend",
+    "engine/csrc",
+    "engine/csrc/kernels",
+)
 
 requires_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from app.settings import Settings
 TESTS = Path(__file__).resolve().parents[1]
 
 
+@cache
 def marked() -> dict[str, list[str]]:
     """Setting -> the tests that are marked with it."""
     found: dict[str, list[str]] = {}

@@ -126,7 +126,7 @@ def test_quantize_works_from_file_to_file_and_returns_its_calibration(model: onn
 
 
 def test_bias_correction_brings_channel_means_closer(model: onnx.ModelProto) -> None:
-    images = tiny_images(32)
+    images = tiny_images(200)
     expected = run(model, images).mean(axis=0)
 
     def offset(bias_correction: bool) -> float:
