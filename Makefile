@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 SERVING := build/serving
 
-.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos fuzz lint types native-test native-aarch64 native-sanitize python-test format clean
+.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz lint types native-test native-aarch64 native-sanitize python-test format clean
 
 serve: $(VENV)/installed
 	$(BIN)/tessera serve
@@ -60,6 +60,10 @@ fuzz: $(VENV)/test-installed
 # Ten minutes of random kill -9 under load against --frontends 2; every answer is compared with the right one.
 chaos: $(VENV)/test-installed
 	$(BIN)/python -m tests.chaos.long $(CHAOS)
+
+# A million requests or an hour of mixed load; every answer is compared, memory must stay level.
+soak: $(VENV)/test-installed
+	$(BIN)/python -m tests.chaos.soak $(SOAK)
 
 # Against real torch, torchvision and timm: a large download.
 test-export: $(VENV)/test-installed

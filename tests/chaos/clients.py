@@ -19,6 +19,7 @@ from tests.imagefiles import encode
 
 VARIANTS = ("baseline", "optimised")
 HANG_SECONDS = 60.0  # longer than any timeout of the service: no answer by then is a hang
+_PROBLEMS = ("wrong", "unclean", "unread", "hang", "gone")
 TOLERANCE = 1e-3  # kernels sum in another order at another batch size; other images' answers differ by far more
 
 
@@ -51,7 +52,7 @@ class Report:
 
     def note(self, what: str, detail: str = "") -> None:
         self.seen[what] += 1
-        if what not in ("right", "refused", "lost"):
+        if what in _PROBLEMS:
             self.problems.append(f"{what}: {detail}")
 
 
@@ -106,25 +107,32 @@ class Clients:
     def _ask_on(self, chance: random.Random) -> None:
         connection = self._connect()
         while not self._stop.is_set():
-            chosen = [chance.randrange(len(self._pictures)) for _ in range(chance.choice((1, 1, 1, 3)))]
-            variant = chance.choice(("optimised", "optimised", "baseline"))
             try:
-                status, headers, body = self._request(connection, [self._pictures[n] for n in chosen], variant)
+                answered = self._ask(connection, chance)
             except TimeoutError:
-                self.report.note("hang", f"{variant} {chosen}")
-                connection.close()
-                connection = self._connect()
-                continue
+                self.report.note("hang")
             except (OSError, http.client.HTTPException):
                 self.report.note("lost")  # whoever asked kills frontends knows how many of these are due
-                connection.close()
-                connection = self._connect()
                 time.sleep(0.02)
+            else:
+                if not answered:
+                    time.sleep(0.05)
                 continue
-            self._judge(variant, chosen, status, headers, body)
-            if status != 200:
-                time.sleep(0.05)
+            connection.close()
+            connection = self._connect()
         connection.close()
+
+    def _ask(self, connection: http.client.HTTPConnection, chance: random.Random) -> bool:
+        """One request; returns whether it was answered rather than refused.
+
+        Raises:
+            OSError, http.client.HTTPException: There was no whole answer.
+        """
+        chosen = [chance.randrange(len(self._pictures)) for _ in range(chance.choice((1, 1, 1, 3)))]
+        variant = chance.choice(("optimised", "optimised", "baseline"))
+        status, headers, body = self._request(connection, [self._pictures[n] for n in chosen], variant)
+        self._judge(variant, chosen, status, headers, body)
+        return status == 200
 
     def _judge(
         self, variant: str, chosen: list[int], status: int, headers: http.client.HTTPMessage, body: bytes
