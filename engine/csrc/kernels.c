@@ -1,6 +1,7 @@
 #include "add_kernels.h"
 #include "kernels.h"
 #include "pool_kernels.h"
+#include "winograd.h"
 
 const ts_kernel *const ts_kernels[] = {
 #define TS_KERNEL(row) &row,
@@ -71,6 +72,25 @@ const ts_add_kernel *ts_find_add_kernel(uint32_t features)
 {
     const ts_add_kernel *const *row = add_kernels;
     while (((*row)->features & ~features) != 0)
+        row++;
+    return *row;
+}
+
+#define TS_WINOGRAD_KERNEL(row) extern const ts_winograd_kernel row;
+#include "winograds.def"
+#undef TS_WINOGRAD_KERNEL
+
+static const ts_winograd_kernel *const winograd_kernels[] = {
+#define TS_WINOGRAD_KERNEL(row) &row,
+#include "winograds.def"
+#undef TS_WINOGRAD_KERNEL
+    NULL,
+};
+
+const ts_winograd_kernel *ts_find_winograd_kernel(uint32_t features)
+{
+    const ts_winograd_kernel *const *row = winograd_kernels;
+    while (*row && ((*row)->features & ~features) != 0)
         row++;
     return *row;
 }
