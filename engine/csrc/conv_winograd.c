@@ -10,7 +10,7 @@ enum {
     LARGEST_SUM = 1 << 25,            /* 64 times a sum must fit 32 bits */
     LEAST_CHANNELS = 32,              /* fewer do not pay for the transforms */
     MOST_WEIGHT_BYTES = 8 * 1024 * 1024, /* more would be bound by memory */
-    INPUT_BYTES = 384 * 1024,         /* of the transformed pixels of one pass: a good part of L2 */
+    INPUT_BYTES = 640 * 1024,         /* of the transformed pixels of one pass: a good part of L2 */
     MOST_TILES = 48,                  /* of one pass */
     LINE = 64,
 };
