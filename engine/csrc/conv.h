@@ -2,6 +2,7 @@
 #ifndef TS_CONV_H
 #define TS_CONV_H
 
+#include "fixed.h"
 #include "kernels.h"
 #include "step.h"
 #include "winograd.h"
@@ -41,6 +42,7 @@ typedef struct {
     size_t row_weight_bytes; /* packed bytes of one kernel row in a panel */
     int skip_padding;       /* kernel rows that meet only padding add nothing: leave them out */
     ts_winograd winograd;
+    const ts_fixed_kernel *fixed; /* null: `kernel` reads the source as it is */
     ts_epilogue epilogue;
 } ts_conv;
 
@@ -67,6 +69,19 @@ int ts_winograd_takes(const ts_program *program, const ts_conv *data, const ts_c
 
 /* Transforms its weights. 0, or -1 when memory runs out. */
 int ts_pack_winograd(ts_program *program, ts_conv *data, const ts_conv_desc *desc, const ts_tensor *source, const ts_tensor *target);
+
+/* Whether a convolution step runs in 16-bit whole numbers: bfloat16 that the CPU has no instruction for. */
+int ts_fixed_takes(const ts_program *program, const ts_conv *data, const ts_conv_desc *desc, int channels, int filter);
+
+/* Rounds and packs its weights. 0, or -1 when memory runs out. */
+int ts_pack_fixed(ts_program *program, ts_conv *data, const ts_reduction *order, const ts_conv_desc *desc,
+                  const ts_tensor *source, int outputs, int filter);
+
+/* Rounds the scope's images into this thread's scratch. */
+void ts_fixed_prepare(const ts_step *step, const ts_scope *scope);
+
+/* The first pixel inside the frame of a prepared image, and the value of one of its units. */
+const uint8_t *ts_fixed_pixels(const ts_step *step, const ts_scope *scope, int image, float *factor);
 
 /* Do the scope's share of a convolution step. */
 void ts_winograd_run(const ts_step *step, const ts_scope *scope);

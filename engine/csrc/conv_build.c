@@ -75,8 +75,11 @@ static size_t packed_bytes(const ts_kernel *kernel)
     return kernel->dtype == TS_F32 ? 4 : kernel->dtype == TS_BF16 ? 2 : 1;
 }
 
-static int pack_weights(ts_program *program, ts_conv *data, const ts_reduction *order, const ts_conv_desc *desc, int outputs, int filter)
+static int pack_weights(ts_program *program, ts_conv *data, const ts_reduction *order, const ts_conv_desc *desc,
+                        const ts_tensor *source, int outputs, int filter)
 {
+    if (data->fixed)
+        return ts_pack_fixed(program, data, order, desc, source, outputs, filter);
     if (data->kernel->packing == TS_PACK_TWINS)
         return ts_pack_twins(program, data, order, desc->weights, outputs, filter);
     const int blocks = data->kernel->blocks;
@@ -221,6 +224,10 @@ int ts_program_conv(ts_program *program, const ts_conv_desc *desc)
     const int filter = source->desc.channels / desc->groups * desc->kernel_h * desc->kernel_w;
     ts_reduction order = {0};
     data->kernel = ts_choose_kernel(source->desc.dtype, program->features, target->desc.width);
+    if (ts_fixed_takes(program, data, desc, target->desc.channels, filter)) {
+        data->fixed = ts_find_fixed_kernel(program->features);
+        data->kernel = &data->fixed->kernel;
+    }
     data->stride_h = desc->stride_h;
     data->stride_w = desc->stride_w;
     data->kernel_h = desc->kernel_h;
@@ -237,7 +244,7 @@ int ts_program_conv(ts_program *program, const ts_conv_desc *desc)
     int failed = build_parameters(program, data, desc, source, target->desc.channels, outputs, filter);
     const int winograd = !failed && ts_winograd_takes(program, data, desc, source, target);
     if (!failed && (winograd ? ts_pack_winograd(program, data, desc, source, target)
-                             : build_reduction(data, &order, desc, source) || pack_weights(program, data, &order, desc, outputs, filter)))
+                             : build_reduction(data, &order, desc, source) || pack_weights(program, data, &order, desc, source, outputs, filter)))
         failed = ts_fail(program, "out of memory for the weights of a convolution");
     free(order.source);
     if (failed) {

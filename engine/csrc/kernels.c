@@ -1,4 +1,5 @@
 #include "add_kernels.h"
+#include "fixed.h"
 #include "kernels.h"
 #include "pool_kernels.h"
 #include "winograd.h"
@@ -93,4 +94,15 @@ const ts_winograd_kernel *ts_find_winograd_kernel(uint32_t features)
     while (*row && ((*row)->features & ~features) != 0)
         row++;
     return *row;
+}
+
+const ts_fixed_kernel *ts_find_fixed_kernel(uint32_t features)
+{
+#if defined(__x86_64__)
+    extern const ts_fixed_kernel ts_conv_bf16_fixed_avx2;
+    if ((ts_conv_bf16_fixed_avx2.features & ~features) == 0)
+        return &ts_conv_bf16_fixed_avx2;
+#endif
+    (void)features;
+    return NULL;
 }

@@ -75,6 +75,7 @@ typedef struct {
     const void *weights;       /* packed panel: [entries][2][blocks][16 lanes][dword] */
     /* With TS_PACK_TWINS instead of offsets, entries and weights: pairing.h says which sums of these fit 16 bits. */
     ts_member_list twins, singles;
+    float factor;              /* fixed.h: the value of one unit of the input */
     size_t channel;            /* first output channel of the tile, an index into scale and bias */
     const ts_epilogue *epilogue;
 } ts_tile;
