@@ -20,6 +20,7 @@ static float run(int64_t iterations)
         for (int c = 0; c < CHAINS; c++) {
             __asm__ volatile("" : "+x"(x)); /* or the same product would be computed once for all chains */
             acc[c] = _mm256_add_epi32(acc[c], _mm256_madd_epi16(x, w));
+            __asm__ volatile("" : "+x"(acc[c])); /* or sums would move through memory */
         }
     }
     __m256i total = acc[0];
