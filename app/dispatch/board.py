@@ -12,7 +12,7 @@ import numpy as np
 
 from app.errors import DeadlineUnreachableError, QueueFullError
 from app.scheduling.latency import BatchStatistics
-from app.scheduling.snapshot import Snapshot, VariantSnapshot
+from app.scheduling.snapshot import Snapshot, VariantSnapshot, seconds_to_wait
 from app.scheduling.ticket import Priority
 
 _BYTES = 128 * 1024
@@ -121,7 +121,7 @@ class Board:
         depth = int(self._integers[_DEPTH])
         predicted = float(self._reals[_PREDICTED + place])
         if depth + images > capacity:
-            wait = max(1, math.ceil(predicted))
+            wait = seconds_to_wait(predicted)
             raise QueueFullError(
                 f"The queue is full: {depth} of {capacity} images are waiting and the request has {images}. "
                 f"Try again in {wait} s.",
@@ -132,7 +132,7 @@ class Board:
             return
         left = deadline - time.perf_counter()
         if predicted > left:
-            late = max(1, math.ceil(predicted - left))
+            late = seconds_to_wait(predicted - left)
             raise DeadlineUnreachableError(
                 f"The answer would take about {predicted * 1000:.0f} ms and the request allows "
                 f"{max(left, 0) * 1000:.0f} ms. Try again in {late} s, or allow more time.",

@@ -10,7 +10,7 @@ from app.errors import DeadlineExceededError
 from app.scheduling.admission import Admission
 from app.scheduling.latency import LatencyTable
 from app.scheduling.line import Line
-from app.scheduling.snapshot import Snapshot, VariantSnapshot
+from app.scheduling.snapshot import Snapshot, VariantSnapshot, seconds_to_wait
 from app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, State, Ticket
 
 # Largest part of the engine's time that BACKGROUND gets while others wait: it is not starved, nor does it delay.
@@ -188,15 +188,10 @@ class ImageQueue:
     def snapshot(self) -> Snapshot:
         """The state at this moment."""
         now = self._clock()
-        free_at = self._free_at(now)
         variants = {
             variant: VariantSnapshot(
                 depth={priority: counts[priority] for priority in Priority},
-                predicted_seconds=max(
-                    self._admission.predict(self._ticket(variant, 1, None, Priority.NORMAL, "uint8"), now, free_at)
-                    - now,
-                    0.0,
-                ),
+                predicted_seconds=self._predict(variant, 1),
                 batches=self.table.rows(variant),
             )
             for variant, counts in self._admission.depths.items()
@@ -207,6 +202,12 @@ class ImageQueue:
             running_seconds=max((now - started for started in self._running.values()), default=0.0),
             oldest_seconds=now - oldest.admitted_at if oldest is not None else 0.0,
         )
+
+    def _predict(self, variant: str, images: int) -> float:
+        """Seconds from now to the answer of one more request."""
+        ticket = self._ticket(variant, images, None, Priority.NORMAL, "uint8")
+        now = ticket.admitted_at
+        return max(self._admission.predict(ticket, now, self._free_at(now)) - now, 0.0)
 
     def _ticket(
         self, variant: str, images: int, deadline: float | None, priority: Priority, dtype: InputType
@@ -301,9 +302,10 @@ class ImageQueue:
     def _expire(self, ticket: Ticket) -> None:
         if ticket.state is State.QUEUED:
             self._drop(ticket, State.EXPIRED)
-            allowed = (ticket.deadline - ticket.admitted_at) * 1000
+            allowed = ticket.deadline - ticket.admitted_at
             ticket.failure = DeadlineExceededError(
-                f"The answer was not ready within the {allowed:.0f} ms that were left.", retry_after=1
+                f"The answer was not ready within the {allowed * 1000:.0f} ms that were left.",
+                retry_after=seconds_to_wait(self._predict(ticket.variant, ticket.images) - allowed),
             )
             self._dropped.append(ticket)
 

@@ -360,6 +360,17 @@ def test_a_cancelled_request_never_reaches_a_batch() -> None:
     assert members(queue.take()) == {stays}
 
 
+def test_who_expired_is_told_when_another_try_would_be_in_time() -> None:
+    queue, clock = make_queue(FLAT)
+    late = put(queue, "baseline", 1, deadline=1.0)
+    put(queue, "baseline", 100)
+    clock.now = 1.0
+    queue.take()
+    assert queue.take_dropped() == [late]
+    assert isinstance(late.failure, DeadlineExceededError)
+    assert late.failure.retry_after == 4  # 101 x 0.04 s and a tenth, of which the request allows 1 s, rounded up
+
+
 def test_expired_requests_are_dropped_before_a_batch_forms() -> None:
     queue, clock = make_queue()
     late, stays = put(queue, "baseline", 3, deadline=1.0), put(queue, "baseline", 2)
