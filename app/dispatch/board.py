@@ -1,4 +1,4 @@
-"""Shared memory in which the engine process shows its state, to be read by all others at once."""
+"""Shared memory in which the engine process shows its state, and frontends that they live, to be read at once."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _MOST_VARIANTS = 64
 _HEARTBEAT, _DEPTH, _BACKGROUND, _VERSION, _LENGTH = range(5)
 _STARTED, _LIMIT = 64, 65
 _PREDICTED = 128
+_FRONTENDS = 256  # heartbeats, 64 at most; the engine's words end here
 
 
 def create_board() -> int:
@@ -32,7 +33,7 @@ def create_board() -> int:
 
 
 class Board:
-    """Written by the engine process alone (and wiped by the supervisor when that has ended).
+    """Written by the engine process (and wiped by the supervisor when that has ended), but for a word of each frontend.
 
     Args:
         file: A descriptor of `create_board`; the caller still owns it.
@@ -44,8 +45,8 @@ class Board:
         self._reals = self._memory[:_SNAPSHOT_AT].view(np.float64)
 
     def wipe(self) -> None:
-        """Forget everything, for the next engine process."""
-        self._memory[:_SNAPSHOT_AT] = 0
+        """Forget everything of the engine process, for the next one."""
+        self._integers[:_FRONTENDS] = 0
 
     def beat(self) -> None:
         """Say that the event loop of the engine process works."""
@@ -55,6 +56,14 @@ class Board:
     def heartbeat(self) -> int:
         """A number that changes as long as the engine process works."""
         return int(self._integers[_HEARTBEAT])
+
+    def frontend_beat(self, index: int) -> None:
+        """Say that the event loop of a frontend works."""
+        self._integers[_FRONTENDS + index] += 1
+
+    def frontend_heartbeat(self, index: int) -> int:
+        """A number that changes as long as a frontend works."""
+        return int(self._integers[_FRONTENDS + index])
 
     def batch_started(self, limit: float) -> None:
         """Say that a batch has begun, and after how many seconds it counts as hung."""
