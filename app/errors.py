@@ -335,7 +335,7 @@ class DeadlineUnreachableError(RequestError):
 
 
 class EngineLostError(RequestError):
-    """The engine process died while it had this request, and the second attempt did not come to an answer either."""
+    """The engine process died while it ran this request, and again when it ran it alone; or none came in time."""
 
     status = 503
     code = "engine_lost"

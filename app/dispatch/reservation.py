@@ -22,6 +22,7 @@ class RemoteReservation:
         first: Its first slot.
         admission: What the engine is asked to admit.
         attempts: How many engine processes have been given the images.
+        deaths: How many of them died while they ran one of them.
         core_seconds: What decoding took of a core.
         done: Waits for the outcomes; None until the images are submitted.
         over: Whether the engine has said its last word on it.
@@ -37,6 +38,7 @@ class RemoteReservation:
     admission: Request
     refusal: RequestError | None = None
     attempts: int = 0
+    deaths: int = 0
     core_seconds: float = 0.0
     done: asyncio.Future[list[Outcome]] | None = None
     over: bool = False

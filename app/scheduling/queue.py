@@ -31,6 +31,7 @@ class ImageQueue:
           it starved by a stream of them.
         - A batch is no larger than its most urgent member can wait for. Who can no longer be answered in time is
           dropped before a batch forms.
+        - A request that is suspected of killing who runs it runs alone, an image at a time.
         - BACKGROUND runs when nothing else waits or is being decoded, an image at a time.
 
     Not thread-safe: the owner holds a lock around every call.
@@ -98,6 +99,7 @@ class ImageQueue:
         deadline: float | None = None,
         priority: Priority = Priority.NORMAL,
         dtype: InputType = "uint8",
+        alone: bool = False,
     ) -> Ticket:
         """Reserve room for a request of `images` (at least 1), before they are decoded.
 
@@ -106,6 +108,7 @@ class ImageQueue:
             DeadlineUnreachableError: By the measured speed it could not be answered before `deadline`.
         """
         ticket = self._ticket(variant, images, deadline, priority, dtype)
+        ticket.alone = alone
         self._check(ticket)
         self._admission.add(ticket)
         self._unfinished[ticket] = None
@@ -250,6 +253,10 @@ class ImageQueue:
             if self._too_late(ticket, now, least):
                 self._expire(ticket)
                 continue
+            if ticket.alone:
+                if members:
+                    break
+                most = 1
             tightest = min(tightest, ticket.deadline)
             if len(members) >= least and now + self.table.tail(variant, len(members) + 1) > tightest:
                 break

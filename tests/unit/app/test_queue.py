@@ -90,15 +90,19 @@ class QueueMachine(RuleBasedStateMachine):
         priority=st.sampled_from(Priority),
         dtype=st.sampled_from(("uint8", "float32")),
         allowed=st.sampled_from([None, None, 0.001, 0.1, 1.0, 10.0]),
+        alone=st.sampled_from([False, False, False, True]),
     )
-    def admit(self, variant: str, images: int, priority: Priority, dtype: InputType, allowed: float | None) -> None:
+    def admit(
+        self, variant: str, images: int, priority: Priority, dtype: InputType, allowed: float | None, alone: bool
+    ) -> None:
         background = priority is Priority.BACKGROUND
         room = BACKGROUND_CAPACITY if background else CAPACITY
         fits = self.expected_depth(background=background) + images <= room
         idle = self.queue.depth == 0 and not self.running
         deadline = None if allowed is None else self.clock.now + allowed
         try:
-            self.admitted.append(self.queue.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype))
+            ticket = self.queue.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype, alone=alone)
+            self.admitted.append(ticket)
         except (QueueFullError, DeadlineUnreachableError) as error:
             refusal = error
         else:
@@ -171,6 +175,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert (ticket, index) not in self.taken, "no image runs twice"
         if batch.members[0][0].priority is Priority.BACKGROUND:
             assert len(batch) == 1
+        assert len(batch) == 1 or not any(ticket.alone for ticket, _ in batch.members)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), failing=st.frozensets(st.integers(0, 15), max_size=3))
