@@ -56,8 +56,8 @@ _ANSWER_SECONDS = 5.0
 class RemoteDispatcher:
     """Runs images in the engine process. When that dies, requests in flight are run once more by the next one.
 
-    Those whose images ran at that moment are suspects: the next one runs them alone, an image at a time. Whoever it dies
-    of then is refused; everybody else is answered. So an image costs two engine processes at most.
+    Those whose images ran at that moment are suspects: the next one runs them alone, an image at a time. Who it dies of
+    then is refused; everybody else is answered. So a request costs two engine processes at most.
 
     Args:
         settings: The settings.
@@ -309,19 +309,9 @@ class RemoteDispatcher:
             if reservation.released:
                 self._free(reservation)
             elif reservation.done is not None and not reservation.over:
-                self._suspect(reservation)
+                assert self._area is not None, "its rows are in it"
+                reservation.suspect(self._area)
                 self._wait_for_engine(reservation)
-
-    def _suspect(self, reservation: RemoteReservation) -> None:
-        """Have a request run alone from now on if the engine process died while it ran one of its images."""
-        area, identity = self._area, reservation.identity
-        assert area is not None, "its rows are in it"
-        running = [slot for slot in self._slots_of(reservation) if area.is_running(slot, identity)]
-        for slot in running:
-            area.mark(slot, identity, running=False)
-        if running:
-            reservation.deaths += 1
-            reservation.admission = reservation.admission._replace(alone=True)
 
     def _wait_for_engine(self, reservation: RemoteReservation) -> None:
         if reservation.deaths >= _DEATHS or reservation.attempts >= _ATTEMPTS:
@@ -380,12 +370,7 @@ class RemoteDispatcher:
         if not reservation.done.done():
             area = self._area
             assert area is not None, "its rows are in it"
-            reservation.done.set_result([area.read_outcome(slot, identity) for slot in self._slots_of(reservation)])
-
-    def _slots_of(self, reservation: RemoteReservation) -> range:
-        """The first slot of each of its images."""
-        first, step = reservation.first, SLOTS_PER_ROW[reservation.dtype]
-        return range(first, first + reservation.slots, step)
+            reservation.done.set_result([area.read_outcome(slot, identity) for slot in reservation.image_slots])
 
     def _fail(self, reservation: RemoteReservation, error: RequestError) -> None:
         if reservation.over:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.dispatch.slots import SLOTS_PER_ROW
+from app.dispatch.slots import SLOTS_PER_ROW, SlotArea
 from app.dispatch.wire import Request
 from app.errors import RequestError
 from app.scheduling.ticket import InputType, Outcome
@@ -49,3 +49,21 @@ class RemoteReservation:
     def slots(self) -> int:
         """How many slots it has."""
         return self.admission.images * SLOTS_PER_ROW[self.dtype]
+
+    @property
+    def image_slots(self) -> range:
+        """The first slot of each of its images."""
+        return range(self.first, self.first + self.slots, SLOTS_PER_ROW[self.dtype])
+
+    def suspect(self, area: SlotArea) -> None:
+        """Have it run alone from now on if the engine process has died while it ran one of its images.
+
+        Args:
+            area: Where its slots are.
+        """
+        running = [slot for slot in self.image_slots if area.is_running(slot, self.identity)]
+        for slot in running:
+            area.mark(slot, self.identity, running=False)
+        if running:
+            self.deaths += 1
+            self.admission = self.admission._replace(alone=True)
