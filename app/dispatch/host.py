@@ -141,7 +141,7 @@ class EngineHost:
             self.status = Status(Phase.FAILED, failure=error)
             logger.error("the model could not be loaded: %s", error, exc_info=not isinstance(error, StartupError))
             return
-        self._scheduler = self._schedule(loaded, loaded.served())
+        self._scheduler = self._schedule(loaded, loaded.served)
         self._lifecycle = ModelLifecycle(self._settings, loaded, self._scheduler, self._watch)
         self._metrics.watch_devices(self._lifecycle.devices)
         self.status = Status(Phase.READY)
@@ -157,10 +157,11 @@ class EngineHost:
             observer=self._metrics,
             decoders=min(self.decoders, engine.cpu_budget()),
             around=self._around,
+            retired=model.variants.keys() - loaded.variants.keys(),
         )
         self._metrics.describe_model(model)
         self._metrics.watch_queue(lambda: scheduler.depth)
-        for name, variant in loaded.variants.items():
+        for name, variant in model.variants.items():
             for images, seconds in variant.batch_seconds.items():
                 scheduler.measured(name, images, seconds)
         scheduler.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -57,6 +57,7 @@ class Scheduler:
         clock: Seconds on a monotonic clock; deadlines are readings of it.
         decoders: How many images are decoded at a time on the engine's cores.
         around: Entered on the engine thread around each run of a batch.
+        retired: Variants that are known and not served until `replace` gives them a runner.
     """
 
     def __init__(
@@ -71,14 +72,17 @@ class Scheduler:
         clock: Callable[[], float] = time.perf_counter,
         decoders: int = 1,
         around: Around = nullcontext,
+        retired: Collection[str] = (),
     ) -> None:
         self._runners = dict(runners)
         self._deliver = deliver
         self._observer = observer
         self._clock = clock
         self._around = around
-        self._queue = ImageQueue(self._runners, capacity=capacity, max_batch=max_batch, clock=clock, decoders=decoders)
-        self._retired: set[str] = set()
+        self._retired = set(retired)
+        self._queue = ImageQueue(
+            [*self._runners, *retired], capacity=capacity, max_batch=max_batch, clock=clock, decoders=decoders
+        )
         self._running: Runner | None = None  # what the engine thread is in
         lock = threading.Lock()
         self._work = threading.Condition(lock)  # there is something to do
