@@ -32,7 +32,8 @@ class ImageQueue:
         - A batch is no larger than its most urgent member can wait for. Who can no longer be answered in time is
           dropped before a batch forms.
         - A request that is suspected of killing who runs it runs alone, an image at a time.
-        - BACKGROUND runs when nothing else waits or is being decoded, an image at a time.
+        - BACKGROUND runs when nothing else waits or is being decoded: images of one request, and no more of them than
+          run within the time of one image of the slowest variant, so that nobody who comes meanwhile waits longer.
 
     Not thread-safe: the owner holds a lock around every call.
 
@@ -246,8 +247,9 @@ class ImageQueue:
         tightest = math.inf
         variant = line.first.variant
         waiting = sum(len(ticket.waiting) for ticket in line)
-        most = 1 if line is self._background else self._most(line.first, waiting)
-        least = self.table.frugal(variant) if waiting > most else 1
+        background = line is self._background
+        most = self._most_of_background(line.first) if background else self._most(line.first, waiting)
+        least = self.table.frugal(variant) if waiting > most and not background else 1
         while line and len(members) < most:
             ticket = line.first
             if self._too_late(ticket, now, least):
@@ -275,6 +277,14 @@ class ImageQueue:
         if waiting > self._max_batch and self.table.tail(first.variant, self._max_batch) <= BATCH_SHARE * allowed:
             return self._max_batch
         return self.table.efficient(first.variant)
+
+    def _most_of_background(self, first: Ticket) -> int:
+        """How many images of a BACKGROUND request run together."""
+        if self._admission.decoding or any(self._lines.values()):
+            return 1
+        bound = max(self.table.tail(variant, 1) for variant in self._admission.depths)
+        fits = [n for n in range(1, self._max_batch + 1) if 0 < self.table.tail(first.variant, n) <= bound]
+        return max(1, min(len(first.waiting), len(fits)))
 
     def _too_late(self, ticket: Ticket, now: float, least: int) -> bool:
         """Whether a ticket cannot be answered in time, in batches of `least` or more.

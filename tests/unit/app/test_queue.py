@@ -174,7 +174,12 @@ class QueueMachine(RuleBasedStateMachine):
             assert ticket.deadline > self.clock.now
             assert (ticket, index) not in self.taken, "no image runs twice"
         if batch.members[0][0].priority is Priority.BACKGROUND:
-            assert len(batch) == 1
+            slowest = max(self.queue.table.tail(variant, 1) for variant in VARIANTS)
+            together = len(batch) > 1
+            assert not together or self.queue.table.tail(batch.variant, len(batch)) <= slowest
+            assert not together or len({ticket for ticket, _ in batch.members}) == 1
+            waiting = [t for t in self.queued if t not in over and self.left(t) and t not in dict(batch.members)]
+            assert not together or all(ticket.priority is Priority.BACKGROUND for ticket in [*waiting, *self.admitted])
         assert len(batch) == 1 or not any(ticket.alone for ticket, _ in batch.members)
 
     @precondition(lambda self: self.running)
@@ -485,6 +490,20 @@ def test_background_runs_when_nothing_else_waits_and_one_by_one() -> None:
         assert members(batch) == {shadow}
         assert len(batch) == 1
     assert shadow.state is State.DONE
+
+
+def test_background_runs_together_what_takes_no_longer_than_one_image_of_the_slowest_variant() -> None:
+    queue, clock = make_queue(FLAT, capacity=400)  # 40 ms and 10 ms per image
+    for variant, sizes in (("optimised", [4, 4]), ("baseline", [1] * 8)):
+        shadow = put(queue, variant, 8, priority=Priority.BACKGROUND)
+        put(queue, variant, 8, priority=Priority.BACKGROUND)
+        batches = [run(queue, clock) for _ in sizes]
+        assert [len(batch) for batch in batches if members(batch) == {shadow}] == sizes
+        while run(queue, clock) is not None:
+            pass
+    unmeasured, _ = make_queue()
+    put(unmeasured, "optimised", 9, priority=Priority.BACKGROUND)
+    assert len(unmeasured.take()) == 1
 
 
 def test_background_gets_a_hundredth_while_others_wait() -> None:
