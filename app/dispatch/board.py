@@ -1,4 +1,4 @@
-"""Shared memory in which the engine process shows its state, to be read by all others at once."""
+"""Shared memory in which the engine process shows its state, and frontends that they live, to be read at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from app.errors import DeadlineUnreachableError, QueueFullError
 from app.scheduling.latency import BatchStatistics
-from app.scheduling.snapshot import Snapshot, VariantSnapshot
+from app.scheduling.snapshot import Snapshot, VariantSnapshot, seconds_to_wait
 from app.scheduling.ticket import Priority
 
 _BYTES = 128 * 1024
@@ -22,6 +22,7 @@ _MOST_VARIANTS = 64
 _HEARTBEAT, _DEPTH, _BACKGROUND, _VERSION, _LENGTH = range(5)
 _STARTED, _LIMIT = 64, 65
 _PREDICTED = 128
+_FRONTENDS = 256  # heartbeats, 64 at most; the engine's words end here
 
 
 def create_board() -> int:
@@ -32,7 +33,7 @@ def create_board() -> int:
 
 
 class Board:
-    """Written by the engine process alone (and wiped by the supervisor when that has ended).
+    """Written by the engine process (and wiped by the supervisor when that has ended), but for a word of each frontend.
 
     Args:
         file: A descriptor of `create_board`; the caller still owns it.
@@ -44,8 +45,8 @@ class Board:
         self._reals = self._memory[:_SNAPSHOT_AT].view(np.float64)
 
     def wipe(self) -> None:
-        """Forget everything, for the next engine process."""
-        self._memory[:_SNAPSHOT_AT] = 0
+        """Forget everything of the engine process, for the next one."""
+        self._integers[:_FRONTENDS] = 0
 
     def beat(self) -> None:
         """Say that the event loop of the engine process works."""
@@ -55,6 +56,14 @@ class Board:
     def heartbeat(self) -> int:
         """A number that changes as long as the engine process works."""
         return int(self._integers[_HEARTBEAT])
+
+    def frontend_beat(self, index: int) -> None:
+        """Say that the event loop of a frontend works."""
+        self._integers[_FRONTENDS + index] += 1
+
+    def frontend_heartbeat(self, index: int) -> int:
+        """A number that changes as long as a frontend works."""
+        return int(self._integers[_FRONTENDS + index])
 
     def batch_started(self, limit: float) -> None:
         """Say that a batch has begun, and after how many seconds it counts as hung."""
@@ -121,7 +130,7 @@ class Board:
         depth = int(self._integers[_DEPTH])
         predicted = float(self._reals[_PREDICTED + place])
         if depth + images > capacity:
-            wait = max(1, math.ceil(predicted))
+            wait = seconds_to_wait(predicted)
             raise QueueFullError(
                 f"The queue is full: {depth} of {capacity} images are waiting and the request has {images}. "
                 f"Try again in {wait} s.",
@@ -132,7 +141,7 @@ class Board:
             return
         left = deadline - time.perf_counter()
         if predicted > left:
-            late = max(1, math.ceil(predicted - left))
+            late = seconds_to_wait(predicted - left)
             raise DeadlineUnreachableError(
                 f"The answer would take about {predicted * 1000:.0f} ms and the request allows "
                 f"{max(left, 0) * 1000:.0f} ms. Try again in {late} s, or allow more time.",

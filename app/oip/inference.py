@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from app.errors import InferenceError
+from app.errors import DeadlineExceededError, InferenceError
 from app.observability.recording import Record
+from app.observability.tracing import trace_images, trace_runs
 from app.oip.models import ModelViews
 from app.oip.repository import Repository
 from app.oip.routing import choose
@@ -72,6 +74,10 @@ class Inference:
             return self.longest
         return min(self.longest, self._started + request.timeout_seconds)
 
+    def late(self, request: InferRequest) -> DeadlineExceededError:
+        """The error of a request whose deadline has passed."""
+        return self._service.late(self.variant, self.deadline(request) - self._started)
+
     async def run(self, request: InferRequest) -> list[tuple[OutputTensor, bool]]:
         """Check the tensors, run them and make the outputs.
 
@@ -88,6 +94,7 @@ class Inference:
         priority = _LEVELS.get(request.priority, Priority.BACKGROUND) if request.priority else self._priority
         if isinstance(images, list):
             classified = await self._service.classify(images, self.variant, deadline=deadline, priority=priority)
+            trace_images(classified, time.perf_counter())
             logits = [image.logits for image in classified]
         else:
             logits = await self._run_tensor(images, deadline, priority)
@@ -95,6 +102,7 @@ class Inference:
 
     async def _run_tensor(self, tensor: np.ndarray, deadline: float, priority: Priority) -> list[np.ndarray]:
         outcomes = await self._service.infer(tensor, self.variant, deadline=deadline, priority=priority)
+        trace_runs(outcomes, time.perf_counter())
         logits = []
         for index, outcome in enumerate(outcomes):
             if outcome.logits is None:

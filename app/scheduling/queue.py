@@ -10,7 +10,7 @@ from app.errors import DeadlineExceededError
 from app.scheduling.admission import Admission
 from app.scheduling.latency import LatencyTable
 from app.scheduling.line import Line
-from app.scheduling.snapshot import Snapshot, VariantSnapshot
+from app.scheduling.snapshot import Snapshot, VariantSnapshot, seconds_to_wait
 from app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, State, Ticket
 
 # Largest part of the engine's time that BACKGROUND gets while others wait: it is not starved, nor does it delay.
@@ -31,7 +31,9 @@ class ImageQueue:
           it starved by a stream of them.
         - A batch is no larger than its most urgent member can wait for. Who can no longer be answered in time is
           dropped before a batch forms.
-        - BACKGROUND runs when nothing else waits or is being decoded, an image at a time.
+        - A request that is suspected of killing who runs it runs alone, an image at a time.
+        - BACKGROUND runs when nothing else waits or is being decoded: images of one request, and no more of them than
+          run within the time of one image of the slowest variant, so that nobody who comes meanwhile waits longer.
 
     Not thread-safe: the owner holds a lock around every call.
 
@@ -98,6 +100,7 @@ class ImageQueue:
         deadline: float | None = None,
         priority: Priority = Priority.NORMAL,
         dtype: InputType = "uint8",
+        alone: bool = False,
     ) -> Ticket:
         """Reserve room for a request of `images` (at least 1), before they are decoded.
 
@@ -106,6 +109,7 @@ class ImageQueue:
             DeadlineUnreachableError: By the measured speed it could not be answered before `deadline`.
         """
         ticket = self._ticket(variant, images, deadline, priority, dtype)
+        ticket.alone = alone
         self._check(ticket)
         self._admission.add(ticket)
         self._unfinished[ticket] = None
@@ -188,15 +192,10 @@ class ImageQueue:
     def snapshot(self) -> Snapshot:
         """The state at this moment."""
         now = self._clock()
-        free_at = self._free_at(now)
         variants = {
             variant: VariantSnapshot(
                 depth={priority: counts[priority] for priority in Priority},
-                predicted_seconds=max(
-                    self._admission.predict(self._ticket(variant, 1, None, Priority.NORMAL, "uint8"), now, free_at)
-                    - now,
-                    0.0,
-                ),
+                predicted_seconds=self._predict(variant, 1),
                 batches=self.table.rows(variant),
             )
             for variant, counts in self._admission.depths.items()
@@ -207,6 +206,12 @@ class ImageQueue:
             running_seconds=max((now - started for started in self._running.values()), default=0.0),
             oldest_seconds=now - oldest.admitted_at if oldest is not None else 0.0,
         )
+
+    def _predict(self, variant: str, images: int) -> float:
+        """Seconds from now to the answer of one more request."""
+        ticket = self._ticket(variant, images, None, Priority.NORMAL, "uint8")
+        now = ticket.admitted_at
+        return max(self._admission.predict(ticket, now, self._free_at(now)) - now, 0.0)
 
     def _ticket(
         self, variant: str, images: int, deadline: float | None, priority: Priority, dtype: InputType
@@ -242,13 +247,18 @@ class ImageQueue:
         tightest = math.inf
         variant = line.first.variant
         waiting = sum(len(ticket.waiting) for ticket in line)
-        most = 1 if line is self._background else self._most(line.first, waiting)
-        least = self.table.frugal(variant) if waiting > most else 1
+        background = line is self._background
+        most = self._most_of_background(line.first) if background else self._most(line.first, waiting)
+        least = self.table.frugal(variant) if waiting > most and not background else 1
         while line and len(members) < most:
             ticket = line.first
             if self._too_late(ticket, now, least):
                 self._expire(ticket)
                 continue
+            if ticket.alone:
+                if members:
+                    break
+                most = 1
             tightest = min(tightest, ticket.deadline)
             if len(members) >= least and now + self.table.tail(variant, len(members) + 1) > tightest:
                 break
@@ -267,6 +277,14 @@ class ImageQueue:
         if waiting > self._max_batch and self.table.tail(first.variant, self._max_batch) <= BATCH_SHARE * allowed:
             return self._max_batch
         return self.table.efficient(first.variant)
+
+    def _most_of_background(self, first: Ticket) -> int:
+        """How many images of a BACKGROUND request run together."""
+        if self._admission.decoding or any(self._lines.values()):
+            return 1
+        bound = max(self.table.tail(variant, 1) for variant in self._admission.depths)
+        fits = [n for n in range(1, self._max_batch + 1) if 0 < self.table.tail(first.variant, n) <= bound]
+        return max(1, min(len(first.waiting), len(fits)))
 
     def _too_late(self, ticket: Ticket, now: float, least: int) -> bool:
         """Whether a ticket cannot be answered in time, in batches of `least` or more.
@@ -301,9 +319,10 @@ class ImageQueue:
     def _expire(self, ticket: Ticket) -> None:
         if ticket.state is State.QUEUED:
             self._drop(ticket, State.EXPIRED)
-            allowed = (ticket.deadline - ticket.admitted_at) * 1000
+            allowed = ticket.deadline - ticket.admitted_at
             ticket.failure = DeadlineExceededError(
-                f"The answer was not ready within the {allowed:.0f} ms that were left.", retry_after=1
+                f"The answer was not ready within the {allowed * 1000:.0f} ms that were left.",
+                retry_after=seconds_to_wait(self._predict(ticket.variant, ticket.images) - allowed),
             )
             self._dropped.append(ticket)
 

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from app.api.body import read_body
-from app.api.context import ServiceDependency
+from app.api.context import DirectRoute, ServiceDependency
 from app.api.oip.openapi import INFER_OPENAPI, INFER_RESPONSES
 from app.api.waiting import answer_in_time
 from app.errors import InvalidInferenceRequestError
+from app.observability import tracing
 from app.observability.recording import recorded
 from app.oip.inference import Inference
 from app.oip.tensors import Interface
@@ -21,7 +22,7 @@ from app.protocol.oip.request import InferRequest, parse_raw_request, parse_requ
 from app.protocol.oip.response import HEADER_LENGTH, build_response
 from app.routing.variants import HEADER
 
-router = APIRouter(tags=["open inference protocol"])
+router = APIRouter(tags=["open inference protocol"], route_class=DirectRoute)
 
 # Above it, parsing takes milliseconds, which other requests should not have to wait for.
 _LARGE_JSON = 64 * 1024
@@ -37,12 +38,16 @@ async def infer(request: Request, service: ServiceDependency, model: str, versio
             body = await read_body(request, limit=settings.max_body_bytes, timeout=timeout)
             parsed = await _parse(request, body, settings.max_body_bytes, inference.interface)
             deadline = inference.deadline(parsed)
-            outputs = await answer_in_time(request, inference.run(parsed), started=record.started, deadline=deadline)
+            outputs = await answer_in_time(
+                request, inference.run(parsed), deadline=deadline, late=lambda: inference.late(parsed)
+            )
             building = time.perf_counter()
             headers, answer = build_response(model, inference.version, parsed.id, outputs)
             response = _compressed(request, headers, answer)
             response.headers[HEADER] = inference.variant
-            service.metrics.answer_built(inference.variant, time.perf_counter() - building)
+            built = time.perf_counter()
+            service.metrics.answer_built(inference.variant, built - building)
+            tracing.stage("postprocess", building, built)
             return response
     finally:
         request.state.log_fields = record.fields()
