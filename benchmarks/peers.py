@@ -100,7 +100,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=lambda text: text.split(","), help="engines to run (default: all)")
     parser.add_argument("--data", type=Path, help="folder with resnet50-imagenet and imagenet-sample")
     parser.add_argument("--cache", type=Path, default=Path("benchmarks/results/models"), help="built models")
-    parser.add_argument("--ours", type=Path, help="our int8 model as an ONNX file (default: quantised from the peers' photos)")
+    parser.add_argument(
+        "--ours", type=Path, help="our int8 model as an ONNX file (default: quantised from the peers' photos)"
+    )
     parser.add_argument("--json", type=Path, help="also write every time measured here")
     return parser.parse_args()
 
