@@ -287,6 +287,11 @@ class Result:
         times = [r.answered - r.arrival for r in self.requests if r.answered is not None and wanted(r)]
         return float(np.percentile(times, percent)) if times else math.nan
 
+    def kept(self) -> float:
+        """The part of admitted requests that were answered in time."""
+        admitted = [request for request in self.requests if request.refused is None]
+        return sum(request.in_time for request in admitted) / len(admitted)
+
     def refused(self) -> float:
         """The part of requests that were refused."""
         return sum(request.refused is not None for request in self.requests) / len(self.requests)
