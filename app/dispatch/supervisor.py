@@ -341,7 +341,7 @@ async def _end(children: list[Child]) -> None:
     """Ask children to end, give them a moment, then end them. Those not ready have nothing to finish."""
     for child in children:
         if child.ready:
-            child.send(Message(Kind.STOP))
+            child.stop()
         else:
             child.kill()
     waits = [asyncio.ensure_future(child.wait()) for child in children]

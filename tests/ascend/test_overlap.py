@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ import pytest
 
 from tests.ascend.service import VARIANTS, account_of, answers, serving, until
 from tests.imagefiles import jpeg
+from tests.processes import children, replaced
 
 PHOTOS = [jpeg(200 + 20 * number, 240) for number in range(8)]
 
@@ -86,3 +89,30 @@ def test_a_device_that_is_lost_with_two_batches_in_flight(
         until(lambda: all(answers(client, PHOTOS[0], variant).status_code == 200 for variant in VARIANTS))
         assert predictions(answers(client, PHOTOS[0])) == before
         assert client.get("/healthz").status_code == 200
+
+
+def test_an_engine_process_that_is_killed_comes_back_with_its_device(
+    small_service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        serving(small_service, tmp_path, monkeypatch, devices=2, frontends=2) as (server, faults),
+        server.client() as client,
+        ThreadPoolExecutor(8) as clients,
+    ):
+        expected = {variant: predictions(answers(client, PHOTOS[0], variant)) for variant in VARIANTS}
+        faults.set("slow=20")
+        engine = children(server)["engine"]
+        asked = [clients.submit(answers, client, PHOTOS[0], VARIANTS[number % 2]) for number in range(24)]
+        until(lambda: sum(request.done() for request in asked) >= 4)
+        os.kill(engine, signal.SIGKILL)
+        until(replaced(server, "engine", engine))
+        for number, request in enumerate(asked):
+            answer = request.result()
+            assert answer.status_code in (200, 503), answer.text
+            if answer.status_code == 200:
+                assert predictions(answer) == expected[VARIANTS[number % 2]]
+        for variant in VARIANTS:
+            assert predictions(answers(client, PHOTOS[0], variant)) == expected[variant]
+        metrics = client.get("/metrics").text
+        for device in (0, 1):
+            assert f'tessera_device_healthy{{device="{device}",variant="optimised"}} 1.0' in metrics
