@@ -21,8 +21,8 @@ _MOST_VARIANTS = 64
 # Places among the integers and the reals; each is 8 bytes, aligned, and so is never seen half written.
 _HEARTBEAT, _DEPTH, _BACKGROUND, _VERSION, _LENGTH, _PARALLEL = range(6)
 _PREDICTED = 128
-_MOST_BATCHES = 128  # at once: two on each of 64 devices
-_STARTED, _LIMIT = 256, 256 + _MOST_BATCHES
+_MOST_BATCHES = 64  # at once: two on each of 32 devices
+_STARTED, _LIMIT = 64, 192
 
 
 def create_board() -> int:

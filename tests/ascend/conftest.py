@@ -13,6 +13,7 @@ from tests.unit.models.tiny import LABELS, MEAN, STD, tiny_model, tiny_state
 
 __all__ = ["NORMALISATION", "double"]
 
+
 @pytest.fixture(scope="session")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ResNet of 26 layers for images of 32 x 32, as ONNX."""
