@@ -1,4 +1,4 @@
-"""Batches in flight, over HTTP: copies overlap executions, every device works, and losing one in mid-flight is clean."""
+"""Batches in flight over HTTP: copies overlap executions, every device works, and losing one in mid-flight is clean."""
 
 from __future__ import annotations
 

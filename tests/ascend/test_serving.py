@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 import engine
 from app.imaging.decoder import ImageDecoder
 from models.registry import BUNDLED, open_model
-from models.resnet import build_resnet
 from tests.ascend.double_builds import build
 from tests.ascend.omfile import half_normalisation
 from tests.ascend.service import NORMALISATION, VARIANTS, answers, converted, serving, until
 from tests.imagefiles import jpeg
 from tests.servers import CACHE, ServerProcess
-from tests.unit.models.tiny import LABELS, MEAN, STD, tiny_state
 
 FAULTS = (
     "memcpy=207001*1",
