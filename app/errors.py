@@ -13,6 +13,7 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
         ├── UnknownVariantError             400 unknown_variant
         ├── InvalidHttpError                400 invalid_http
         ├── InvalidInferenceRequestError    400 invalid_inference_request
+        ├── UnsupportedOperationError       400 unsupported
         ├── ClientDisconnectedError         400 client_disconnected
         ├── UnauthorisedError               401 unauthorised
         ├── ForbiddenError                  403 forbidden
@@ -25,12 +26,12 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
         ├── ImageTooLargeError              413 image_too_large
         ├── TooManyImagesError              413 too_many_images
         ├── UnsupportedImageError           415 unsupported_image
+        ├── UnsupportedEncodingError        415 unsupported_encoding
         ├── InvalidParameterError           422 invalid_parameter
         ├── RateLimitedError                429 rate_limited
         ├── TooManyHeadersError             431 too_many_headers
         ├── InternalError                   500 internal_error
         │   └── InferenceError              500 inference_failed
-        ├── UnsupportedOperationError       501 unsupported
         ├── NotReadyError                   503 not_ready
         │   └── ModelUnavailableError       503 model_unavailable
         ├── QueueFullError                  503 queue_full
@@ -40,7 +41,9 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
         ├── EngineLostError                 503 engine_lost
         ├── DeviceFailedError               503 device_failed
         ├── ShuttingDownError               503 shutting_down
-        └── DeadlineExceededError           504 deadline_exceeded
+        └── DeadlineExceededError           503 deadline_exceeded
+
+A 500 is a fault of ours, and there is no other 5xx than 503: whatever may pass if the client tries again.
 
 A subclass is data only: the handlers in `app/api/handlers.py` turn `status`, `code` and `retry_after` into the
 response, so that a new error needs no new code path.
@@ -155,6 +158,13 @@ class InvalidInferenceRequestError(RequestError):
     code = "invalid_inference_request"
 
 
+class UnsupportedOperationError(RequestError):
+    """The protocol knows this operation; this service does not offer it."""
+
+    status = 400
+    code = "unsupported"
+
+
 class ClientDisconnectedError(RequestError):
     """The client left before the answer was ready; nobody reads this answer, metrics and logs count it."""
 
@@ -242,6 +252,13 @@ class UnsupportedImageError(RequestError):
     code = "unsupported_image"
 
 
+class UnsupportedEncodingError(RequestError):
+    """The body has a Content-Encoding that is not undone here; `Accept-Encoding` says which are (RFC 9110, 15.5.16)."""
+
+    status = 415
+    code = "unsupported_encoding"
+
+
 class InvalidParameterError(RequestError):
     """A query parameter or a header has no valid value."""
 
@@ -274,13 +291,6 @@ class InferenceError(InternalError):
     """The engine failed on this very image."""
 
     code = "inference_failed"
-
-
-class UnsupportedOperationError(RequestError):
-    """The protocol knows this operation; this service does not offer it."""
-
-    status = 501
-    code = "unsupported"
 
 
 class NotReadyError(RequestError):
@@ -325,7 +335,7 @@ class DeadlineUnreachableError(RequestError):
 
 
 class EngineLostError(RequestError):
-    """The engine process died while it had this request, and the second attempt did not come to an answer either."""
+    """The engine process died while it ran this request, and again when it ran it alone; or none came in time."""
 
     status = 503
     code = "engine_lost"
@@ -348,5 +358,5 @@ class ShuttingDownError(RequestError):
 class DeadlineExceededError(RequestError):
     """The answer was not ready by the request's deadline."""
 
-    status = 504
+    status = 503
     code = "deadline_exceeded"

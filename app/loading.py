@@ -7,19 +7,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 
 import engine
 from app.dispatch.experiment import check_plan
-from app.dispatch.model import ServedModel, ServedVariant
+from app.dispatch.model import ServedModel, ServedVariant, VariantFiles
 from app.errors import StartupError
 from app.settings import Settings
 from engine.errors import EngineError
+from engine.normalisation import Normalisation
 from engine.session import Backend
+from models.preprocessing import Preprocessing
 from models.registry import Model, Variant, list_models, open_model
 
 logger = logging.getLogger(__name__)
@@ -29,29 +31,45 @@ Progress = Callable[[str, float], None]
 _WARM_UP_SIZES = (1, 2, 4, 8, 16)
 
 
+class Described(Protocol):
+    """What a model is, whether it was opened from its folder or an earlier process has told of it."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the scores."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How photos become its input."""
+
+
 @dataclass(frozen=True)
 class LoadedVariant:
     """One variant, ready to answer.
 
     Attributes:
+        variant: What it was loaded from.
         session: The engine session.
         info: What the session says of itself.
-        note: A remark of the registry's on this variant; may be empty.
         peak: Measured peak multiply-accumulates per second at its precision, or None where it cannot be measured.
         batch_seconds: How long a batch took while warming up, by its size.
     """
 
+    variant: Variant
     session: engine.Session
     info: engine.SessionInfo
-    note: str
     peak: float | None
     batch_seconds: dict[int, float]
 
-    def served(self, name: str) -> ServedVariant:
+    def served(self) -> ServedVariant:
         """What it is, described without the session."""
         info = self.info
         return ServedVariant(
-            name=name,
+            name=self.variant.name,
             backend=info.backend,
             isa=info.isa,
             precision=info.precision,
@@ -59,31 +77,23 @@ class LoadedVariant:
             macs=info.macs,
             arena_bytes=info.arena_bytes,
             peak=self.peak,
-            note=self.note,
+            note=self.variant.note,
             batch_seconds=self.batch_seconds,
+            files=_files_of(self.variant),
         )
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model and its loaded variants by name."""
+    """A model and its loaded variants by name.
 
-    model: Model
+    Attributes:
+        served: All of it described without the sessions, unloaded variants included.
+        variants: Those that are loaded.
+    """
+
+    served: ServedModel
     variants: dict[str, LoadedVariant]
-
-    def served(self) -> ServedModel:
-        """What is loaded, described without the sessions."""
-        variants = {name: variant.served(name) for name, variant in self.variants.items()}
-        # All variants are made from one graph, so they share its names.
-        info = next(iter(self.variants.values())).info
-        return ServedModel(
-            self.model.name,
-            tuple(self.model.labels),
-            info.inputs[0].name,
-            info.outputs[0].name,
-            self.model.preprocessing,
-            variants,
-        )
 
     def close(self) -> None:
         """Free every session."""
@@ -143,38 +153,90 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
     Args:
         settings: The settings.
         progress: Told about building and loading: (stage, fraction of the stage).
-        known: What has been measured of the same model on this machine before; it is not measured again.
+        known: The model as an earlier process served it. Its state is restored: the same files as long as they exist,
+            and what was unloaded stays so. What was measured then is not measured again.
 
     Raises:
         StartupError: The model cannot be found, built or loaded; the message says why.
     """
-    model = open_configured_model(settings, progress)
-    progress(f"loading {' and '.join(model.variants)}", 0.0)
+    files = None if known is None else _files_served(known)
+    if known is not None and files is not None:
+        model: Described = known
+    else:
+        model = opened_model = open_configured_model(settings, progress)
+        known = known if known is not None and known.name == model.name else None
+        unloaded = set() if known is None else {name for name, before in known.variants.items() if not before.loaded}
+        files = {name: variant for name, variant in opened_model.variants.items() if name not in unloaded}
+    progress(f"loading {' and '.join(files)}", 0.0)
     with ExitStack() as opened:
-        sessions = _open_sessions(model, settings, opened)
+        sessions = _open_sessions(model.name, files, settings, opened)
         variants = {}
         for position, (name, session) in enumerate(sessions.items()):
             progress(f"warming {name}", position / len(sessions))
             try:
-                variant = model.variants[name]
-                info = _check(model, variant, session)
-                before = known.variants.get(name) if known is not None and known.name == model.name else None
+                info = _check(model, files[name], session)
+                before = known.variants.get(name) if known is not None else None
                 peak = _peak(session) if before is None else before.peak
                 if before is None:
                     seconds = measure_batches(session, settings.max_batch, model.preprocessing.shape)
                 else:
                     seconds = before.batch_seconds
-                variants[name] = LoadedVariant(session, info, variant.note, peak, seconds)
+                variants[name] = LoadedVariant(files[name], session, info, peak, seconds)
             except (EngineError, OSError) as error:
-                raise _not_loadable(model, name, error) from error
+                raise _not_loadable(model.name, name, error) from error
         opened.pop_all()
-    return LoadedModel(model, variants)
+    return LoadedModel(_describe(model, variants, known), variants)
 
 
-def _open_sessions(model: Model, settings: Settings, opened: ExitStack) -> dict[str, engine.Session]:
+def _describe(model: Described, variants: dict[str, LoadedVariant], known: ServedModel | None) -> ServedModel:
+    """A model that has just been loaded, with what stays unloaded."""
+    described = {name: variant.served() for name, variant in variants.items()}
+    if known is not None:
+        described = {
+            name: described.get(name, replace(before, loaded=False)) for name, before in known.variants.items()
+        }
+        names = known.input_name, known.output_name
+    else:
+        info = next(iter(variants.values())).info  # all variants are made from one graph, so they share its names
+        names = info.inputs[0].name, info.outputs[0].name
+    return ServedModel(model.name, tuple(model.labels), *names, model.preprocessing, described)
+
+
+def _files_served(known: ServedModel) -> dict[str, Variant] | None:
+    """What the loaded variants of a model were loaded from; None when it is not all there any more."""
+    found = {}
+    for name, variant in known.variants.items():
+        if not variant.loaded:
+            continue
+        files = variant.files
+        if files is None or not all(Path(path).is_file() for path in (files.path, files.graph) if path is not None):
+            return None
+        normalisation = None if files.mean is None or files.std is None else Normalisation(files.mean, files.std)
+        graph = None if files.graph is None else Path(files.graph)
+        found[name] = Variant(
+            name, Path(files.path), files.backend, files.precision, variant.note, graph, normalisation
+        )
+    return found
+
+
+def _files_of(variant: Variant) -> VariantFiles:
+    normalisation = variant.normalisation
+    return VariantFiles(
+        str(variant.path.absolute()),
+        variant.backend,
+        variant.precision,
+        None if variant.graph is None else str(variant.graph.absolute()),
+        None if normalisation is None else normalisation.mean,
+        None if normalisation is None else normalisation.std,
+    )
+
+
+def _open_sessions(
+    model: str, files: dict[str, Variant], settings: Settings, opened: ExitStack
+) -> dict[str, engine.Session]:
     """Load all variants side by side, because each uses one core at a time while it packs its weights."""
-    with ThreadPoolExecutor(len(model.variants)) as threads:
-        loading = {name: threads.submit(open_session, variant, settings) for name, variant in model.variants.items()}
+    with ThreadPoolExecutor(max(1, len(files))) as threads:
+        loading = {name: threads.submit(open_session, variant, settings) for name, variant in files.items()}
     for job in loading.values():
         if job.exception() is None:
             opened.callback(job.result().close)
@@ -187,11 +249,11 @@ def _open_sessions(model: Model, settings: Settings, opened: ExitStack) -> dict[
     return sessions
 
 
-def _not_loadable(model: Model, variant: str, error: Exception) -> StartupError:
-    return StartupError(f"Variant {variant!r} of {model.name} cannot be loaded: {error}")
+def _not_loadable(model: str, variant: str, error: Exception) -> StartupError:
+    return StartupError(f"Variant {variant!r} of {model} cannot be loaded: {error}")
 
 
-def reload_variant(settings: Settings, served: Model, known: ServedVariant) -> LoadedVariant:
+def reload_variant(settings: Settings, served: ServedModel, known: ServedVariant) -> LoadedVariant:
     """Load and warm one variant from the model's files as they are now, while others answer.
 
     Args:
@@ -220,7 +282,7 @@ def reload_variant(settings: Settings, served: Model, known: ServedVariant) -> L
         except (EngineError, OSError) as error:
             raise StartupError(str(error)) from error
         opened.pop_all()
-    return LoadedVariant(session, info, variant.note, known.peak, known.batch_seconds)
+    return LoadedVariant(variant, session, info, known.peak, known.batch_seconds)
 
 
 def default_decode_threads() -> int:
@@ -240,7 +302,7 @@ def open_session(variant: Variant, settings: Settings) -> engine.Session:
     )
 
 
-def _check(model: Model, variant: Variant, session: engine.Session) -> engine.SessionInfo:
+def _check(model: Described, variant: Variant, session: engine.Session) -> engine.SessionInfo:
     """Run one image, and make sure that the variant is what the model says; returns what the session is."""
     info = session.describe()
     if not info.normalises:

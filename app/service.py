@@ -15,7 +15,14 @@ from app.dispatch.dispatcher import Dispatcher, Phase, Reservation
 from app.dispatch.experiment import ExperimentAccess, plan_from
 from app.dispatch.model import ServedModel
 from app.dispatch.shadow import Shadow
-from app.errors import InferenceError, InternalError, NotReadyError, RequestError, ShuttingDownError
+from app.errors import (
+    DeadlineExceededError,
+    InferenceError,
+    InternalError,
+    NotReadyError,
+    RequestError,
+    ShuttingDownError,
+)
 from app.imaging.decoder import ImageDecoder
 from app.limits.admin import AdminGate
 from app.observability.logs import request_id
@@ -163,6 +170,14 @@ class Service:
     def check_room(self, variant: str, *, deadline: float | None = None, priority: Priority = Priority.NORMAL) -> None:
         """Raise the error that a request of one image would get now, before its body is read."""
         self.dispatcher.check_room(variant, deadline=deadline, priority=priority)
+
+    def late(self, variant: str, allowed: float) -> DeadlineExceededError:
+        """The error of a request that had `allowed` seconds, which have passed; `Retry-After` is as in refusals."""
+        now = self.dispatcher.snapshot().variants.get(variant)
+        return DeadlineExceededError(
+            f"The answer was not ready within {allowed * 1000:.0f} ms.",
+            retry_after=1 if now is None else now.retry_after(allowed),
+        )
 
     async def classify(
         self,

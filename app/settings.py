@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     request_timeout_ms: int = Field(
         default=30_000,
         ge=1,
-        description="a request not answered after this many milliseconds gets 504 (408 while uploading)",
+        description="a request not answered after this many milliseconds gets 503 (408 while uploading)",
     )
     max_upload_bytes: int = Field(
         default=256 * 1024 * 1024,

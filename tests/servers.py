@@ -36,10 +36,19 @@ def tessera(*arguments: str, timeout: float = 300, **extra: str) -> subprocess.C
 
 
 class ServerProcess:
-    """A running `tessera serve`; a context manager that stops it."""
+    """A running `tessera serve`; a context manager that stops it.
 
-    def __init__(self, *flags: str, wait: bool = True, **settings: object) -> None:
+    Args:
+        flags: Further flags.
+        wait: Whether to wait until it is ready.
+        modules: A folder whose modules, `sitecustomize` for one, its processes find first.
+        settings: Settings.
+    """
+
+    def __init__(self, *flags: str, wait: bool = True, modules: Path | None = None, **settings: object) -> None:
         variables = {f"TESSERA_{name.upper()}": str(value) for name, value in settings.items()}
+        if modules is not None:
+            variables["PYTHONPATH"] = f"{modules}{os.pathsep}{REPOSITORY}"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", "serve", "--port", "0", *flags],
             cwd=REPOSITORY,

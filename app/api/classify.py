@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from app.api.body import read_body, wait_for_disconnect
+from app.api.body import read_body
 from app.api.context import ServiceDependency
 from app.api.openapi import CLASSIFY_OPENAPI, CLASSIFY_RESPONSES
-from app.errors import ClientDisconnectedError, DeadlineExceededError, InvalidParameterError, RequestError
+from app.api.waiting import answer_in_time
+from app.errors import InvalidParameterError, RequestError, UnsupportedEncodingError
 from app.observability import tracing
 from app.observability.tracing import trace_images
 from app.protocol.classify import Classified, build_answer, resolve_top_k
@@ -42,6 +42,7 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
         model = service.check_ready()
         decision = service.route(request.headers.getlist)
         variant = decision.variant
+        _check_encoding(request)
         top_k = resolve_top_k(_single(request, "top_k"), len(model.labels))
         priority = parse_priority(request.headers.getlist(PRIORITY_HEADER))
         timeout_ms = parse_timeout(request.headers.getlist(TIMEOUT_HEADER), service.settings.request_timeout_ms)
@@ -79,19 +80,17 @@ async def _answer_in_time(
         uploads = parse_multipart(content_type, body, max_files=settings.max_images_per_request)
     else:
         uploads = [Upload(None, body)]
-    work = asyncio.ensure_future(service.classify(uploads, variant, deadline=deadline, priority=priority))
-    gone = asyncio.ensure_future(wait_for_disconnect(request))
-    try:
-        await asyncio.wait({work, gone}, timeout=deadline - time.perf_counter(), return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        if gone.done():
-            raise ClientDisconnectedError("The client left before the answer was ready.")
-        raise DeadlineExceededError(f"The answer was not ready within {timeout_ms} ms.", retry_after=1)
-    finally:
-        work.cancel()
-        gone.cancel()
-        await asyncio.gather(work, gone, return_exceptions=True)
+    work = service.classify(uploads, variant, deadline=deadline, priority=priority)
+    return await answer_in_time(request, work, deadline=deadline, late=lambda: service.late(variant, timeout_ms / 1000))
+
+
+def _check_encoding(request: Request) -> None:
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        raise UnsupportedEncodingError(
+            f"Content-Encoding {encoding[:40]!r} is not supported here; send the image file as it is.",
+            accept_encoding="identity",
+        )
 
 
 def _single(request: Request, name: str) -> str | None:

@@ -22,9 +22,9 @@ def error_response(error: RequestError, request_id: str, path: str = "") -> JSON
 def oip_status(status: int) -> int:
     """The status of an error under /v2, in the words that the protocol's clients know.
 
-    Triton has 400 for whatever is wrong with a request, 503 for whatever may pass, besides 404, 500 and 501.
+    Triton has 400 for whatever is wrong with a request, 503 for whatever may pass, besides 404 and 500.
     """
-    return {408: 400, 413: 400, 415: 400, 422: 400, 504: 503}.get(status, status)
+    return {408: 400, 413: 400, 415: 400, 422: 400}.get(status, status)
 
 
 def install_error_handlers(app: FastAPI) -> None:

@@ -70,10 +70,17 @@ _ANSWER_HEADERS = {
     "X-Request-ID": {"description": "the request's id", "schema": {"type": "string"}},
 }
 
+ACCEPT_ENCODING = {
+    "Accept-Encoding": {
+        "description": "the content encodings that a body may have, where the request's was another",
+        "schema": {"type": "string"},
+    },
+}
+
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     503: {
         "model": ErrorBody,
-        "description": "not ready, queue full, deadline out of reach or shutting down; see Retry-After",
+        "description": "not ready, queue full, deadline out of reach or passed, shutting down; see Retry-After",
         "headers": {
             "Retry-After": {"description": "seconds to wait", "schema": {"type": "integer"}},
             **_ANSWER_HEADERS,
@@ -93,11 +100,14 @@ CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "empty body, damaged image, malformed multipart or unknown variant"},
     408: {"model": ErrorBody, "description": "the body did not arrive in time"},
     413: {"model": ErrorBody, "description": "body, image or number of images over the limit"},
-    415: {"model": ErrorBody, "description": "not an image of a supported format"},
+    415: {
+        "model": ErrorBody,
+        "description": "not an image of a supported format, or a body with a Content-Encoding",
+        "headers": ACCEPT_ENCODING,
+    },
     422: {"model": ErrorBody, "description": "top_k, X-Request-Timeout-Ms or X-Priority has no valid value"},
     500: {"model": ErrorBody, "description": "the service or the engine failed"},
     **ERROR_RESPONSES,
-    504: {"model": ErrorBody, "description": "no answer within the request timeout"},
 }
 
 _IMAGE = {"type": "string", "format": "binary"}

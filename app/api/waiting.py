@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -16,15 +16,15 @@ Result = TypeVar("Result")
 
 
 async def answer_in_time(
-    request: Request, work: Coroutine[Any, Any, Result], *, started: float, deadline: float
+    request: Request, work: Coroutine[Any, Any, Result], *, deadline: float, late: Callable[[], DeadlineExceededError]
 ) -> Result:
     """Do `work`; give it up when the time is over or the client leaves.
 
     Args:
         request: The request, its whole body read.
         work: What to do; cancelled when it is given up.
-        started: When the request began, on `time.perf_counter`.
-        deadline: When the answer is worth nothing any more.
+        deadline: When the answer is worth nothing any more, on `time.perf_counter`.
+        late: Makes the error of a time that is over.
 
     Raises:
         ClientDisconnectedError: The client has left.
@@ -38,8 +38,7 @@ async def answer_in_time(
             return task.result()
         if gone.done():
             raise ClientDisconnectedError("The client left before the answer was ready.")
-        milliseconds = round((deadline - started) * 1000)
-        raise DeadlineExceededError(f"The answer was not ready within {milliseconds} ms.", retry_after=1)
+        raise late()
     finally:
         task.cancel()
         gone.cancel()

@@ -1,4 +1,4 @@
-"""Shared memory in which the engine process shows its state, to be read by all others at once."""
+"""Shared memory in which the engine process shows its state, and frontends that they live, to be read at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from app.errors import DeadlineUnreachableError, QueueFullError
 from app.scheduling.latency import BatchStatistics
-from app.scheduling.snapshot import Snapshot, VariantSnapshot
+from app.scheduling.snapshot import Snapshot, VariantSnapshot, seconds_to_wait
 from app.scheduling.ticket import Priority
 
 _BYTES = 128 * 1024
@@ -23,6 +23,7 @@ _HEARTBEAT, _DEPTH, _BACKGROUND, _VERSION, _LENGTH, _PARALLEL = range(6)
 _PREDICTED = 128
 _MOST_BATCHES = 64  # at once: two on each of 32 devices
 _STARTED, _LIMIT = 64, 192
+_FRONTENDS = 256  # heartbeats, 64 at most; the engine's words end here
 
 
 def create_board() -> int:
@@ -33,7 +34,7 @@ def create_board() -> int:
 
 
 class Board:
-    """Written by the engine process alone (and wiped by the supervisor when that has ended).
+    """Written by the engine process (and wiped by the supervisor when that has ended), but for a word of each frontend.
 
     Args:
         file: A descriptor of `create_board`; the caller still owns it.
@@ -48,8 +49,8 @@ class Board:
         self._places = list(reversed(range(_MOST_BATCHES)))  # nobody's; of the engine process alone
 
     def wipe(self) -> None:
-        """Forget everything, for the next engine process."""
-        self._memory[:_SNAPSHOT_AT] = 0
+        """Forget everything of the engine process, for the next one."""
+        self._integers[:_FRONTENDS] = 0
 
     def beat(self) -> None:
         """Say that the event loop of the engine process works."""
@@ -59,6 +60,14 @@ class Board:
     def heartbeat(self) -> int:
         """A number that changes as long as the engine process works."""
         return int(self._integers[_HEARTBEAT])
+
+    def frontend_beat(self, index: int) -> None:
+        """Say that the event loop of a frontend works."""
+        self._integers[_FRONTENDS + index] += 1
+
+    def frontend_heartbeat(self, index: int) -> int:
+        """A number that changes as long as a frontend works."""
+        return int(self._integers[_FRONTENDS + index])
 
     def batch_started(self, limit: float) -> int:
         """Say that a batch has begun, and after how many seconds it counts as hung; from any thread.
@@ -133,7 +142,7 @@ class Board:
         depth = int(self._integers[_DEPTH])
         predicted = float(self._reals[_PREDICTED + place])
         if depth + images > capacity:
-            wait = max(1, math.ceil(predicted))
+            wait = seconds_to_wait(predicted)
             raise QueueFullError(
                 f"The queue is full: {depth} of {capacity} images are waiting and the request has {images}. "
                 f"Try again in {wait} s.",
@@ -144,7 +153,7 @@ class Board:
             return
         left = deadline - time.perf_counter()
         if predicted > left:
-            late = max(1, math.ceil(predicted - left))
+            late = seconds_to_wait(predicted - left)
             raise DeadlineUnreachableError(
                 f"The answer would take about {predicted * 1000:.0f} ms and the request allows "
                 f"{max(left, 0) * 1000:.0f} ms. Try again in {late} s, or allow more time.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -11,6 +12,10 @@ from collections.abc import Callable
 
 from app.dispatch.process import spawn
 from app.dispatch.wire import Channel, Kind, Message, pack_file, pair
+
+logger = logging.getLogger(__name__)
+
+_ENDING_SECONDS = 5.0  # for children to end by themselves
 
 
 class Child:
@@ -91,3 +96,26 @@ def connect(engine: Child, frontend: Child, slots: int) -> None:
     engine_end, frontend_end = pair()
     engine.send(Message(Kind.ATTACH, files=(engine_end.detach(), os.dup(slots))))
     frontend.send(Message(Kind.ATTACH, files=(frontend_end.detach(), os.dup(slots))))
+
+
+async def report_end(child: Child) -> None:
+    """Log how a child ended, once it has."""
+    code = await child.wait()
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    logger.error("a process ended and is replaced", extra={"fields": {"process": child.name, "end": how}})
+
+
+async def end(children: list[Child]) -> None:
+    """Ask children to end, give them a moment, then end them. Those not ready have nothing to finish."""
+    for child in children:
+        if child.ready:
+            child.stop()
+        else:
+            child.kill()
+    waits = [asyncio.ensure_future(child.wait()) for child in children]
+    if waits:
+        await asyncio.wait(waits, timeout=_ENDING_SECONDS)
+        for child, wait in zip(children, waits, strict=True):
+            if not wait.done():
+                child.kill()
+        await asyncio.gather(*waits)

@@ -136,7 +136,7 @@ class Dispatcher(Protocol):
         Raises:
             QueueFullError, DeadlineUnreachableError: As `reserve`, when the engine decides so only now.
             DeadlineExceededError: The images were dropped because their deadline had come.
-            EngineLostError: The engine process died twice over these images.
+            EngineLostError: The engine process died while it ran these images, and again when it ran them alone.
         """
 
     def release(self, reservation: Reservation) -> None:

@@ -10,6 +10,8 @@ import socket
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -29,7 +31,7 @@ from app.errors import StartupError
 from app.loading import LoadedVariant
 from app.observability.merge import registry_to_json
 from app.observability.metrics import Metrics
-from app.scheduling.ticket import Ticket
+from app.scheduling.ticket import Batch, Ticket
 from app.settings import Settings
 from engine.errors import BackendUnavailableError
 
@@ -63,6 +65,7 @@ class EngineProcess:
             progress=self._report,
             known=known,
             watch=self._watched,
+            around=self._marked,
         )
 
     async def run(self) -> None:
@@ -138,6 +141,18 @@ class EngineProcess:
 
     def _watched(self, variant: LoadedVariant) -> _WatchedSession:
         return _WatchedSession(variant, self._board)
+
+    @contextmanager
+    def _marked(self, batch: Batch) -> Iterator[None]:
+        """Leave in the frontends' slots that these images run: should this process die of one, it was one of these."""
+        links = list(self._links)
+        for link in links:
+            link.mark(batch.members, running=True)
+        try:
+            yield
+        finally:
+            for link in links:
+                link.mark(batch.members, running=False)
 
 
 class _WatchedSession:

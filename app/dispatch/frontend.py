@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -26,10 +27,12 @@ class FrontendServer(uvicorn.Server):
     Args:
         app: An application of `create_app`.
         settings: The settings.
+        beat: Called ten times a second, as long as the event loop works.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, beat: Callable[[], None]) -> None:
         super().__init__(http_config(app, settings))
+        self._beat = beat
         self._app = app
         self._draining = False
         self._told_idle = False
@@ -56,7 +59,8 @@ class FrontendServer(uvicorn.Server):
         self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: notice the end of the drain."""
+        """Ten times a second: show that the event loop works, and notice the end of the drain."""
+        self._beat()
         if self._draining and not self._told_idle and in_flight_of(self._app).count == 0:
             self._told_idle = True
             self._tell(Message(Kind.IDLE))
@@ -73,7 +77,8 @@ def main() -> None:
     join_parent()
     control_number, listener_number = inherited()
     control, listener = socket.socket(fileno=control_number), socket.socket(fileno=listener_number)
-    settings, _, (board_file,) = configuration(control)
+    settings, told, (board_file,) = configuration(control)
+    index = int(str(told["index"]))
     board = Board(board_file)
     os.close(board_file)
 
@@ -88,6 +93,7 @@ def main() -> None:
             on_stop=lambda: server.stop(),
         )
 
-    server = FrontendServer(create_app(settings, dispatcher=dispatcher), settings)
+    app = create_app(settings, dispatcher=dispatcher)
+    server = FrontendServer(app, settings, beat=lambda: board.frontend_beat(index))
     server.run(sockets=[listener])
     sys.exit(0)

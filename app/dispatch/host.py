@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TypeVar
 
 import engine
@@ -17,7 +18,7 @@ from app.dispatch.model import ServedModel
 from app.errors import InternalError, NotReadyError, StartupError
 from app.loading import LoadedModel, LoadedVariant, Progress, default_decode_threads, load
 from app.observability.metrics import Metrics
-from app.scheduling.scheduler import ENGINE_THREAD, Runner, Scheduler
+from app.scheduling.scheduler import ENGINE_THREAD, Around, Runner, Scheduler
 from app.scheduling.ticket import Ticket
 from app.settings import Settings
 
@@ -38,6 +39,7 @@ class EngineHost:
         progress: Told about building and loading, from another thread: (stage, fraction of the stage).
         known: What an earlier process has measured of the same model, which is then not measured again.
         watch: Wraps each session before it is used.
+        around: Entered around each run of a batch, see `Scheduler`.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class EngineHost:
         progress: Progress | None = None,
         known: ServedModel | None = None,
         watch: Callable[[LoadedVariant], Runner] = lambda variant: variant.session,
+        around: Around = nullcontext,
     ) -> None:
         self.status = Status(Phase.LOADING, "starting")
         self._settings = settings
@@ -57,6 +60,7 @@ class EngineHost:
         self._progress = progress
         self._known = known
         self._watch = watch
+        self._around = around
         self._lifecycle: ModelLifecycle | None = None
         self._scheduler: Scheduler | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -137,7 +141,7 @@ class EngineHost:
             self.status = Status(Phase.FAILED, failure=error)
             logger.error("the model could not be loaded: %s", error, exc_info=not isinstance(error, StartupError))
             return
-        self._scheduler = self._schedule(loaded, loaded.served())
+        self._scheduler = self._schedule(loaded, loaded.served)
         self._lifecycle = ModelLifecycle(self._settings, loaded, self._scheduler, self._watch)
         self._metrics.watch_devices(self._lifecycle.devices)
         self.status = Status(Phase.READY)
@@ -152,10 +156,12 @@ class EngineHost:
             deliver=lambda tickets: _call_soon(loop, self._deliver, tickets),
             observer=self._metrics,
             decoders=min(self.decoders, engine.cpu_budget()),
+            around=self._around,
+            retired=model.variants.keys() - loaded.variants.keys(),
         )
         self._metrics.describe_model(model)
         self._metrics.watch_queue(lambda: scheduler.depth)
-        for name, variant in loaded.variants.items():
+        for name, variant in model.variants.items():
             for images, seconds in variant.batch_seconds.items():
                 scheduler.measured(name, images, seconds)
         scheduler.start()

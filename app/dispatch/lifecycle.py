@@ -38,13 +38,12 @@ class ModelLifecycle:
         watch: Callable[[LoadedVariant], Runner],
     ) -> None:
         self._settings = settings
-        self._model = loaded.model
         self._scheduler = scheduler
         self._watch = watch
         self._variants: dict[str, LoadedVariant] = dict(loaded.variants)
         self._lock = threading.Lock()
         self._closed = False
-        self.served: ServedModel = loaded.served()
+        self.served: ServedModel = loaded.served
 
     def load(self, name: str) -> None:
         """Load a variant from its files, and let it answer in place of the one that did, if one did.
@@ -55,7 +54,7 @@ class ModelLifecycle:
         with self._lock:
             described = self.served.variants[name]
             try:
-                fresh = reload_variant(self._settings, self._model, described)
+                fresh = reload_variant(self._settings, self.served, described)
             except StartupError as error:
                 logger.warning("a variant could not be loaded, nothing changes: %s", error)
                 raise LoadFailedError(f"The variant {name!r} cannot be loaded: {error}") from error
@@ -65,7 +64,7 @@ class ModelLifecycle:
             before = self._variants.get(name)
             self._scheduler.replace(name, self._watch(fresh))
             self._variants[name] = fresh
-            self._show(fresh.served(name))
+            self._show(fresh.served())
             if before is not None:
                 before.session.close()
             logger.info("a variant was loaded", extra={"fields": {"variant": name, "replaced": before is not None}})

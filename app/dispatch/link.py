@@ -74,6 +74,19 @@ class FrontendLink:
         """Whether a submitted ticket is this frontend's."""
         return ticket in self._places
 
+    def mark(self, members: Sequence[tuple[Ticket, int]], *, running: bool) -> None:
+        """Leave in the slots of this frontend's images whether they run now. Called on the engine thread.
+
+        Args:
+            members: (ticket, image index), of any frontends.
+            running: Whether they do.
+        """
+        for ticket, index in members:
+            place = self._places.get(ticket)
+            if place is not None:
+                slot = place.first + index * SLOTS_PER_ROW[ticket.dtype]
+                self._area.mark(slot, place.identity, running=running)
+
     def deliver(self, tickets: Sequence[Ticket]) -> None:
         """Tell the frontend which of its requests are over."""
         done = []
@@ -122,6 +135,7 @@ class FrontendLink:
                 deadline=None if math.isinf(request.deadline) else request.deadline,
                 priority=PRIORITIES[request.priority],
                 dtype=INPUT_TYPES[request.dtype],
+                alone=request.alone,
             )
         except RequestError as error:
             self._refuse(identity, error)

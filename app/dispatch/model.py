@@ -10,6 +10,27 @@ from models.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
+class VariantFiles:
+    """What a variant was loaded from, for an engine process that has to load the very same again.
+
+    Attributes:
+        path: The ONNX or .om file.
+        backend: What it is meant for, "onnxruntime", "cpu" or "ascend".
+        precision: Its precision by the registry, "fp32", "fp16" or "int8".
+        graph: The ONNX graph that an .om file was converted from; None for ONNX files.
+        mean: Per-channel mean to subtract where an .om file takes floats, else None.
+        std: Per-channel standard deviation to divide by where an .om file takes floats, else None.
+    """
+
+    path: str
+    backend: str
+    precision: str
+    graph: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
 class ServedVariant:
     """One loaded variant.
 
@@ -25,6 +46,7 @@ class ServedVariant:
         note: A remark of the registry's; may be empty.
         batch_seconds: How long a batch took while warming up, by its size.
         loaded: Whether it answers; it was unloaded otherwise, and can be loaded again.
+        files: What it was loaded from last.
     """
 
     name: str
@@ -38,6 +60,7 @@ class ServedVariant:
     note: str
     batch_seconds: dict[int, float]
     loaded: bool = True
+    files: VariantFiles | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +94,10 @@ class ServedModel:
         variants = {}
         for name, variant in fields["variants"].items():
             seconds = {int(size): value for size, value in variant.pop("batch_seconds").items()}
-            variants[name] = ServedVariant(**variant, batch_seconds=seconds)
+            files = variant.pop("files")
+            variants[name] = ServedVariant(
+                **variant, batch_seconds=seconds, files=None if files is None else _files(files)
+            )
         preprocessing: dict[str, Any] = fields["preprocessing"]
         for name in ("mean", "std"):
             preprocessing[name] = tuple(preprocessing[name])
@@ -83,3 +109,8 @@ class ServedModel:
             Preprocessing(**preprocessing),
             variants,
         )
+
+
+def _files(fields: dict[str, Any]) -> VariantFiles:
+    tuples = {name: tuple(fields[name]) for name in ("mean", "std") if fields[name] is not None}
+    return VariantFiles(**{**fields, **tuples})

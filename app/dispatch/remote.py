@@ -46,7 +46,8 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_ATTEMPTS = 2
+_DEATHS = 2  # of engine processes while they ran images of a request: the second time it ran alone, so it is guilty
+_ATTEMPTS = 8  # and at most so many engine processes get a request, whatever they die of
 _PATIENCE = 10.0  # seconds that a request waits for a new engine process
 _MARGIN = 0.05  # seconds before its deadline at which a request stops waiting for one
 _ANSWER_SECONDS = 5.0
@@ -54,6 +55,9 @@ _ANSWER_SECONDS = 5.0
 
 class RemoteDispatcher:
     """Runs images in the engine process. When that dies, requests in flight are run once more by the next one.
+
+    Those whose images ran at that moment are suspects: the next one runs them alone, an image at a time. Who it dies of
+    then is refused; everybody else is answered. So a request costs two engine processes at most.
 
     Args:
         settings: The settings.
@@ -305,10 +309,12 @@ class RemoteDispatcher:
             if reservation.released:
                 self._free(reservation)
             elif reservation.done is not None and not reservation.over:
+                assert self._area is not None, "its rows are in it"
+                reservation.suspect(self._area)
                 self._wait_for_engine(reservation)
 
     def _wait_for_engine(self, reservation: RemoteReservation) -> None:
-        if reservation.attempts >= _ATTEMPTS:
+        if reservation.deaths >= _DEATHS or reservation.attempts >= _ATTEMPTS:
             self._give_up(reservation)
             return
         seconds = min(_PATIENCE, reservation.admission.deadline - _MARGIN - time.perf_counter())
@@ -362,10 +368,9 @@ class RemoteDispatcher:
             return
         reservation.over = True
         if not reservation.done.done():
-            step = SLOTS_PER_ROW[reservation.dtype]
-            slots = range(reservation.first, reservation.first + reservation.slots, step)
-            assert self._area is not None, "its rows are in it"
-            reservation.done.set_result([self._area.read_outcome(slot, identity) for slot in slots])
+            area = self._area
+            assert area is not None, "its rows are in it"
+            reservation.done.set_result([area.read_outcome(slot, identity) for slot in reservation.image_slots])
 
     def _fail(self, reservation: RemoteReservation, error: RequestError) -> None:
         if reservation.over:

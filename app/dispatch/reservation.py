@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.dispatch.slots import SLOTS_PER_ROW
+from app.dispatch.slots import SLOTS_PER_ROW, SlotArea
 from app.dispatch.wire import Request
 from app.errors import RequestError
 from app.scheduling.ticket import InputType, Outcome
@@ -22,6 +22,7 @@ class RemoteReservation:
         first: Its first slot.
         admission: What the engine is asked to admit.
         attempts: How many engine processes have been given the images.
+        deaths: How many of them died while they ran one of them.
         core_seconds: What decoding took of a core.
         done: Waits for the outcomes; None until the images are submitted.
         over: Whether the engine has said its last word on it.
@@ -37,6 +38,7 @@ class RemoteReservation:
     admission: Request
     refusal: RequestError | None = None
     attempts: int = 0
+    deaths: int = 0
     core_seconds: float = 0.0
     done: asyncio.Future[list[Outcome]] | None = None
     over: bool = False
@@ -47,3 +49,21 @@ class RemoteReservation:
     def slots(self) -> int:
         """How many slots it has."""
         return self.admission.images * SLOTS_PER_ROW[self.dtype]
+
+    @property
+    def image_slots(self) -> range:
+        """The first slot of each of its images."""
+        return range(self.first, self.first + self.slots, SLOTS_PER_ROW[self.dtype])
+
+    def suspect(self, area: SlotArea) -> None:
+        """Have it run alone from now on if the engine process has died while it ran one of its images.
+
+        Args:
+            area: Where its slots are.
+        """
+        running = [slot for slot in self.image_slots if area.is_running(slot, self.identity)]
+        for slot in running:
+            area.mark(slot, self.identity, running=False)
+        if running:
+            self.deaths += 1
+            self.admission = self.admission._replace(alone=True)

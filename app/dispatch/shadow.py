@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from app.dispatch.dispatcher import Dispatcher, Reservation
-from app.errors import RequestError
+from app.errors import QueueFullError, RequestError
 from app.routing.events import Compared, Event, NotCompared
 from app.routing.router import BASELINE, shadow_of
 from app.routing.shadow import Run, compare, pixel_digest
@@ -21,21 +21,29 @@ from app.scheduling.ticket import InputType, Outcome, Priority
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 16  # images, 150 kB each
-PATIENCE = 1.0  # seconds that an image waits for an idle engine
+PATIENCE = 1.0  # seconds per image that a request's images wait for an idle engine
 
 
 class _Job(NamedTuple):
+    """Images of one request."""
+
     variant: str
     other: str
-    row: np.ndarray
-    outcome: Outcome
+    rows: np.ndarray
+    outcomes: Sequence[Outcome]
+
+    def parts(self) -> list[_Job]:
+        """Each image as a job of its own."""
+        images = range(len(self.rows))
+        return [self._replace(rows=self.rows[n : n + 1], outcomes=self.outcomes[n : n + 1]) for n in images]
 
 
 class Shadow:
     """Runs images a second time, off every request's path.
 
-    A shadow image takes the way of every image, at the lowest priority and one at a time, so a request meets at most
-    one that is already running. It is dropped rather than kept: when anything waits at the moment it is offered, when
+    A shadow image takes the way of every image, at the lowest priority. The images of a request go together, and the
+    queue batches no more of them than take the time of one image of the slowest variant: so long a request has to wait
+    at most. A shadow image is dropped rather than kept: when anything waits at the moment it is offered, when
     `MOST_WAITING` others wait, and after `PATIENCE`.
 
     Args:
@@ -71,9 +79,10 @@ class Shadow:
         other = shadow_of(variant, variants)
         if other is None:
             return
-        room = 0 if self._busy() else min(MOST_WAITING - len(self._jobs), len(rows))
-        for row, outcome in zip(rows[:room], outcomes[:room], strict=True):
-            self._jobs.append(_Job(variant, other, row.copy(), outcome))
+        waiting = sum(len(job.rows) for job in self._jobs)
+        room = 0 if self._busy() else min(MOST_WAITING - waiting, len(rows))
+        if room > 0:
+            self._jobs.append(_Job(variant, other, rows[:room].copy(), outcomes[:room]))
         if room < len(rows):
             self._record(NotCompared("dropped", len(rows) - room))
         if self._jobs and (self._worker is None or self._worker.done()):
@@ -97,33 +106,40 @@ class Shadow:
         while self._jobs:
             job = self._jobs.popleft()
             try:
-                self._record(await self._run(job))
+                for event in await self._run(job):
+                    self._record(event)
             except Exception:
                 logger.exception("a shadow run failed")
 
     def _record(self, event: Event) -> None:
         self._dispatcher.experiment.record(event)
 
-    async def _run(self, job: _Job) -> Event:
-        if job.outcome.logits is None:
-            return NotCompared("failed")
+    async def _run(self, job: _Job) -> list[Event]:
         try:
-            second = await self._run_again(job)
+            again = await self._run_again(job)
+        except QueueFullError:
+            if len(job.rows) == 1:
+                return [NotCompared("dropped")]
+            return [event for part in job.parts() for event in await self._run(part)]
         except (RequestError, TimeoutError, asyncio.TimeoutError):
-            return NotCompared("dropped")
-        if second.logits is None:
-            return NotCompared("failed")
-        first = Run(job.outcome.logits, job.outcome.compute_seconds, job.outcome.batch_size)
-        again = Run(second.logits, second.compute_seconds, second.batch_size)
-        reference, candidate = (first, again) if job.variant == BASELINE else (again, first)
-        return Compared(compare(reference, candidate), pixel_digest(job.row))
+            return [NotCompared("dropped", len(job.rows))]
+        return [_compared(job, *runs) for runs in zip(job.rows, job.outcomes, again, strict=True)]
 
-    async def _run_again(self, job: _Job) -> Outcome:
-        dtype: InputType = "float32" if job.row.dtype == np.float32 else "uint8"
-        reservation = self._dispatcher.reserve(job.other, 1, dtype=dtype, priority=Priority.BACKGROUND)
+    async def _run_again(self, job: _Job) -> list[Outcome]:
+        dtype: InputType = "float32" if job.rows.dtype == np.float32 else "uint8"
+        images = len(job.rows)
+        reservation = self._dispatcher.reserve(job.other, images, dtype=dtype, priority=Priority.BACKGROUND)
         try:
-            np.copyto(reservation.rows[0], job.row)
-            (outcome,) = await asyncio.wait_for(self._dispatcher.run(reservation), PATIENCE)
-            return outcome
+            np.copyto(reservation.rows, job.rows)
+            return await asyncio.wait_for(self._dispatcher.run(reservation), PATIENCE * images)
         finally:
             self._dispatcher.release(reservation)
+
+
+def _compared(job: _Job, row: np.ndarray, first: Outcome, again: Outcome) -> Event:
+    if first.logits is None or again.logits is None:
+        return NotCompared("failed")
+    answered = Run(first.logits, first.compute_seconds, first.batch_size)
+    shadowed = Run(again.logits, again.compute_seconds, again.batch_size)
+    reference, candidate = (answered, shadowed) if job.variant == BASELINE else (shadowed, answered)
+    return Compared(compare(reference, candidate), pixel_digest(row))

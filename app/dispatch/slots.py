@@ -20,7 +20,8 @@ SLOTS_PER_ROW: dict[InputType, int] = {"uint8": 1, "float32": 4}  # a slot holds
 
 _RESULT = struct.Struct("<QIIIxxxxdd")  # identity, state, batch size, classes, queue seconds, compute seconds
 _LOGITS_AT = 64
-_OK, _FAILED, _DEVICE_FAILED = 1, 2, 3
+_NONE, _OK, _FAILED, _DEVICE_FAILED, _RUNNING = range(5)
+_OWNER_AND_STATE = struct.Struct("<QI")
 
 
 class SlotLayout(NamedTuple):
@@ -110,6 +111,16 @@ class SlotArea:
             outcome.queue_seconds,
             outcome.compute_seconds,
         )
+
+    def mark(self, slot: int, identity: int, *, running: bool) -> None:
+        """Leave whether the engine runs the image that begins at `slot`; nothing when its slot is another's by now."""
+        start = self._result(slot)
+        if running or self.is_running(slot, identity):
+            _OWNER_AND_STATE.pack_into(self._memory.data, start, identity, _RUNNING if running else _NONE)
+
+    def is_running(self, slot: int, identity: int) -> bool:
+        """Whether the engine runs the image that begins at `slot`, or died of that; `identity` is the request's."""
+        return _OWNER_AND_STATE.unpack_from(self._memory.data, self._result(slot)) == (identity, _RUNNING)
 
     def read_outcome(self, slot: int, identity: int) -> Outcome:
         """Take what became of the image that begins at `slot`; an outcome of another request is none."""

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from itertools import count
 
 from app.dispatch.board import Board, create_board
-from app.dispatch.children import Child, connect
+from app.dispatch.children import Child, connect, end, report_end
 from app.dispatch.dispatcher import Phase
 from app.dispatch.experiment import ExperimentHost, open_experiment
 from app.dispatch.model import ServedModel
 from app.dispatch.process import configure
 from app.dispatch.scrapes import Scrapes
 from app.dispatch.slots import SlotLayout, create_slots
-from app.dispatch.watchdog import INTERVAL, Watchdog
+from app.dispatch.watchdog import INTERVAL, FrontendWatchdog, Watchdog, weight_of
 from app.dispatch.wire import Kind, Message, pack_file, unpack_file
 from app.errors import StartupError
 from app.settings import Settings
@@ -30,7 +30,6 @@ _FAILURES = 5  # of one kind of process in a row; then a service that was never 
 _FIRST_PAUSE = 0.25  # seconds before the second attempt in a row; doubled each time
 _LONGEST_PAUSE = 4.0
 _SPARE_PAUSE = 5.0  # seconds before a spare that died is replaced
-_ENDING_SECONDS = 5.0  # for children to end by themselves
 
 
 class Supervisor:
@@ -60,6 +59,8 @@ class Supervisor:
         self._board_file = create_board()
         self._board = Board(self._board_file)
         self._watchdog = Watchdog()
+        self._frontend_watchdogs = [FrontendWatchdog() for _ in listeners]
+        self._looked_at = time.monotonic()
         self._generations = count(1)
         self._engine: Child | None = None
         self._spare: Child | None = None
@@ -133,7 +134,8 @@ class Supervisor:
             on_message=self._hear_frontend,
             on_end=self._frontend_ended,
         )
-        frontend.configure(configure({}, self._settings), (self._board_file,))
+        self._frontend_watchdogs[index] = FrontendWatchdog()
+        frontend.configure(configure({"index": index}, self._settings), (self._board_file,))
 
     def _hear_engine(self, engine: Child, message: Message) -> None:
         if message.kind == Kind.PROGRESS:
@@ -232,7 +234,7 @@ class Supervisor:
     def _engine_ended(self, engine: Child) -> None:
         if engine is self._spare:
             self._spare = None
-            self._reports.append(asyncio.ensure_future(_report_end(engine)))
+            self._reports.append(asyncio.ensure_future(report_end(engine)))
             self._loop.call_later(_SPARE_PAUSE, self._keep_spare)
             return
         self._engine = None
@@ -253,7 +255,7 @@ class Supervisor:
     def _restart(self, child: Child, start: Callable[[], None]) -> None:
         role = _role(child)
         self._scrapes.restarted(role)
-        self._reports.append(asyncio.ensure_future(_report_end(child)))
+        self._reports.append(asyncio.ensure_future(report_end(child)))
         if child.ready:
             self._start_again(role, start)
         else:
@@ -277,12 +279,7 @@ class Supervisor:
             self._loop.call_later(pause, self._start_again, role, start)
 
     def _tick(self) -> None:
-        engine = self._engine
-        if engine is not None:
-            reason = self._watchdog.look(self._board.heartbeat, self._board.overdue, loading=not engine.ready)
-            if reason is not None:
-                logger.error("the engine process hangs: %s", reason)
-                engine.kill()
+        self._end_hung()
         self._scrapes.tick()
         self._reports = [report for report in self._reports if not report.done()]
         if self._stopping_since is not None:
@@ -292,6 +289,24 @@ class Supervisor:
             over = not self._lame_duck and (not waiting or draining >= self._settings.drain_seconds)
             if over or self._forced:
                 self._ended.set()
+
+    def _end_hung(self) -> None:
+        """Kill who does not show signs of life; whoever takes its place gets the connections that wait meanwhile."""
+        now = time.monotonic()
+        weight, self._looked_at, board = weight_of(now - self._looked_at), now, self._board
+        engine = self._engine
+        if engine is not None:
+            reason = self._watchdog.look(board.heartbeat, board.overdue, loading=not engine.ready, weight=weight)
+            if reason is not None:
+                logger.error("the engine process hangs: %s", reason)
+                engine.kill()
+        for index, frontend in enumerate(self._frontends):
+            if frontend is not None:
+                watchdog, heartbeat = self._frontend_watchdogs[index], board.frontend_heartbeat(index)
+                reason = watchdog.look(heartbeat, ready=frontend.ready, weight=weight)
+                if reason is not None:
+                    logger.error("a frontend hangs: %s", reason, extra={"fields": {"process": frontend.name}})
+                    frontend.kill()
 
     def _begin_end(self) -> None:
         """At the first signal turn readiness off and, at once or later, refuse requests; at the second end at once."""
@@ -322,35 +337,13 @@ class Supervisor:
 
     async def _end_children(self) -> None:
         frontends = [child for child in self._frontends if child is not None]
-        await _end(frontends)
+        await end(frontends)
         for listener in self._listeners:
             listener.close()
         if self._engine is not None:
             if self._forced:
                 self._engine.kill()
-            await _end([child for child in (self._engine, self._spare) if child is not None])
-
-
-async def _report_end(child: Child) -> None:
-    code = await child.wait()
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    logger.error("a process ended and is replaced", extra={"fields": {"process": child.name, "end": how}})
-
-
-async def _end(children: list[Child]) -> None:
-    """Ask children to end, give them a moment, then end them. Those not ready have nothing to finish."""
-    for child in children:
-        if child.ready:
-            child.stop()
-        else:
-            child.kill()
-    waits = [asyncio.ensure_future(child.wait()) for child in children]
-    if waits:
-        await asyncio.wait(waits, timeout=_ENDING_SECONDS)
-        for child, wait in zip(children, waits, strict=True):
-            if not wait.done():
-                child.kill()
-        await asyncio.gather(*waits)
+            await end([child for child in (self._engine, self._spare) if child is not None])
 
 
 def _status(phase: Phase, stage: str = "", per_mille: int = 0) -> Message:

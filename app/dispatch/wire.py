@@ -116,6 +116,7 @@ class Request(NamedTuple):
         dtype: Index in `INPUT_TYPES`.
         priority: Index in `PRIORITIES`.
         deadline: Reading of `time.perf_counter`, infinity for none.
+        alone: Whether the images are to run one at a time, with nobody else's.
     """
 
     variant: int
@@ -123,6 +124,7 @@ class Request(NamedTuple):
     dtype: int
     priority: int
     deadline: float
+    alone: bool = False
 
     def pack(self) -> bytes:
         """As bytes."""
@@ -134,7 +136,7 @@ class Request(NamedTuple):
         return cls(*_REQUEST.unpack(body))
 
 
-_REQUEST = struct.Struct("<HxxIBBxxxxxxd")
+_REQUEST = struct.Struct("<HxxIBBxxxxxxd?")
 _SECONDS = struct.Struct("<d")
 
 

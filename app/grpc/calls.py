@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import grpc
 
 from app.api.context import InFlight, access_log
-from app.errors import InternalError, RequestError
+from app.errors import DeadlineExceededError, InternalError, RequestError, UnsupportedOperationError
 from app.limits.admin import AdminGate
 from app.limits.clients import RateLimiter, client_key
 from app.observability.logs import request_id
@@ -21,6 +21,11 @@ logger = logging.getLogger(__name__)
 
 # Machines ask these every few seconds; their lines would drown the others.
 _PROBES = ("grpc.health.v1.", "inference.GRPCInferenceService/ServerLive", "inference.GRPCInferenceService/ServerReady")
+_CODES_OF_CLASSES: dict[type[RequestError], grpc.StatusCode] = {
+    # Their HTTP status says less than gRPC's own words, which its clients rely on.
+    UnsupportedOperationError: grpc.StatusCode.UNIMPLEMENTED,
+    DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -28,15 +33,14 @@ _CODES = {
     404: grpc.StatusCode.NOT_FOUND,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     500: grpc.StatusCode.INTERNAL,
-    501: grpc.StatusCode.UNIMPLEMENTED,
     503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
 
 def status_code(error: RequestError) -> grpc.StatusCode:
     """The gRPC status of an error; what is wrong with a request is INVALID_ARGUMENT."""
-    return _CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT)
+    of_class = _CODES_OF_CLASSES.get(type(error))
+    return of_class or _CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT)
 
 
 class Calls:

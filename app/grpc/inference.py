@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from app.api.context import InFlight
-from app.errors import DeadlineExceededError, RequestError
+from app.errors import RequestError
 from app.grpc.calls import check_admin, metadata_values
 from app.grpc.messages import fill_response, parse_infer, read_parameters
 from app.grpc.schema import Schema
@@ -84,7 +84,7 @@ class InferenceCalls:
             try:
                 outputs = await asyncio.wait_for(inference.run(parsed), timeout)
             except asyncio.TimeoutError:
-                raise DeadlineExceededError("The answer was not ready in time.", retry_after=1) from None
+                raise inference.late(parsed) from None
             building = time.perf_counter()
             response = self._schema["ModelInferResponse"]()
             fill_response(response, request.model_name, inference.version, parsed.id, outputs)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from app.errors import InferenceError
+from app.errors import DeadlineExceededError, InferenceError
 from app.observability.recording import Record
 from app.oip.models import ModelViews
 from app.oip.repository import Repository
@@ -71,6 +71,10 @@ class Inference:
         if request.timeout_seconds is None:
             return self.longest
         return min(self.longest, self._started + request.timeout_seconds)
+
+    def late(self, request: InferRequest) -> DeadlineExceededError:
+        """The error of a request whose deadline has passed."""
+        return self._service.late(self.variant, self.deadline(request) - self._started)
 
     async def run(self, request: InferRequest) -> list[tuple[OutputTensor, bool]]:
         """Check the tensors, run them and make the outputs.

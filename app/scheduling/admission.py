@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
@@ -10,6 +9,7 @@ from itertools import count
 from app.errors import DeadlineUnreachableError, QueueFullError
 from app.scheduling.latency import LatencyTable
 from app.scheduling.line import Line
+from app.scheduling.snapshot import seconds_to_wait
 from app.scheduling.ticket import Priority, State, Ticket
 
 # A NORMAL request this old goes before new HIGH ones and before new ones with a nearer deadline, so that nobody waits
@@ -119,7 +119,7 @@ class Admission:
             return
         answered = self.predict(ticket, now, running)
         if answered > ticket.deadline:
-            late = _seconds_to_wait(answered - ticket.deadline)
+            late = seconds_to_wait(answered - ticket.deadline)
             raise DeadlineUnreachableError(
                 f"The answer would take about {_milliseconds(answered - now)} and the request allows "
                 f"{_milliseconds(ticket.deadline - now)}. Try again in {late} s, or allow more time.",
@@ -175,7 +175,7 @@ class Admission:
         depth = self._background if background else sum(self._urgent.values())
         room = max(1, int(self._capacity * BACKGROUND_ROOM)) if background else self._capacity
         if depth + images > room:
-            wait = _seconds_to_wait(self._backlog(None))
+            wait = seconds_to_wait(self._backlog(None))
             raise QueueFullError(
                 f"The queue is full: {depth} of {room} images are waiting and the request has {images}. "
                 f"Try again in {wait} s.",
@@ -193,7 +193,7 @@ class Admission:
         for other in behind:
             protected = other.priority is ticket.priority or other.priority is Priority.HIGH
             if protected and answered <= other.deadline < answered + delay:
-                late = _seconds_to_wait(answered + delay - other.deadline)
+                late = seconds_to_wait(answered + delay - other.deadline)
                 raise DeadlineUnreachableError(
                     f"The answer in time would make a request that came before miss its own. Try again in {late} s.",
                     retry_after=late,
@@ -231,10 +231,6 @@ class Admission:
         if ticket.state is State.ADMITTED:
             seconds += images * self._decode_seconds / self._decoders
         return seconds
-
-
-def _seconds_to_wait(seconds: float) -> int:
-    return max(1, math.ceil(seconds))
 
 
 def _milliseconds(seconds: float) -> str:

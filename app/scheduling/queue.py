@@ -10,7 +10,7 @@ from app.errors import DeadlineExceededError
 from app.scheduling.admission import Admission
 from app.scheduling.latency import LatencyTable
 from app.scheduling.line import Line
-from app.scheduling.snapshot import Snapshot, VariantSnapshot
+from app.scheduling.snapshot import Snapshot, VariantSnapshot, seconds_to_wait
 from app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, State, Ticket
 
 # Largest part of the engine's time that BACKGROUND gets while others wait: it is not starved, nor does it delay.
@@ -32,7 +32,10 @@ class ImageQueue:
           it starved by a stream of them.
         - A batch is no larger than its most urgent member can wait for. Who can no longer be answered in time is
           dropped before a batch forms.
-        - BACKGROUND runs when nothing else waits or is being decoded, an image at a time, one after the other.
+        - A request that is suspected of killing who runs it runs alone, an image at a time, and nothing else beside it.
+        - BACKGROUND runs when nothing else waits or is being decoded: images of one request, and no more of them than
+          run within the time of one image of the slowest variant, so that nobody who comes meanwhile waits longer; one
+          batch after the other, however many could run at once.
 
     Not thread-safe: the owner holds a lock around every call.
 
@@ -102,6 +105,7 @@ class ImageQueue:
         deadline: float | None = None,
         priority: Priority = Priority.NORMAL,
         dtype: InputType = "uint8",
+        alone: bool = False,
     ) -> Ticket:
         """Reserve room for a request of `images` (at least 1), before they are decoded.
 
@@ -110,6 +114,7 @@ class ImageQueue:
             DeadlineUnreachableError: By the measured speed it could not be answered before `deadline`.
         """
         ticket = self._ticket(variant, images, deadline, priority, dtype)
+        ticket.alone = alone
         self._check(ticket)
         self._admission.add(ticket)
         self._unfinished[ticket] = None
@@ -147,6 +152,8 @@ class ImageQueue:
         if not self._is_free():
             return None
         while (line := self._next_line(now)) is not None:
+            if self._must_wait(line):
+                return None
             members = self._fill(line, now)
             if members:
                 return self._start(members, now)
@@ -159,8 +166,9 @@ class ImageQueue:
 
     def wake_at(self) -> float | None:
         """When to call `take` again although nothing happens, as a clock reading; None: never."""
-        possible = self._background and self._is_free() and self._may_run_background()
-        return self._background_from if possible else None
+        if not (self._background and self._is_free() and self._may_run_background()):
+            return None
+        return None if self._must_wait(self._background) else self._background_from
 
     def finish(self, batch: Batch, outcomes: Sequence[Outcome]) -> list[Ticket]:
         """Hand out the outcomes of a batch, one per member.
@@ -195,14 +203,10 @@ class ImageQueue:
     def snapshot(self) -> Snapshot:
         """The state at this moment."""
         now = self._clock()
-        left = self._running_seconds_left(now)
         variants = {
             variant: VariantSnapshot(
                 depth={priority: counts[priority] for priority in Priority},
-                predicted_seconds=max(
-                    self._admission.predict(self._ticket(variant, 1, None, Priority.NORMAL, "uint8"), now, left) - now,
-                    0.0,
-                ),
+                predicted_seconds=self._predict(variant, 1),
                 batches=self.table.rows(variant),
             )
             for variant, counts in self._admission.depths.items()
@@ -214,6 +218,12 @@ class ImageQueue:
             oldest_seconds=now - oldest.admitted_at if oldest is not None else 0.0,
             parallel=self._parallel(),
         )
+
+    def _predict(self, variant: str, images: int) -> float:
+        """Seconds from now to the answer of one more request."""
+        ticket = self._ticket(variant, images, None, Priority.NORMAL, "uint8")
+        now = ticket.admitted_at
+        return max(self._admission.predict(ticket, now, self._running_seconds_left(now)) - now, 0.0)
 
     def _ticket(
         self, variant: str, images: int, deadline: float | None, priority: Priority, dtype: InputType
@@ -228,7 +238,7 @@ class ImageQueue:
         self._admission.check(ticket, now, self._running_seconds_left(now), self._is_free())
 
     def _is_free(self) -> bool:
-        return len(self._running) < self._parallel()
+        return len(self._running) < self._parallel() and not any(batch.members[0][0].alone for batch in self._running)
 
     def _running_seconds_left(self, now: float) -> float:
         """What is left of running batches, summed. One that is overdue is taken to need as long again as it is late."""
@@ -249,6 +259,10 @@ class ImageQueue:
             return self._background
         return min(waiting, key=lambda line: line.starts, default=None)
 
+    def _must_wait(self, line: Line) -> bool:
+        """Whether who is next is to run with nothing beside it, and something runs: should the process die, it was it."""
+        return bool(self._running) and line.first.alone
+
     def _may_run_background(self) -> bool:
         """Not two at once: others who come now shall find most of the engine free."""
         return not any(_is_background(batch) for batch in self._running)
@@ -259,13 +273,18 @@ class ImageQueue:
         tightest = math.inf
         variant = line.first.variant
         waiting = sum(len(ticket.waiting) for ticket in line)
-        most = 1 if line is self._background else self._most(line.first, waiting)
-        least = self.table.frugal(variant) if waiting > most else 1
+        background = line is self._background
+        most = self._most_of_background(line.first) if background else self._most(line.first, waiting)
+        least = self.table.frugal(variant) if waiting > most and not background else 1
         while line and len(members) < most:
             ticket = line.first
             if self._too_late(ticket, now, least):
                 self._expire(ticket)
                 continue
+            if ticket.alone:
+                if members or self._running:
+                    break
+                most = 1
             tightest = min(tightest, ticket.deadline)
             if len(members) >= least and now + self.table.tail(variant, len(members) + 1) > tightest:
                 break
@@ -284,6 +303,14 @@ class ImageQueue:
         if waiting > self._max_batch and self.table.tail(first.variant, self._max_batch) <= BATCH_SHARE * allowed:
             return self._max_batch
         return self.table.efficient(first.variant)
+
+    def _most_of_background(self, first: Ticket) -> int:
+        """How many images of a BACKGROUND request run together."""
+        if self._admission.decoding or any(self._lines.values()):
+            return 1
+        bound = max(self.table.tail(variant, 1) for variant in self._admission.depths)
+        fits = [n for n in range(1, self._max_batch + 1) if 0 < self.table.tail(first.variant, n) <= bound]
+        return max(1, min(len(first.waiting), len(fits)))
 
     def _too_late(self, ticket: Ticket, now: float, least: int) -> bool:
         """Whether a ticket cannot be answered in time, in batches of `least` or more.
@@ -318,9 +345,10 @@ class ImageQueue:
     def _expire(self, ticket: Ticket) -> None:
         if ticket.state is State.QUEUED:
             self._drop(ticket, State.EXPIRED)
-            allowed = (ticket.deadline - ticket.admitted_at) * 1000
+            allowed = ticket.deadline - ticket.admitted_at
             ticket.failure = DeadlineExceededError(
-                f"The answer was not ready within the {allowed:.0f} ms that were left.", retry_after=1
+                f"The answer was not ready within the {allowed * 1000:.0f} ms that were left.",
+                retry_after=seconds_to_wait(self._predict(ticket.variant, ticket.images) - allowed),
             )
             self._dropped.append(ticket)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,8 @@ from engine.errors import DeviceError
 logger = logging.getLogger(__name__)
 
 ENGINE_THREAD = "tessera-engine"
+
+Around = Callable[[Batch], AbstractContextManager[object]]
 
 
 class Runner(Protocol):
@@ -59,6 +62,8 @@ class Scheduler:
         observer: Told about each batch.
         clock: Seconds on a monotonic clock; deadlines are readings of it.
         decoders: How many images are decoded at a time on the engine's cores.
+        around: Entered on the engine thread around each run of a batch.
+        retired: Variants that are known and not served until `replace` gives them a runner.
     """
 
     def __init__(
@@ -72,20 +77,23 @@ class Scheduler:
         observer: Observer,
         clock: Callable[[], float] = time.perf_counter,
         decoders: int = 1,
+        around: Around = nullcontext,
+        retired: Collection[str] = (),
     ) -> None:
         self._runners = dict(runners)
         self._deliver = deliver
         self._observer = observer
         self._clock = clock
+        self._around = around
+        self._retired = set(retired)
         self._queue = ImageQueue(
-            self._runners,
+            [*self._runners, *retired],
             capacity=capacity,
             max_batch=max_batch,
             clock=clock,
             decoders=decoders,
             parallel=self._parallel,
         )
-        self._retired: set[str] = set()
         self._running: list[Runner] = []  # what engine threads are in
         self._shares = EngineShares()
         lock = threading.Lock()
@@ -144,6 +152,7 @@ class Scheduler:
         deadline: float | None = None,
         priority: Priority = Priority.NORMAL,
         dtype: InputType = "uint8",
+        alone: bool = False,
     ) -> Ticket:
         """Reserve room for `images`; every ticket must end in `submit` or `cancel`.
 
@@ -153,6 +162,7 @@ class Scheduler:
             deadline: Reading of the clock after which the answer is worthless; None: it is always wanted.
             priority: How urgent the request is.
             dtype: What will be submitted: "uint8" pixels, NHWC, or "float32" normalised tensors, NCHW.
+            alone: Whether its images are to run one at a time, with nobody else's.
 
         Raises:
             QueueFullError: There is no room.
@@ -161,7 +171,7 @@ class Scheduler:
         """
         with self._work:
             self._check_served(variant)
-            return self._queue.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype)
+            return self._queue.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype, alone=alone)
 
     def submit(self, ticket: Ticket, rows: Rows) -> None:
         """Queue an admitted request.
@@ -274,7 +284,9 @@ class Scheduler:
         started = self._clock()
         self._shares.started(started)
         try:
-            logits = _infer(runner, rows.gather(batch))
+            gathered = rows.gather(batch)
+            with self._around(batch):
+                logits = _infer(runner, gathered)
         except Exception as error:
             self._shares.ended(self._clock())
             if len(batch) == 1:

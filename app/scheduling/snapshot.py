@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from app.scheduling.latency import BatchStatistics
 from app.scheduling.ticket import Priority
+
+
+def seconds_to_wait(seconds: float) -> int:
+    """The `Retry-After` of a wait: whole seconds, at least 1."""
+    return max(1, math.ceil(seconds))
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,10 @@ class VariantSnapshot:
     depth: dict[Priority, int]
     predicted_seconds: float
     batches: dict[int, BatchStatistics]
+
+    def retry_after(self, allowed: float) -> int:
+        """In how many whole seconds a request that allows `allowed` seconds should be answered in time; at least 1."""
+        return seconds_to_wait(self.predicted_seconds - allowed)
 
 
 @dataclass(frozen=True)

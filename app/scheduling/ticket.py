@@ -72,6 +72,7 @@ class Ticket:
         priority: How urgent it is.
         dtype: Type and layout of its rows.
         deadline: Clock reading after which the answer is worthless; infinity for none.
+        alone: Whether its images run one at a time, with nobody else's: whoever had it died while running it.
         admitted_at: Clock reading at admission.
         due: Clock reading that orders requests: whoever is due first runs first.
         rows: The images' rows, once queued.
@@ -88,6 +89,7 @@ class Ticket:
     priority: Priority = Priority.NORMAL
     dtype: InputType = "uint8"
     deadline: float = math.inf
+    alone: bool = False
     admitted_at: float = 0.0
     due: float = math.inf
     state: State = State.ADMITTED

@@ -23,6 +23,7 @@ class Killer:
         self._server = server
         self._chance = random.Random(seed)
         self.frontends_killed = 0
+        self.frontends_stopped = 0
         self.engines_killed = 0
         self.engines_stopped = 0
 
@@ -35,22 +36,27 @@ class Killer:
         self.wait_until_whole()
 
     def hit(self) -> None:
-        """Kill somebody, or now and then stop the engine process, as if it hung."""
+        """Kill somebody, or now and then stop a process, as if it hung."""
         alive = children(self._server)
         if not alive:
             return
         role = self._chance.choice(sorted(alive))
-        stop = role == "engine" and self._chance.random() < 0.2
+        stop = role != "spare" and self._chance.random() < 0.2
         try:
             os.kill(alive[role], signal.SIGSTOP if stop else signal.SIGKILL)
         except ProcessLookupError:
             return
-        if role != "engine":
-            self.frontends_killed += 1
-        elif stop:
-            self.engines_stopped += 1
+        if role.startswith("frontend"):
+            self.frontends_killed += not stop
+            self.frontends_stopped += stop
         else:
-            self.engines_killed += 1
+            self.engines_killed += not stop
+            self.engines_stopped += stop
+
+    @property
+    def frontends_ended(self) -> int:
+        """How many took their connections with them: a stopped one is killed by the service."""
+        return self.frontends_killed + self.frontends_stopped
 
     def wait_until_whole(self) -> None:
         """Wait until every process is there again and the service is ready."""

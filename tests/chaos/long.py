@@ -29,12 +29,12 @@ def main() -> int:
         code = server.stop()
     report = clients.report
     print(f"killed: {killer.frontends_killed} frontends, {killer.engines_killed} engines; ", end="")
-    print(f"stopped: {killer.engines_stopped} engines")
+    print(f"stopped: {killer.frontends_stopped} frontends, {killer.engines_stopped} engines")
     print("requests: " + ", ".join(f"{count} {what}" for what, count in sorted(report.seen.items())))
     print(f"exit code of the service: {code}")
     for problem in report.problems[:20]:
         print(problem)
-    lost_in_excess = report.seen["lost"] > killer.frontends_killed * chosen.clients
+    lost_in_excess = report.seen["lost"] > killer.frontends_ended * chosen.clients
     return 1 if report.problems or lost_in_excess or code != 0 else 0
 
 

@@ -16,5 +16,5 @@ def test_processes_that_die_at_random_cost_nothing_but_clean_refusals() -> None:
         assert report.problems == []
         assert report.seen["right"] > 0
         # A frontend takes its own connections with it, and nobody else's.
-        assert report.seen["lost"] <= killer.frontends_killed * 8
+        assert report.seen["lost"] <= killer.frontends_ended * 8
         assert server.stop() == 0, server.describe()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from app.errors import RequestError
 from tests import imagefiles
 from tests.servers import ServerProcess
 
@@ -40,6 +41,7 @@ CASES: dict[str, tuple[int, str, Send]] = {
     "empty chunked body": (400, "empty_body", post(iter([]))),
     "empty file": (400, "empty_body", form(("file", ("a.jpg", b"")))),
     "not an image": (415, "unsupported_image", post(b"hello")),
+    "compressed": (415, "unsupported_encoding", post(JPEG, headers={"Content-Encoding": "gzip"})),
     "json": (415, "unsupported_image", lambda client: client.post(PATH, json={"image": "none"})),
     "not an image among images": (415, "unsupported_image", form(("file", JPEG), ("file", b"hello"))),
     "truncated image": (400, "corrupt_image", post(JPEG[: len(JPEG) // 2])),
@@ -113,6 +115,18 @@ def test_the_bad_file_of_several_is_named(client: httpx.Client) -> None:
 
 def test_a_wrong_method_is_told_the_right_one(client: httpx.Client) -> None:
     assert client.get(PATH).headers["Allow"] == "POST"
+
+
+def test_a_compressed_body_is_told_that_none_may_be(client: httpx.Client) -> None:
+    assert post(JPEG, headers={"Content-Encoding": "br"})(client).headers["Accept-Encoding"] == "identity"
+
+
+def test_nothing_is_a_5xx_but_a_fault_and_what_may_pass() -> None:
+    assert {kind.status for kind in _leaves(RequestError) if kind.status >= 500} == {500, 503}
+
+
+def _leaves(kind: type[RequestError]) -> list[type[RequestError]]:
+    return [kind, *(leaf for child in kind.__subclasses__() for leaf in _leaves(child))]
 
 
 HEAD = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\n"

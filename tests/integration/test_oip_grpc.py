@@ -183,6 +183,19 @@ def test_a_deadline_of_the_client_ends_the_work(client: triton.InferenceServerCl
     assert client.infer(MODEL, [tensor(FILES)]).as_numpy("output").shape == (2, 10)
 
 
+def test_what_passed_its_deadline_and_what_is_not_offered_have_words_of_grpcs_own(
+    client: triton.InferenceServerClient,
+) -> None:
+    with pytest.raises(InferenceServerException) as late:
+        client.infer(MODEL, [tensor(FILES)], timeout=1)
+    assert late.value.status() == "StatusCode.DEADLINE_EXCEEDED"
+    shared = triton.InferInput("input", [1], "BYTES")
+    shared.set_shared_memory("region", 10)
+    with pytest.raises(InferenceServerException) as refused:
+        client.infer(MODEL, [shared])
+    assert refused.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
 def test_the_asyncio_client(address: str) -> None:
     async def talk() -> list[np.ndarray]:
         async with triton_aio.InferenceServerClient(address) as aio:

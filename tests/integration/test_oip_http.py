@@ -397,10 +397,10 @@ REFUSED: dict[str, tuple[int, str, Callable[[], Body]]] = {
         "invalid_inference_request",
         lambda: (zlib.compress(b"{}")[:-2], {"Content-Encoding": "deflate"}),
     ),
-    "unknown encoding": (501, "unsupported", lambda: (b"{}", {"Content-Encoding": "br"})),
+    "unknown encoding": (400, "unsupported_encoding", lambda: (b"{}", {"Content-Encoding": "br"})),
     "unknown variant": (400, "unknown_variant", lambda: (b"{}", {"X-Model-Variant": "fast"})),
     "shared memory": (
-        501,
+        400,
         "unsupported",
         lambda: infer_json(parameters={"shared_memory_region": "r", "shared_memory_byte_size": 1}),
     ),
@@ -434,10 +434,10 @@ def test_what_is_wrong_is_refused_in_the_shape_that_clients_read(case: str, http
         ("POST", "/v2/models/another/infer", 404, "unknown_model"),
         ("GET", PATH + "/infer", 405, "method_not_allowed"),
         ("POST", "/v2/models/stats", 405, "method_not_allowed"),
-        ("GET", "/v2/systemsharedmemory/status", 501, "unsupported"),
-        ("POST", "/v2/cudasharedmemory/region/r/register", 501, "unsupported"),
-        ("GET", "/v2/trace/setting", 501, "unsupported"),
-        ("POST", "/v2/logging", 501, "unsupported"),
+        ("GET", "/v2/systemsharedmemory/status", 400, "unsupported"),
+        ("POST", "/v2/cudasharedmemory/region/r/register", 400, "unsupported"),
+        ("GET", "/v2/trace/setting", 400, "unsupported"),
+        ("POST", "/v2/logging", 400, "unsupported"),
     ],
 )
 def test_paths_that_are_not_there(method: str, path: str, status: int, code: str, http: httpx.Client) -> None:

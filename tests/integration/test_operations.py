@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests import imagefiles
+from tests.processes import children, replaced
 from tests.servers import ServerProcess
 from tests.small_model import small_folder
 
@@ -27,6 +29,7 @@ TOKEN = "correct-horse-battery-staple"
 ADMIN = {"Authorization": f"Bearer {TOKEN}"}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
+VARIANTS = ("baseline", "optimised")
 
 
 class Collector:
@@ -239,4 +242,43 @@ def test_variants_come_and_go_without_a_failed_request(frontends: int, tmp_path:
             for future in asking:
                 future.result()
         assert {key for key in seen if key[1] != 200} == {("baseline", 503, "model_unavailable")}
+        assert server.stop() == 0, server.describe()
+
+
+def test_a_restarted_engine_process_comes_back_in_the_state_in_which_it_was(tmp_path: Path) -> None:
+    folder = small_folder(tmp_path / "small")
+    settings = {"model_path": folder, "admin": "true", "admin_token": TOKEN, "frontends": 2, "threads": 1}
+    with ServerProcess(**settings) as server, server.client(headers=ADMIN) as admin:
+
+        def answers() -> list[object]:
+            asked = [admin.post(PATH, content=JPEG, headers={"X-Model-Variant": name}) for name in VARIANTS]
+            return [a.json()["results"][0]["predictions"] if a.status_code == 200 else a.json()["code"] for a in asked]
+
+        def lose_engine() -> None:
+            engine = children(server)["engine"]
+            os.kill(engine, signal.SIGKILL)
+            until(replaced(server, "engine", engine))
+            until(lambda: "not_ready" not in answers())
+
+        first = answers()
+        small_folder(folder, seed=1)
+        assert admin.post("/v1/admin/variants/optimised/reload").status_code == 200
+        mixed = answers()
+        assert [new == old for new, old in zip(mixed, first, strict=True)] == [True, False]
+        (folder / "weights.safetensors").write_bytes(b"damaged")
+        lose_engine()
+        assert answers() == mixed, "neither what the folder holds now, nor what it held at first"
+
+        assert admin.post("/v1/admin/variants/baseline/unload").status_code == 200
+        lose_engine()
+        assert answers() == ["model_unavailable", mixed[1]]
+        assert admin.get("/readyz").json()["variants"] == ["optimised"]
+        assert admin.post("/v1/admin/variants/optimised/unload").status_code == 200
+        lose_engine()
+        assert answers() == ["model_unavailable", "model_unavailable"]
+        small_folder(folder, seed=1)
+        for name in VARIANTS:
+            assert admin.post(f"/v1/admin/variants/{name}/load").status_code == 200
+        assert answers()[1] == mixed[1]
+        assert answers()[0] not in (first[0], "model_unavailable")
         assert server.stop() == 0, server.describe()

@@ -127,6 +127,24 @@ def test_a_hung_engine_is_noticed_and_replaced(processes: ServerProcess) -> None
     assert any("hangs: no heartbeat" in line for line in processes.log)
 
 
+def test_a_hung_frontend_is_noticed_and_its_connections_wait_for_the_next(processes: ServerProcess) -> None:
+    victim, other = children(processes)["frontend-0"], children(processes)["frontend-1"]
+    os.kill(victim, signal.SIGSTOP)
+
+    def ask(picture: bytes) -> httpx.Response:
+        with processes.client() as fresh:  # the kernel gives the hung one about every other connection
+            return fresh.post(PATH, content=picture)
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(ask, pictures() * 2))
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert [answer.status_code for answer in refused if "Retry-After" not in answer.headers] == []
+    assert len(refused) < 12
+    until(replaced(processes, "frontend-0", victim))
+    assert children(processes)["frontend-1"] == other
+    assert any("a frontend hangs: no heartbeat" in line for line in processes.log)
+
+
 def test_the_end_is_orderly_across_processes() -> None:
     with ServerProcess(frontends=2, threads=1) as server, ThreadPoolExecutor(2) as clients:
 

@@ -37,7 +37,9 @@ async def infer(request: Request, service: ServiceDependency, model: str, versio
             body = await read_body(request, limit=settings.max_body_bytes, timeout=timeout)
             parsed = await _parse(request, body, settings.max_body_bytes, inference.interface)
             deadline = inference.deadline(parsed)
-            outputs = await answer_in_time(request, inference.run(parsed), started=record.started, deadline=deadline)
+            outputs = await answer_in_time(
+                request, inference.run(parsed), deadline=deadline, late=lambda: inference.late(parsed)
+            )
             building = time.perf_counter()
             headers, answer = build_response(model, inference.version, parsed.id, outputs)
             response = _compressed(request, headers, answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.api.openapi import ERROR_RESPONSES, ErrorBody
+from app.api.openapi import ACCEPT_ENCODING, ERROR_RESPONSES, ErrorBody
 
 INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
@@ -21,10 +21,14 @@ INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
             },
         },
     },
-    400: {"model": ErrorBody, "description": "tensors, images, parameters or size are not what the model takes"},
+    400: {
+        "model": ErrorBody,
+        "description": "tensors, images, parameters or size are not what the model takes; shared memory; another "
+        "Content-Encoding than gzip or deflate",
+        "headers": ACCEPT_ENCODING,
+    },
     404: {"model": ErrorBody, "description": "no such model, or no such version of it"},
     500: {"model": ErrorBody, "description": "the service or the engine failed"},
-    501: {"model": ErrorBody, "description": "shared memory, or another Content-Encoding than gzip or deflate"},
     **ERROR_RESPONSES,
 }
 

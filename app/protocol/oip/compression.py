@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from app.errors import BodyTooLargeError, InvalidInferenceRequestError, UnsupportedOperationError
+from app.errors import BodyTooLargeError, InvalidInferenceRequestError, UnsupportedEncodingError
 
 ENCODINGS = ("gzip", "deflate")
 
@@ -23,7 +23,7 @@ def decompress(body: bytes, encoding: str | None, *, limit: int) -> bytes:
         limit: Most bytes that it may unpack to; unpacking stops there.
 
     Raises:
-        UnsupportedOperationError: Another encoding than gzip, deflate or identity.
+        UnsupportedEncodingError: Another encoding than gzip, deflate or identity.
         BodyTooLargeError: Over the limit.
         InvalidInferenceRequestError: The data is damaged, cut short or followed by something else.
     """
@@ -31,7 +31,7 @@ def decompress(body: bytes, encoding: str | None, *, limit: int) -> bytes:
     if name == "identity":
         return body
     if name not in _WINDOW:
-        raise UnsupportedOperationError(
+        raise UnsupportedEncodingError(
             f"Content-Encoding {name[:40]!r} is not supported; use {' or '.join(ENCODINGS)}.",
             accept_encoding=", ".join(ENCODINGS),
         )

@@ -97,15 +97,20 @@ class QueueMachine(RuleBasedStateMachine):
         priority=st.sampled_from(Priority),
         dtype=st.sampled_from(("uint8", "float32")),
         allowed=st.sampled_from([None, None, 0.001, 0.1, 1.0, 10.0]),
+        alone=st.sampled_from([False, False, False, True]),
     )
-    def admit(self, variant: str, images: int, priority: Priority, dtype: InputType, allowed: float | None) -> None:
+    def admit(
+        self, variant: str, images: int, priority: Priority, dtype: InputType, allowed: float | None, alone: bool
+    ) -> None:
         background = priority is Priority.BACKGROUND
         room = BACKGROUND_CAPACITY if background else CAPACITY
         fits = self.expected_depth(background=background) + images <= room
-        idle = self.queue.depth == 0 and len(self.running) < self.parallel
+        suspected = any(running.members[0][0].alone for running in self.running)
+        idle = self.queue.depth == 0 and len(self.running) < self.parallel and not suspected
         deadline = None if allowed is None else self.clock.now + allowed
         try:
-            self.admitted.append(self.queue.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype))
+            ticket = self.queue.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype, alone=alone)
+            self.admitted.append(ticket)
         except (QueueFullError, DeadlineUnreachableError) as error:
             refusal = error
         else:
@@ -162,6 +167,12 @@ class QueueMachine(RuleBasedStateMachine):
             assert batch is None, "no more run at once than may"
             assert self.queue.wake_at() is None, "nor is there anything to wake up for"
             return
+        if any(running.members[0][0].alone for running in self.running):
+            assert batch is None, "nothing starts beside a suspect"
+            return
+        if batch is None and self.running and any(ticket.alone for ticket in alive):
+            assert self.queue.wake_at() is None or self.queue.wake_at() > self.clock.now
+            return  # a suspect may be next: it waits until nothing else runs
         if batch is None:
             decoding = [t for t in self.admitted if t not in over and t.priority is not Priority.BACKGROUND]
             assert not urgent, "an idle engine takes what is queued at once"
@@ -187,8 +198,16 @@ class QueueMachine(RuleBasedStateMachine):
             assert ticket.deadline > self.clock.now
             assert (ticket, index) not in self.taken, "no image runs twice"
         if batch.members[0][0].priority is Priority.BACKGROUND:
-            assert len(batch) == 1
             assert all(running.members[0][0].priority is not Priority.BACKGROUND for running in self.running)
+            slowest = max(self.queue.table.tail(variant, 1) for variant in VARIANTS)
+            together = len(batch) > 1
+            assert not together or self.queue.table.tail(batch.variant, len(batch)) <= slowest
+            assert not together or len({ticket for ticket, _ in batch.members}) == 1
+            waiting = [t for t in self.queued if t not in over and self.left(t) and t not in dict(batch.members)]
+            assert not together or all(ticket.priority is Priority.BACKGROUND for ticket in [*waiting, *self.admitted])
+        if any(ticket.alone for ticket, _ in batch.members):
+            assert len(batch) == 1
+            assert not self.running, "nothing runs beside a suspect"
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), failing=st.frozensets(st.integers(0, 15), max_size=3))
@@ -382,6 +401,17 @@ def test_a_cancelled_request_never_reaches_a_batch() -> None:
     assert members(queue.take()) == {stays}
 
 
+def test_who_expired_is_told_when_another_try_would_be_in_time() -> None:
+    queue, clock = make_queue(FLAT)
+    late = put(queue, "baseline", 1, deadline=1.0)
+    put(queue, "baseline", 100)
+    clock.now = 1.0
+    queue.take()
+    assert queue.take_dropped() == [late]
+    assert isinstance(late.failure, DeadlineExceededError)
+    assert late.failure.retry_after == 4  # 101 x 0.04 s and a tenth, of which the request allows 1 s, rounded up
+
+
 def test_expired_requests_are_dropped_before_a_batch_forms() -> None:
     queue, clock = make_queue()
     late, stays = put(queue, "baseline", 3, deadline=1.0), put(queue, "baseline", 2)
@@ -493,6 +523,20 @@ def test_background_runs_when_nothing_else_waits_and_one_by_one() -> None:
     assert shadow.state is State.DONE
 
 
+def test_background_runs_together_what_takes_no_longer_than_one_image_of_the_slowest_variant() -> None:
+    queue, clock = make_queue(FLAT, capacity=400)  # 40 ms and 10 ms per image
+    for variant, sizes in (("optimised", [4, 4]), ("baseline", [1] * 8)):
+        shadow = put(queue, variant, 8, priority=Priority.BACKGROUND)
+        put(queue, variant, 8, priority=Priority.BACKGROUND)
+        batches = [run(queue, clock) for _ in sizes]
+        assert [len(batch) for batch in batches if members(batch) == {shadow}] == sizes
+        while run(queue, clock) is not None:
+            pass
+    unmeasured, _ = make_queue()
+    put(unmeasured, "optimised", 9, priority=Priority.BACKGROUND)
+    assert len(unmeasured.take()) == 1
+
+
 def test_background_gets_a_hundredth_while_others_wait() -> None:
     queue, clock = make_queue(FLAT)
     background = 0.0
@@ -559,3 +603,19 @@ def test_background_is_alone_in_the_engine_however_much_could_run() -> None:
     clock.now += 0.04
     queue.finish(shadow, outcomes(shadow))
     assert queue.take() is not None
+
+
+def test_a_suspect_has_the_engine_for_itself() -> None:
+    queue, _ = make_queue(FLAT, parallel=4)
+    put(queue, "optimised", 1)
+    innocent = queue.take()
+    suspect = put(queue, "optimised", 2, alone=True, priority=Priority.HIGH)
+    later = put(queue, "optimised", 1)
+    assert queue.take() is None
+    queue.finish(innocent, outcomes(innocent))
+    for _ in range(2):
+        batch = queue.take()
+        assert members(batch) == {suspect}
+        assert queue.take() is None
+        queue.finish(batch, outcomes(batch))
+    assert members(queue.take()) == {later}

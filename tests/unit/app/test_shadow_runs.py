@@ -30,7 +30,7 @@ class Engine:
     """A dispatcher whose queue and speed a test decides; it records what the shadow asks of it."""
 
     depth: dict[Priority, int] = field(default_factory=dict)
-    refuses: bool = False
+    room: int = 100
     fails: bool = False
     gate: asyncio.Event | None = None
     reserved: list[tuple[str, int, Priority]] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Engine:
         return Snapshot({"baseline": VariantSnapshot(self.depth, 0.0, {})}, 0.0, 0.0)
 
     def reserve(self, variant: str, images: int, *, dtype: str, priority: Priority) -> SimpleNamespace:
-        if self.refuses:
+        if images > self.room:
             raise QueueFullError("full")
         self.reserved.append((variant, images, priority))
         return SimpleNamespace(variant=variant, rows=np.empty((images, 4, 4, 3), dtype))
@@ -53,7 +53,7 @@ class Engine:
     async def run(self, reservation: SimpleNamespace) -> list[Outcome]:
         if self.gate is not None:
             await self.gate.wait()
-        return [outcome(failed=self.fails, seconds=0.3)]
+        return [outcome(failed=self.fails, seconds=0.3)] * len(reservation.rows)
 
     def release(self, reservation: SimpleNamespace) -> None:
         self.released += 1
@@ -95,10 +95,18 @@ def test_an_image_is_run_by_the_other_variant_at_the_lowest_priority_and_compare
     assert engine.released == 1
 
 
-def test_images_of_one_request_run_one_at_a_time() -> None:
+def test_images_of_one_request_go_together_and_each_is_compared() -> None:
     engine = Engine()
-    assert len(offered(engine, images=5)) == 5
-    assert engine.reserved == [("baseline", 1, Priority.BACKGROUND)] * 5
+    events = offered(engine, images=5)
+    assert [type(event) for event in events] == [Compared] * 5
+    assert engine.reserved == [("baseline", 5, Priority.BACKGROUND)]
+    assert engine.released == 1
+
+
+def test_images_that_find_no_room_together_go_one_at_a_time() -> None:
+    engine = Engine(room=2)
+    assert [type(event) for event in offered(engine, images=3)] == [Compared] * 3
+    assert engine.reserved == [("baseline", 1, Priority.BACKGROUND)] * 3
 
 
 @pytest.mark.parametrize(("share", "draw", "runs"), [(0.25, 0.24, 1), (0.25, 0.25, 0), (0.0, 0.0, 0), (1.0, 0.999, 1)])
@@ -129,7 +137,7 @@ def test_what_waits_at_background_priority_is_nobody_to_make_way_for() -> None:
 
 
 def test_it_is_dropped_when_there_is_no_room() -> None:
-    assert offered(Engine(refuses=True)) == [NotCompared("dropped")]
+    assert offered(Engine(room=0)) == [NotCompared("dropped")]
 
 
 def test_memory_is_bounded() -> None:
