@@ -16,7 +16,7 @@ serve: $(VENV)/installed
 
 test: lint types native-test python-test
 
-# All of Imagenette's validation photos, of which the tests take every fifth.
+# All of Imagenette's validation photos, of which the tests take every tenth.
 accuracy: $(VENV)/test-installed
 	TESSERA_ALL_PHOTOS=1 $(BIN)/python -m pytest -s tests/integration/test_accuracy.py
 
@@ -82,8 +82,10 @@ lint: $(VENV)/test-installed
 types: $(VENV)/test-installed
 	$(BIN)/mypy
 
+# Unit tests share the cores; the others start real servers and loads, which want them to themselves.
 python-test: $(VENV)/test-installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
+	$(BIN)/python -m pytest --ignore tests/unit
 
 # The C core without Python: plain, under AddressSanitizer and UBSan, and the thread pool under ThreadSanitizer.
 native-test: $(VENV)/test-installed

@@ -34,13 +34,14 @@ Progress = Callable[[str, float], None]
 
 # Images of the sample: biases and ranges are settled on the first, at most two in three, the gate is measured on the
 # others.
-_SAMPLE = 256
+_SAMPLE = 160
 _SETTLED = 64
 _SENSITIVE = 4
 _MOST_ROUNDS = 3
 
 # Errors of tensors are not quite independent, and other images are a little worse than those looked at.
 _MARGIN_DB = 1.5
+_STEP_DB = 0.5
 
 _CHECK_BATCH = 16
 
@@ -184,7 +185,7 @@ class _Quantiser:
             if met or self._fallback == "none" or len(rounds) == _MOST_ROUNDS:
                 break
             left = sum(entry.noise for entry in sensitivities if entry.tensor not in floats)
-            more = choose_floats(sensitivities, left / 2, floats)
+            more = choose_floats(sensitivities, left * 10 ** (-_missing(rounds[-1], gate) / 10), floats)
             if more == floats or not place(self._graph, more).roots:
                 break
             floats = more
@@ -259,6 +260,12 @@ class _Quantiser:
 
 def _settled(seen: Observation) -> int:
     return min(_SETTLED, max(1, 2 * len(seen.images) // 3))
+
+
+def _missing(attempt: Round, gate: Gate) -> float:
+    """By how many dB the next attempt has to be better, at least a step that can be told from chance."""
+    assert attempt.sqnr is not None, "what was not measured meets the gate"
+    return max(gate.sqnr - attempt.sqnr, 0.0) + _STEP_DB
 
 
 def _meets(attempt: Round, gate: Gate) -> bool:

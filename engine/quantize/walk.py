@@ -187,7 +187,8 @@ class Walk:
         """The result with each channel's mean put where the float network has it."""
         error = np.subtract(wanted, got)
         shift = error.mean(axis=_all_but_channels(error), dtype=np.float64)
-        return self._noted(layer, wanted, got + self._correction(layer, shift, got))
+        got += self._correction(layer, shift, got)
+        return self._noted(layer, wanted, got)
 
     def _rectified(self, layer: onnx.NodeProto, wanted: Array, sums: Array) -> Array:
         """The result behind a ReLU, its bias such that the mean behind the ReLU is where the float network has it.
@@ -204,7 +205,8 @@ class Walk:
             active = np.maximum((moved > 0).mean(axis=axes), _LEAST_ACTIVE)
             np.maximum(moved, 0, out=moved)
             shift = np.clip(shift + (target - moved.mean(axis=axes, dtype=np.float64)) / active, -limit, limit)
-        return self._noted(layer, wanted, np.maximum(sums + self._correction(layer, shift, sums), 0))
+        sums += self._correction(layer, shift, sums)
+        return self._noted(layer, wanted, np.maximum(sums, 0, out=sums))
 
     def _correction(self, layer: onnx.NodeProto, shift: NDArray[np.float64], values: Array) -> Array:
         """Note a layer's correction; returns it, as it will be read back, in a shape that adds to `values`."""
@@ -216,7 +218,8 @@ class Walk:
         return _per_channel(shift.astype(np.float32), values)
 
     def _noted(self, layer: onnx.NodeProto, wanted: Array, got: Array) -> Array:
-        noise = power(np.subtract(wanted, got)) / max(power(wanted), 1e-30)
+        some = _thinned(wanted)
+        noise = power(np.subtract(some, _thinned(got))) / max(power(some), 1e-30)
         self._layers.append(LayerNoise(layer.output[0], layer.op_type, noise))
         return got
 

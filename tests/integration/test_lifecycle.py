@@ -67,8 +67,8 @@ def wait_for_drain(client: httpx.Client) -> None:
 def test_requests_in_flight_are_finished_before_the_end(end: signal.Signals) -> None:
     with ServerProcess(threads=1) as server, ThreadPoolExecutor(2) as clients:
         with server.client() as client:
-            running = [clients.submit(long_request, server, 40) for _ in range(2)]
-            wait_for_depth(client, more_than=40)  # so both have been admitted
+            running = [clients.submit(long_request, server, 20) for _ in range(2)]
+            wait_for_depth(client, more_than=20)  # so both have been admitted
             server.process.send_signal(end)
             wait_for_drain(client)
             refused = client.post(PATH, content=JPEG)
@@ -77,7 +77,7 @@ def test_requests_in_flight_are_finished_before_the_end(end: signal.Signals) -> 
         for future in running:
             answer = future.result()
             assert answer.status_code == 200
-            assert len(answer.json()["results"]) == 40
+            assert len(answer.json()["results"]) == 20
         assert server.wait() == 0, server.describe()
 
 

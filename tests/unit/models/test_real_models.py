@@ -18,7 +18,7 @@ from models.weights import file_sha256
 from tests.shared_data import SHARED_DATA, requires_shared_data
 from tests.unit.quantize.networks import nodes
 
-PHOTOS = 200
+PHOTOS = 100
 
 
 @pytest.fixture(scope="module")
