@@ -290,7 +290,9 @@ class Scheduler:
         except Exception as error:
             self._shares.ended(self._clock())
             if len(batch) == 1:
-                logger.error("the engine failed on an image: %s", error, exc_info=error)
+                # What became of a device, its backend has logged; where none is left this would be every image.
+                traceback = None if isinstance(error, DeviceError) else error
+                logger.error("the engine failed on an image: %s", error, exc_info=traceback)
                 return self._outcomes(batch, [None], [_failure(error)], started)
             logger.warning("a batch of %d failed, its images are run one by one: %s", len(batch), error)
             return [

@@ -66,6 +66,8 @@ def test_copies_overlap_executions_and_a_device_may_be_lost_with_two_batches_in_
         assert third.status_code in (200, 503), third.text
         until(lambda: all(answers(client, PHOTOS[0], variant).status_code == 200 for variant in VARIANTS))
         assert client.get("/healthz").status_code == 200
+        assert any("507010" in line for line in server.log)
+        assert not any("507046" in line for line in server.log), "it was lost; nobody waited for it in vain"
         faults.set("count=1;slow=4")
         for answer in clients.map(lambda _: answers(client, PHOTOS[0]), range(48)):
             assert predictions(answer) == before

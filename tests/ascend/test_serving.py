@@ -85,6 +85,7 @@ def test_every_fault_gives_a_clean_error_and_the_service_recovers(
             assert answers(client, jpeg()).json()["results"][0]["predictions"] == before
             assert answers(client, jpeg(), "baseline").status_code == 200
         assert any("CANN says" in line for line in server.log)
+        assert not any("Traceback" in line for line in server.log), "a failed device says what happened in one line"
         metrics = client.get("/metrics").text
         assert 'tessera_device_healthy{device="0",variant="optimised"} 1.0' in metrics
         left = sum(fault.partition("=")[2].startswith("5") for fault in FAULTS)

@@ -14,7 +14,7 @@ from engine.errors import DeviceError, EngineError
 
 logger = logging.getLogger(__name__)
 
-FIRST_RETRY_SECONDS = 1.0
+FIRST_RETRY_SECONDS = 0.5  # set up again by the time that clients come back, whom Retry-After: 1 is told
 LONGEST_RETRY_SECONDS = 60.0
 
 

@@ -131,6 +131,7 @@ int fault(const char *site, int device) {
 
 /* Changes whenever faults are set; a hanging execution ends then. Under `double_lock`. */
 int faults_version(void) {
+    read_faults_file();
     return fault_settings;
 }
 
