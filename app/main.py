@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from fastapi import FastAPI
 
@@ -27,6 +28,16 @@ blocked layout on our own engine). Every error answer has the same shape: `error
 `request_id`.
 """
 
+
+class _Around(NamedTuple):
+    """What requests of every protocol share."""
+
+    in_flight: InFlight
+    uploads: UploadBudget
+    rate_limiter: RateLimiter | None
+    tracing: Tracing | None
+
+
 DispatcherFactory = Callable[[Settings, Metrics], Dispatcher]
 
 
@@ -42,6 +53,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
     tracing = None if endpoint is None else Tracing(endpoint, service_version())
     admin_gate = AdminGate(service_settings)
     rate_limiter = _rate_limiter(service_settings)
+    uploads = UploadBudget(service_settings.max_upload_bytes)
     make_dispatcher = dispatcher or _local
 
     @asynccontextmanager
@@ -51,7 +63,8 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         service = app.state.service = Service(service_settings, counted, running, admin_gate)
         service.start()
         try:
-            async with _grpc(service, app.state.in_flight, rate_limiter):
+            around = _Around(app.state.in_flight, uploads, rate_limiter, tracing)
+            async with _grpc(service, around):
                 yield
         finally:
             await service.stop()
@@ -71,7 +84,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
     app.add_middleware(
         RequestContext,
         in_flight=app.state.in_flight,
-        uploads=UploadBudget(service_settings.max_upload_bytes),
+        uploads=uploads,
         rate_limiter=rate_limiter,
         tracing=tracing,
     )
@@ -94,14 +107,16 @@ def _local(settings: Settings, metrics: Metrics) -> Dispatcher:
 
 
 @asynccontextmanager
-async def _grpc(service: Service, in_flight: InFlight, rate_limiter: RateLimiter | None) -> AsyncIterator[None]:
+async def _grpc(service: Service, around: _Around) -> AsyncIterator[None]:
     """Serve gRPC beside HTTP where the settings ask for it."""
     if service.settings.grpc_port is None:
         yield
         return
-    from app.grpc.server import GrpcServer  # an extra
+    from app.grpc.calls import Requests  # an extra
+    from app.grpc.server import GrpcServer
 
-    server = GrpcServer(service, in_flight, rate_limiter)
+    requests = Requests(around.in_flight, around.uploads, around.tracing)
+    server = GrpcServer(service, requests, around.rate_limiter)
     await server.start()
     try:
         yield

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import grpc
@@ -14,7 +15,10 @@ from app.api.context import InFlight, access_log
 from app.errors import DeadlineExceededError, InternalError, RequestError, UnsupportedOperationError
 from app.limits.admin import AdminGate
 from app.limits.clients import RateLimiter, client_key
-from app.observability.logs import request_id
+from app.limits.uploads import UploadBudget
+from app.observability import tracing
+from app.observability.logs import request_id, trace_id
+from app.observability.tracing import RequestTrace, Tracing
 from app.protocol.request_id import HEADER, request_id_for
 
 logger = logging.getLogger(__name__)
@@ -43,26 +47,87 @@ def status_code(error: RequestError) -> grpc.StatusCode:
     return of_class or _CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT)
 
 
+class Received(NamedTuple):
+    """A message from a client, as the wire brings it.
+
+    Attributes:
+        message: The message.
+        size: Its bytes.
+    """
+
+    message: Any
+    size: int
+
+
+class Requests:
+    """What every request has around it, alone in its call or one of a stream.
+
+    Args:
+        in_flight: Counts requests together with those of HTTP, so that both are waited for at the end.
+        uploads: What messages are held in, together with the bodies of HTTP requests.
+        tracing: Where traces go; None makes none.
+    """
+
+    def __init__(self, in_flight: InFlight, uploads: UploadBudget, tracing: Tracing | None) -> None:
+        self._in_flight = in_flight
+        self._uploads = uploads
+        self._tracing = tracing
+
+    @contextmanager
+    def one(self, name: str, context: Any, size: int) -> Iterator[None]:
+        """Around the answer to one message of `size` bytes to the method `name`.
+
+        Raises:
+            TooManyUploadsError: There is no room for its bytes, which gRPC has received whole by now.
+        """
+        trace = self._begin_trace(name, context)
+        code, message = grpc.StatusCode.CANCELLED, ""
+        try:
+            with self._in_flight, self._uploads.hold(size):
+                yield
+            code = grpc.StatusCode.OK
+        except RequestError as error:
+            code, message = status_code(error), error.message
+            raise
+        except Exception:
+            code = grpc.StatusCode.INTERNAL
+            raise
+        finally:
+            if trace is not None:
+                trace.end_call(code=code.value[0], message=message)
+                tracing.enter(None)
+
+    def _begin_trace(self, name: str, context: Any) -> RequestTrace | None:
+        if self._tracing is None or name.startswith(_PROBES):
+            return None
+        sent = {key: metadata_value(context, key) for key in ("traceparent", "tracestate")}
+        carrier = {key: value for key, value in sent.items() if value is not None}
+        trace = self._tracing.begin_call(name, carrier, request_id.get() or "")
+        tracing.enter(trace)
+        trace_id.set(trace.trace_id)
+        return trace
+
+
 class Calls:
     """Wraps the methods of services into handlers that grpc.aio takes.
 
     Args:
-        in_flight: Counts calls together with HTTP requests, so that both are waited for at the end.
+        requests: What each request has around it.
         rate_limiter: Limits the calls of one client together with its HTTP requests; None for no limit.
     """
 
-    def __init__(self, in_flight: InFlight, rate_limiter: RateLimiter | None) -> None:
-        self._in_flight = in_flight
+    def __init__(self, requests: Requests, rate_limiter: RateLimiter | None) -> None:
+        self._requests = requests
         self._rate_limiter = rate_limiter
 
     def unary(self, name: str, method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
         """A handler of a call with one answer."""
 
-        async def handle(request: Any, context: Any) -> Any:
+        async def handle(received: Received, context: Any) -> Any:
             call = _Call(name, context)
-            with call, self._in_flight:
+            with call, self._requests.one(name, context, received.size):
                 self._admit(name, context)
-                return await method(request, context)
+                return await method(received.message, context)
             return await call.refuse()
 
         return handle
@@ -70,14 +135,18 @@ class Calls:
     def stream(
         self, name: str, method: Callable[[Any, Any], AsyncIterator[Any]]
     ) -> Callable[[Any, Any], AsyncIterator[Any]]:
-        """A handler of a call with a stream of answers. A stream may idle for ever, so the end does not wait for it."""
+        """A handler of a call with a stream of answers. A stream may idle for ever, so the end does not wait for it.
 
-        async def handle(request: Any, context: Any) -> AsyncIterator[Any]:
+        The method gets the message; of a stream of messages the iterator of `Received`, which it sees to itself.
+        """
+
+        async def handle(received: Any, context: Any) -> AsyncIterator[Any]:
             call = _Call(name, context)
             with call:
                 self._admit(name, context)
-                async for answer in method(request, context):
+                async for answer in method(getattr(received, "message", received), context):
                     yield answer
+                trace_id.set(None)  # the last one's is not the stream's
             if call.error is not None:
                 await call.refuse()
 

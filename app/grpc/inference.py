@@ -9,11 +9,11 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from app.api.context import InFlight
 from app.errors import RequestError
-from app.grpc.calls import check_admin, metadata_values
+from app.grpc.calls import Received, Requests, check_admin, metadata_values
 from app.grpc.messages import fill_response, parse_infer, read_parameters
 from app.grpc.schema import Schema
+from app.observability import tracing
 from app.observability.recording import recorded
 from app.oip.inference import Inference
 from app.oip.models import ModelViews
@@ -29,13 +29,13 @@ class InferenceCalls:
     Args:
         service: The service.
         schema: The messages.
-        in_flight: Counts the requests of streams; other calls are counted where they are handled.
+        requests: What the requests of streams have around them; that of other calls is where they are handled.
     """
 
-    def __init__(self, service: Service, schema: Schema, in_flight: InFlight) -> None:
+    def __init__(self, service: Service, schema: Schema, requests: Requests) -> None:
         self._service = service
         self._schema = schema
-        self._in_flight = in_flight
+        self._requests = requests
 
     async def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802, the protocol names it
         """Whether the process works, loading included."""
@@ -89,15 +89,20 @@ class InferenceCalls:
             response = self._schema["ModelInferResponse"]()
             fill_response(response, request.model_name, inference.version, parsed.id, outputs)
             response.parameters["variant"].string_param = inference.variant
-            self._service.metrics.answer_built(inference.variant, time.perf_counter() - building)
+            built = time.perf_counter()
+            self._service.metrics.answer_built(inference.variant, built - building)
+            tracing.stage("postprocess", building, built)
             return response
 
-    async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+    async def ModelStreamInfer(  # noqa: N802
+        self, requests: AsyncIterator[Received], context: Any
+    ) -> AsyncIterator[Any]:
         """Run one request of a stream after the other; an error ends its request, not the stream."""
-        async for request in requests:
+        name = f"{self._schema.service}/ModelStreamInfer"
+        async for request, size in requests:
             answer = self._schema["ModelStreamInferResponse"]()
             try:
-                with self._in_flight:
+                with self._requests.one(name, context, size):
                     answer.infer_response.CopyFrom(await self.ModelInfer(request, context))
             except RequestError as error:
                 answer.error_message = error.message

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from app.api.context import InFlight
 from app.errors import StartupError
-from app.grpc.calls import Calls
+from app.grpc.calls import Calls, Received, Requests
 from app.grpc.health import HealthCalls
 from app.grpc.inference import InferenceCalls
 from app.grpc.schema import Schema
@@ -25,11 +25,11 @@ class GrpcServer:
 
     Args:
         service: The service behind them.
-        in_flight: Where calls are counted.
+        requests: What each request has around it.
         rate_limiter: Limits the calls of one client; None for no limit.
     """
 
-    def __init__(self, service: Service, in_flight: InFlight, rate_limiter: RateLimiter | None) -> None:
+    def __init__(self, service: Service, requests: Requests, rate_limiter: RateLimiter | None) -> None:
         settings = service.settings
         self._address = f"[{settings.host}]" if ":" in settings.host else settings.host
         self._port = settings.grpc_port
@@ -42,8 +42,8 @@ class GrpcServer:
                 ("grpc.so_reuseport", int(settings.frontends > 0)),  # then several processes share the port
             ],
         )
-        calls, inference, health = Calls(in_flight, rate_limiter), Schema("inference.proto"), Schema("health.proto")
-        _register(self._server, calls, inference, InferenceCalls(service, inference, in_flight))
+        calls, inference, health = Calls(requests, rate_limiter), Schema("inference.proto"), Schema("health.proto")
+        _register(self._server, calls, inference, InferenceCalls(service, inference, requests))
         _register(self._server, calls, health, HealthCalls(service, health, [inference.service]))
 
     async def start(self) -> None:
@@ -66,11 +66,14 @@ class GrpcServer:
 
 
 def _register(server: Any, calls: Calls, schema: Schema, methods: object) -> None:
-    handlers = {}
+    handlers: dict[str, Any] = {}
     for name, call in schema.calls.items():
         method = getattr(methods, name)
         full_name = f"{schema.service}/{name}"
-        codec = {"request_deserializer": call.request.FromString, "response_serializer": _serialise}
+        codec: dict[str, Any] = {
+            "request_deserializer": _receiver(call.request.FromString),
+            "response_serializer": _serialise,
+        }
         if call.client_streams:
             handlers[name] = grpc.stream_stream_rpc_method_handler(calls.stream(full_name, method), **codec)
         elif call.server_streams:
@@ -78,6 +81,10 @@ def _register(server: Any, calls: Calls, schema: Schema, methods: object) -> Non
         else:
             handlers[name] = grpc.unary_unary_rpc_method_handler(calls.unary(full_name, method), **codec)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(schema.service, handlers),))
+
+
+def _receiver(parse: Callable[[bytes], Any]) -> Callable[[bytes], Received]:
+    return lambda data: Received(parse(data), len(data))
 
 
 def _serialise(message: Any) -> bytes:

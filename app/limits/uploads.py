@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from app.errors import TooManyUploadsError
 
 
@@ -34,6 +37,19 @@ class UploadBudget:
                 retry_after=1,
             )
         self._held += count
+
+    @contextmanager
+    def hold(self, count: int) -> Iterator[None]:
+        """Hold `count` bytes for as long as the block lasts.
+
+        Raises:
+            TooManyUploadsError: See `take`.
+        """
+        self.take(count)
+        try:
+            yield
+        finally:
+            self.give_back(count)
 
     def give_back(self, count: int) -> None:
         """Return `count` bytes that were taken."""

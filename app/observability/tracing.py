@@ -7,7 +7,7 @@ the client's decision and `OTEL_TRACES_SAMPLER`; the exporter's other `OTEL_EXPO
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,6 +48,17 @@ class RequestTrace:
         child = self._tracing.start_child(name, self._span, self._nanoseconds(started))
         child.set_attributes(attributes)
         child.end(self._nanoseconds(ended))
+
+    def end_call(self, *, code: int, message: str) -> None:
+        """End the span of a gRPC call.
+
+        Args:
+            code: Its gRPC status code, 0 for OK.
+            message: What the client is told; empty for OK.
+        """
+        if self._span.is_recording():
+            self._tracing.finish_call(self._span, code, message)
+        self._span.end()
 
     def end(self, *, status: int, route: str | None, fields: dict[str, object]) -> None:
         """End the request's span.
@@ -104,11 +115,26 @@ class Tracing:
             for name, value in scope["headers"]
             if name in (b"traceparent", b"tracestate")
         }
+        attributes = {"http.request.method": scope["method"], "url.path": scope["path"]}
+        return self._begin(scope["method"], carrier, {**attributes, "tessera.request_id": request_id})
+
+    def begin_call(self, name: str, carrier: Mapping[str, str], request_id: str) -> RequestTrace:
+        """Start the span of a gRPC request, named as OpenTelemetry's conventions for RPC want it.
+
+        Args:
+            name: Service and method, `inference.GRPCInferenceService/ModelInfer`.
+            carrier: Its metadata `traceparent` and `tracestate`, where it has them.
+            request_id: Its id.
+        """
+        service, _, method = name.partition("/")
+        attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+        return self._begin(name, carrier, {**attributes, "tessera.request_id": request_id})
+
+    def _begin(self, name: str, carrier: Mapping[str, str], attributes: Mapping[str, str]) -> RequestTrace:
         parent = self._propagator.extract(carrier) if carrier else None
-        span = self._tracer.start_span(scope["method"], context=parent, kind=self._trace.SpanKind.SERVER)
+        span = self._tracer.start_span(name, context=parent, kind=self._trace.SpanKind.SERVER)
         if span.is_recording():
-            attributes = {"http.request.method": scope["method"], "url.path": scope["path"]}
-            span.set_attributes({**attributes, "tessera.request_id": request_id})
+            span.set_attributes({**attributes})
         return RequestTrace(self, span)
 
     def start_child(self, name: str, parent: Span, started: int) -> Span:
@@ -128,6 +154,12 @@ class Tracing:
         if status == 0 or status >= 500:
             span.set_status(self._trace.StatusCode.ERROR)
 
+    def finish_call(self, span: Span, code: int, message: str) -> None:
+        """Write what is known at the end of a gRPC request into its span."""
+        span.set_attribute("rpc.grpc.status_code", code)
+        if code:
+            span.set_status(self._trace.StatusCode.ERROR, message)
+
     def close(self) -> None:
         """Send what is left, for a few seconds at most. Blocking."""
         self._provider.force_flush(_FLUSH_SECONDS * 1000)
@@ -146,12 +178,8 @@ def stage(name: str, started: float, ended: float, **attributes: int | float | s
         trace.stage(name, started, ended, **attributes)
 
 
-class Timed(Protocol):
-    """The times of one image that was answered, in seconds."""
-
-    @property
-    def decode_seconds(self) -> float:
-        """From file to pixels."""
+class Ran(Protocol):
+    """The times of one image that ran, in seconds."""
 
     @property
     def queue_seconds(self) -> float:
@@ -166,6 +194,14 @@ class Timed(Protocol):
         """Images in the batch."""
 
 
+class Timed(Ran, Protocol):
+    """The times of one image that was answered, in seconds."""
+
+    @property
+    def decode_seconds(self) -> float:
+        """From file to pixels."""
+
+
 def trace_images(images: Sequence[Timed], ended: float) -> None:
     """Record decode, queue and compute of a request from the times of its images, the last of which ended at `ended`.
 
@@ -174,9 +210,23 @@ def trace_images(images: Sequence[Timed], ended: float) -> None:
     trace = _current.get()
     if trace is None or not images:
         return
+    queued = _slowest(images, ended)[0]
+    trace.stage("decode", queued - max(image.decode_seconds for image in images), queued, images=len(images))
+    trace_runs(images, ended)
+
+
+def trace_runs(images: Sequence[Ran], ended: float) -> None:
+    """As `trace_images`, of images that came decoded."""
+    trace = _current.get()
+    if trace is None or not images:
+        return
+    queued, computing, batch_size = _slowest(images, ended)
+    trace.stage("queue", queued, computing)
+    trace.stage("compute", computing, ended, batch_size=batch_size)
+
+
+def _slowest(images: Sequence[Ran], ended: float) -> tuple[float, float, int]:
+    """When the image that took longest joined the queue, when its batch began, and how large that was."""
     last = max(images, key=lambda image: image.queue_seconds + image.compute_seconds)
     computing = ended - last.compute_seconds
-    queued = computing - last.queue_seconds
-    trace.stage("decode", queued - max(image.decode_seconds for image in images), queued, images=len(images))
-    trace.stage("queue", queued, computing)
-    trace.stage("compute", computing, ended, batch_size=last.batch_size)
+    return computing - last.queue_seconds, computing, last.batch_size

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from app.errors import DeadlineExceededError, InferenceError
 from app.observability.recording import Record
+from app.observability.tracing import trace_images, trace_runs
 from app.oip.models import ModelViews
 from app.oip.repository import Repository
 from app.oip.routing import choose
@@ -92,6 +94,7 @@ class Inference:
         priority = _LEVELS.get(request.priority, Priority.BACKGROUND) if request.priority else self._priority
         if isinstance(images, list):
             classified = await self._service.classify(images, self.variant, deadline=deadline, priority=priority)
+            trace_images(classified, time.perf_counter())
             logits = [image.logits for image in classified]
         else:
             logits = await self._run_tensor(images, deadline, priority)
@@ -99,6 +102,7 @@ class Inference:
 
     async def _run_tensor(self, tensor: np.ndarray, deadline: float, priority: Priority) -> list[np.ndarray]:
         outcomes = await self._service.infer(tensor, self.variant, deadline=deadline, priority=priority)
+        trace_runs(outcomes, time.perf_counter())
         logits = []
         for index, outcome in enumerate(outcomes):
             if outcome.logits is None:

@@ -13,6 +13,7 @@ from app.api.context import ServiceDependency
 from app.api.oip.openapi import INFER_OPENAPI, INFER_RESPONSES
 from app.api.waiting import answer_in_time
 from app.errors import InvalidInferenceRequestError
+from app.observability import tracing
 from app.observability.recording import recorded
 from app.oip.inference import Inference
 from app.oip.tensors import Interface
@@ -44,7 +45,9 @@ async def infer(request: Request, service: ServiceDependency, model: str, versio
             headers, answer = build_response(model, inference.version, parsed.id, outputs)
             response = _compressed(request, headers, answer)
             response.headers[HEADER] = inference.variant
-            service.metrics.answer_built(inference.variant, time.perf_counter() - building)
+            built = time.perf_counter()
+            service.metrics.answer_built(inference.variant, built - building)
+            tracing.stage("postprocess", building, built)
             return response
     finally:
         request.state.log_fields = record.fields()
