@@ -260,7 +260,7 @@ class ImageQueue:
         return min(waiting, key=lambda line: line.starts, default=None)
 
     def _must_wait(self, line: Line) -> bool:
-        """Whether who is next is to run with nothing beside it, and something runs: should the process die, it was it."""
+        """Whether who is next is to run with nothing beside it, so that a death has one cause, and something runs."""
         return bool(self._running) and line.first.alone
 
     def _may_run_background(self) -> bool:
