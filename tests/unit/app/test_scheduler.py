@@ -286,8 +286,10 @@ def test_batches_overlap_as_far_as_the_sessions_allow(bench) -> None:
     used = bench(**models)
     for model in models.values():
         model.gate.clear()
-    tickets = [used.put(("baseline", "optimised")[number % 2], [number]) for number in range(3)]
-    until(lambda: sum(model.inside for model in models.values()) == 3)
+    tickets = []
+    for number in range(3):
+        tickets.append(used.put(("baseline", "optimised")[number % 2], [number]))
+        until(lambda: sum(model.inside for model in models.values()) == len(tickets))
     tickets += [used.put("baseline", [number]) for number in range(3, 9)]
     assert used.scheduler.depth == 6, "what does not fit gathers"
     assert used.scheduler.snapshot().running_seconds > 0
@@ -321,8 +323,10 @@ def test_a_swap_waits_for_every_batch_of_the_session_before(bench) -> None:
     before, after = Arithmetic(0, 2), Arithmetic(1000, 2)
     used = bench(baseline=before)
     before.gate.clear()
-    old = [used.put("baseline", [number]) for number in range(2)]
-    until(lambda: before.inside == 2)
+    old = []
+    for number in range(2):
+        old.append(used.put("baseline", [number]))
+        until(lambda: before.inside == len(old))
     with ThreadPoolExecutor(1) as threads:
         swap = threads.submit(used.scheduler.replace, "baseline", after)
         time.sleep(0.05)
