@@ -16,10 +16,11 @@ from app.service import Service
 _Bearer = Annotated[object, Security(HTTPBearer(auto_error=False, scheme_name="adminToken"))]
 
 
-def check_admin(request: Request, _: _Bearer) -> None:
+async def check_admin(request: Request, _: _Bearer) -> None:
     """Raise unless the request may use admin verbs; see `AdminGate.check`."""
     server = request.scope.get("server")
-    get_service(request).admin.check(request.headers.get("authorization"), None if server is None else server[0])
+    service = await get_service(request)
+    service.admin.check(request.headers.get("authorization"), None if server is None else server[0])
 
 
 AdminDependency = Annotated[None, Depends(check_admin)]

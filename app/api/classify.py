@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from app.api.body import read_body
-from app.api.context import ServiceDependency
+from app.api.context import DirectRoute, ServiceDependency
 from app.api.openapi import CLASSIFY_OPENAPI, CLASSIFY_RESPONSES
 from app.api.waiting import answer_in_time
 from app.errors import InvalidParameterError, RequestError, UnsupportedEncodingError
@@ -21,7 +21,7 @@ from app.routing.variants import HEADER
 from app.scheduling.ticket import Priority
 from app.service import Service
 
-router = APIRouter(tags=["classification"])
+router = APIRouter(tags=["classification"], route_class=DirectRoute)
 
 UNRESOLVED = "none"  # the variant label of requests refused before a variant was chosen
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Annotated
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,13 +30,30 @@ _PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/
 _MOST_HEADERS = 128
 
 
-def get_service(request: Request) -> Service:
-    """The application's service."""
+async def get_service(request: Request) -> Service:
+    """The application's service. A coroutine, because FastAPI sends plain functions to a thread."""
     service: Service = request.app.state.service
     return service
 
 
 ServiceDependency = Annotated[Service, Depends(get_service)]
+
+
+class DirectRoute(APIRoute):
+    """An operation on the hot path: FastAPI documents it, and what it reads of the request it reads itself.
+
+    FastAPI's own resolution of parameters costs a third of a millisecond a request. The endpoint takes the request, the
+    service, and the parameters of its path as strings.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request."""
+        endpoint = cast(Callable[..., Coroutine[Any, Any, Response]], self.endpoint)
+
+        async def handle(request: Request) -> Response:
+            return await endpoint(request, await get_service(request), **request.path_params)
+
+        return handle
 
 
 class InFlight:

@@ -40,6 +40,7 @@ async def answer_in_time(
             raise ClientDisconnectedError("The client left before the answer was ready.")
         raise late()
     finally:
-        task.cancel()
         gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

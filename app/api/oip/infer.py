@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from app.api.body import read_body
-from app.api.context import ServiceDependency
+from app.api.context import DirectRoute, ServiceDependency
 from app.api.oip.openapi import INFER_OPENAPI, INFER_RESPONSES
 from app.api.waiting import answer_in_time
 from app.errors import InvalidInferenceRequestError
@@ -22,7 +22,7 @@ from app.protocol.oip.request import InferRequest, parse_raw_request, parse_requ
 from app.protocol.oip.response import HEADER_LENGTH, build_response
 from app.routing.variants import HEADER
 
-router = APIRouter(tags=["open inference protocol"])
+router = APIRouter(tags=["open inference protocol"], route_class=DirectRoute)
 
 # Above it, parsing takes milliseconds, which other requests should not have to wait for.
 _LARGE_JSON = 64 * 1024
