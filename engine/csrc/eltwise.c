@@ -34,19 +34,19 @@ static const uint8_t *row_of(const ts_tensor *tensor, const ts_scope *scope, int
 static void eltwise_run(const ts_step *step, const ts_scope *scope)
 {
     const int height = step->target->desc.height, planes = step->target->blocks;
-    int from, to;
-    ts_share(scope, scope->count * planes * height, &from, &to);
     const eltwise_data *data = step->data;
-    for (int unit = from; unit < to; unit++) {
-        const int y = unit % height, plane = unit / height % planes, image = scope->image + unit / height / planes;
-        const uint8_t *a = row_of(step->source, scope, image, plane, y);
-        const uint8_t *b = step->other ? row_of(step->other, scope, image, plane, y) : NULL;
-        uint8_t *out = (uint8_t *)row_of(step->target, scope, image, plane, y);
-        if (data->add)
-            data->add->run(&data->parameters, a, b, out, step->target->desc.width);
-        else
-            eltwise_row(step, &data->desc, a, b, out);
-    }
+    int from, to;
+    while (ts_take(scope, scope->count * planes * height, &from, &to))
+        for (int unit = from; unit < to; unit++) {
+            const int y = unit % height, plane = unit / height % planes, image = scope->image + unit / height / planes;
+            const uint8_t *a = row_of(step->source, scope, image, plane, y);
+            const uint8_t *b = step->other ? row_of(step->other, scope, image, plane, y) : NULL;
+            uint8_t *out = (uint8_t *)row_of(step->target, scope, image, plane, y);
+            if (data->add)
+                data->add->run(&data->parameters, a, b, out, step->target->desc.width);
+            else
+                eltwise_row(step, &data->desc, a, b, out);
+        }
 }
 
 int ts_program_eltwise(ts_program *program, const ts_eltwise_desc *desc)
@@ -78,21 +78,21 @@ static void flatten_run(const ts_step *step, const ts_scope *scope)
     const size_t element = source->element_bytes;
     const int area = source->desc.height * source->desc.width;
     int from, to;
-    ts_share(scope, scope->count, &from, &to);
-    for (int i = from; i < to; i++) {
-        const uint8_t *in = ts_pixels(source, scope, scope->image + i);
-        uint8_t *out = ts_pixels(target, scope, scope->image + i);
-        for (int c = 0; c < source->desc.channels; c++)
-            for (int p = 0; p < area; p++) {
-                const size_t pixel = (size_t)(p / source->desc.width) * source->row_bytes +
-                                     (size_t)(p % source->desc.width) * source->pixel_bytes;
-                const uint8_t *from_channel =
-                    in + (size_t)(c / TS_LANES) * source->plane_bytes + pixel + (size_t)(c % TS_LANES) * element;
-                memcpy(out + ((size_t)c * (size_t)area + (size_t)p) * element, from_channel, element);
-            }
-        const size_t used = (size_t)source->desc.channels * (size_t)area;
-        memset(out + used * element, 0, ((size_t)target->blocks * TS_LANES - used) * element);
-    }
+    while (ts_take(scope, scope->count, &from, &to))
+        for (int i = from; i < to; i++) {
+            const uint8_t *in = ts_pixels(source, scope, scope->image + i);
+            uint8_t *out = ts_pixels(target, scope, scope->image + i);
+            for (int c = 0; c < source->desc.channels; c++)
+                for (int p = 0; p < area; p++) {
+                    const size_t pixel = (size_t)(p / source->desc.width) * source->row_bytes +
+                                         (size_t)(p % source->desc.width) * source->pixel_bytes;
+                    const uint8_t *from_channel =
+                        in + (size_t)(c / TS_LANES) * source->plane_bytes + pixel + (size_t)(c % TS_LANES) * element;
+                    memcpy(out + ((size_t)c * (size_t)area + (size_t)p) * element, from_channel, element);
+                }
+            const size_t used = (size_t)source->desc.channels * (size_t)area;
+            memset(out + used * element, 0, ((size_t)target->blocks * TS_LANES - used) * element);
+        }
 }
 
 int ts_program_flatten(ts_program *program, int source_index, int target_index)
@@ -115,30 +115,30 @@ static void softmax_run(const ts_step *step, const ts_scope *scope)
     const ts_tensor *source = step->source, *target = step->target;
     const int channels = source->desc.channels, area = source->desc.height * source->desc.width;
     int from, to;
-    ts_share(scope, scope->count * area, &from, &to);
-    for (int unit = from; unit < to; unit++) {
-        const int image = scope->image + unit / area, y = unit % area / source->desc.width, x = unit % source->desc.width;
-        float largest = -INFINITY, total = 0.0f;
-        for (int pass = 0; pass < 3; pass++)
-            for (int c = 0; c < channels; c++) {
-                const size_t lane = (size_t)(c % TS_LANES) * sizeof(float);
-                const uint8_t *in = row_of(source, scope, image, c / TS_LANES, y) + (size_t)x * source->pixel_bytes + lane;
-                uint8_t *out =
-                    (uint8_t *)row_of(target, scope, image, c / TS_LANES, y) + (size_t)x * target->pixel_bytes + lane;
-                float value;
-                memcpy(&value, pass < 2 ? in : out, sizeof value);
-                if (pass == 0) {
-                    largest = value > largest ? value : largest;
-                } else if (pass == 1) {
-                    value = expf(value - largest);
-                    total += value;
-                    memcpy(out, &value, sizeof value);
-                } else {
-                    value /= total;
-                    memcpy(out, &value, sizeof value);
+    while (ts_take(scope, scope->count * area, &from, &to))
+        for (int unit = from; unit < to; unit++) {
+            const int image = scope->image + unit / area, y = unit % area / source->desc.width, x = unit % source->desc.width;
+            float largest = -INFINITY, total = 0.0f;
+            for (int pass = 0; pass < 3; pass++)
+                for (int c = 0; c < channels; c++) {
+                    const size_t lane = (size_t)(c % TS_LANES) * sizeof(float);
+                    const uint8_t *in = row_of(source, scope, image, c / TS_LANES, y) + (size_t)x * source->pixel_bytes + lane;
+                    uint8_t *out =
+                        (uint8_t *)row_of(target, scope, image, c / TS_LANES, y) + (size_t)x * target->pixel_bytes + lane;
+                    float value;
+                    memcpy(&value, pass < 2 ? in : out, sizeof value);
+                    if (pass == 0) {
+                        largest = value > largest ? value : largest;
+                    } else if (pass == 1) {
+                        value = expf(value - largest);
+                        total += value;
+                        memcpy(out, &value, sizeof value);
+                    } else {
+                        value /= total;
+                        memcpy(out, &value, sizeof value);
+                    }
                 }
-            }
-    }
+        }
 }
 
 int ts_program_softmax(ts_program *program, int source_index, int target_index)
