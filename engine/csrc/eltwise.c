@@ -1,6 +1,7 @@
 /* Steps that could not be fused into a convolution: addition, clamp, conversion, flatten, softmax. */
 #include "add_kernels.h"
 #include "lanes.h"
+#include "quantise_kernels.h"
 
 #include <stdlib.h>
 
@@ -8,6 +9,8 @@ typedef struct {
     ts_eltwise_desc desc;
     const ts_add_kernel *add; /* null: anything but the sum of two u8 tensors stored as u8 */
     ts_add_parameters parameters;
+    const ts_quantise_kernel *quantise; /* null: anything but one bfloat16 tensor stored as u8 */
+    ts_quantise_parameters quantise_parameters;
 } eltwise_data;
 
 static void eltwise_row(const ts_step *step, const ts_eltwise_desc *d, const uint8_t *a, const uint8_t *b, uint8_t *out)
@@ -44,6 +47,8 @@ static void eltwise_run(const ts_step *step, const ts_scope *scope)
             uint8_t *out = (uint8_t *)row_of(step->target, scope, image, plane, y);
             if (data->add)
                 data->add->run(&data->parameters, a, b, out, step->target->desc.width);
+            else if (data->quantise)
+                data->quantise->run(&data->quantise_parameters, a, out, step->target->desc.width);
             else
                 eltwise_row(step, &data->desc, a, b, out);
         }
@@ -66,9 +71,13 @@ int ts_program_eltwise(ts_program *program, const ts_eltwise_desc *desc)
         data->parameters = (ts_add_parameters){desc->source_scale, desc->other_scale, desc->low, desc->high,
                                                source->desc.zero, other->desc.zero, target->desc.zero};
     }
+    if (!other && source->desc.dtype == TS_BF16 && target->desc.dtype == TS_U8) {
+        data->quantise = ts_find_quantise_kernel(program->features);
+        data->quantise_parameters = (ts_quantise_parameters){desc->source_scale, desc->low, desc->high, target->desc.zero};
+    }
     return ts_append(program, (ts_step){.run = eltwise_run, .free = free, .data = data, .source = source,
                                         .other = other, .target = target, .kind = other ? "add" : "convert",
-                                        .kernel = data->add ? data->add->name : ""});
+                                        .kernel = data->add ? data->add->name : data->quantise ? data->quantise->name : ""});
 }
 
 /* [channels][height][width] becomes channels of one pixel, in that order. */

@@ -7,7 +7,7 @@
 #include <sched.h>
 #include <string.h>
 
-enum { CALLERS = 3, JOBS = 100, STEPS = 12, MOST_UNITS = 200, MOST_THREADS = 5 };
+enum { CALLERS = 3, JOBS = 60, STEPS = 12, MOST_UNITS = 200, MOST_THREADS = 5 };
 
 /* What a team has done: for every unit of every step how often, and what it read of the step before. */
 typedef struct {
