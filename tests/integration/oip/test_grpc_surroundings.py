@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests import imagefiles
 from tests.collector import Collector
-from tests.integration.test_oip_grpc import listening_at, tensor
+from tests.integration.oip.test_grpc import listening_at, tensor
 from tests.processes import until
 from tests.servers import ServerProcess
 from tests.small_model import small_folder
