@@ -241,8 +241,9 @@ class Supervisor:
     def _engine_ended(self, engine: Child) -> None:
         if engine is self._spare:
             self._spare = None
-            self._reports.append(asyncio.ensure_future(report_end(engine)))
-            self._loop.call_later(_SPARE_PAUSE, self._keep_spare)
+            if not self._ended.is_set():
+                self._reports.append(asyncio.ensure_future(report_end(engine)))
+                self._loop.call_later(_SPARE_PAUSE, self._keep_spare)
             return
         self._engine = None
         self._scrapes.ended(engine)

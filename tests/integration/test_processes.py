@@ -186,9 +186,11 @@ def test_the_end_is_orderly_across_processes() -> None:
         with server.client() as client:
             server.process.send_signal(signal.SIGTERM)
             until(lambda: client.get("/readyz").json().get("code") == "shutting_down")
-            assert client.post(PATH, content=pictures()[0]).json()["code"] == "shutting_down"
+            refused = client.post(PATH, content=pictures()[0])
+            assert (refused.json()["code"], refused.headers["Connection"]) == ("shutting_down", "close")
         assert [future.result().status_code for future in running] == [200, 200]
         assert server.wait() == 0, server.describe()
+        assert [line for line in server.log if " error " in line] == []
         assert [pid for pid in family if "tessera-" in command_of(pid)] == []
 
 
