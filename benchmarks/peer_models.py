@@ -45,17 +45,18 @@ def versions() -> str:
 class PeerModels:
     """Builds each engine's model once, into a cache, and opens them all for one batch size and number of threads."""
 
-    def __init__(self, data: Path, cache: Path) -> None:
+    def __init__(self, data: Path, cache: Path, ours: Path | None = None) -> None:
         self._data = data
         self._cache = cache
         self._sessions: list[engine.Session] = []
         self._preprocessing = Preprocessing()
         cache.mkdir(parents=True, exist_ok=True)
         model = data / "resnet50-imagenet"
-        quantise_model(model, data / "imagenet-sample", cache=cache, limit=CALIBRATION_PHOTOS)
+        if ours is None:
+            quantise_model(model, data / "imagenet-sample", cache=cache, limit=CALIBRATION_PHOTOS)
         opened = open_model(model, cache=cache)
         self._float = opened.variants["baseline"].path
-        self._ours = opened.variants["optimised"].path
+        self._ours = ours or opened.variants["optimised"].path
 
     def calibration_photos(self) -> list[Path]:
         """The photos that the peers' quantisers see; the timed ones are others."""

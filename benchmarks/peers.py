@@ -68,7 +68,7 @@ class Result:
 def main() -> int:
     arguments = _arguments()
     data = find_data(arguments.data)
-    models = PeerModels(data, arguments.cache)
+    models = PeerModels(data, arguments.cache, arguments.ours)
     pool = _photos(data / "imagenet-sample", models)
     results: list[Result] = []
     for threads in arguments.threads:
@@ -100,6 +100,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=lambda text: text.split(","), help="engines to run (default: all)")
     parser.add_argument("--data", type=Path, help="folder with resnet50-imagenet and imagenet-sample")
     parser.add_argument("--cache", type=Path, default=Path("benchmarks/results/models"), help="built models")
+    parser.add_argument(
+        "--ours", type=Path, help="our int8 model as an ONNX file (default: quantised from the peers' photos)"
+    )
     parser.add_argument("--json", type=Path, help="also write every time measured here")
     return parser.parse_args()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,11 @@ CPU = Server({VARIANT: _CPU}, decode_seconds=2e-3)
 DEVICE = Server({VARIANT: _DEVICE}, decode_seconds=0.2e-3)
 TIMEOUTS = {"CPU": 0.25, "device": 0.05}
 SERVERS = {"CPU": CPU, "device": DEVICE}
+# Two batches in flight, a quarter of whose time is spent on copying: on one device, and on each of two.
+PIPELINES = {
+    "1 x 2 in flight": replace(DEVICE, in_flight=2, copying=0.25),
+    "2 x 2 in flight": replace(DEVICE, devices=2, in_flight=2, copying=0.25),
+}
 
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0)
 STREAMS = {"Poisson": poisson, "bursty": bursty}
@@ -59,23 +65,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=6000, help="answers per point (default 6000)")
     parser.add_argument("--docs", type=Path, help="folder for the pictures (needs matplotlib)")
+    parser.add_argument("--pipelines", action="store_true", help="devices with two batches in flight instead")
     arguments = parser.parse_args()
+    if arguments.docs is not None:
+        from benchmarks.drawing import draw_loads, draw_steps  # before the long run, should matplotlib be missing
+
     table: dict[tuple[str, str, str], list[Result]] = {}
-    print("machine stream   rule             load  goodput  p50 ms  p99 ms  refused  batch")
-    for machine, server in SERVERS.items():
+    print("machine         stream   rule             load  goodput  p50 ms  p99 ms  refused  batch  in time")
+    for machine, server in (PIPELINES if arguments.pipelines else SERVERS).items():
         for stream in STREAMS:
             for rule, make in policies(server).items():
                 for load in LOADS:
-                    result = at_load(server, make(), stream, load, TIMEOUTS[machine], arguments.images)
+                    timeout = TIMEOUTS.get(machine, TIMEOUTS["device"])
+                    result = at_load(server, make(), stream, load, timeout, arguments.images)
                     table.setdefault((machine, stream, rule), []).append(result)
                     print(
-                        f"{machine:8}{stream:9}{rule:16}{load:5.0%}{result.goodput() / server.capacity():9.2f}"
+                        f"{machine:16}{stream:9}{rule:16}{load:5.0%}{result.goodput() / server.capacity():9.2f}"
                         f"{result.latency(50) * 1e3:8.1f}{result.latency(99) * 1e3:8.1f}{result.refused():9.1%}"
-                        f"{np.mean(result.sizes):7.1f}"
+                        f"{np.mean(result.sizes):7.1f}{result.kept():9.1%}"
                     )
-    if arguments.docs is not None:
-        from benchmarks.drawing import draw_loads, draw_steps
-
+    if arguments.docs is not None and not arguments.pipelines:
         draw_loads(table, arguments.docs / "scheduling-loads.svg")
         runs = {rule: simulate(CPU, make(), stepping(CPU, 0.25, 10)) for rule, make in policies(CPU).items()}
         draw_steps(runs, CPU.capacity(), 10, arguments.docs / "scheduling-steps.svg")

@@ -57,6 +57,9 @@ class Server:
         decoders: How many images are decoded at a time.
         noise: Standard deviation of the logarithm of every time.
         decode_slows: Part of the engine's speed that a busy decoder takes; 1 / cores where they share the cores.
+        devices: How many there are, each executing one batch at a time.
+        in_flight: How many batches a device holds; while one executes, others are copied.
+        copying: Part of a batch's time that is spent on copying.
     """
 
     batch_seconds: dict[str, Sequence[float]]
@@ -64,6 +67,9 @@ class Server:
     decoders: int = 2
     noise: float = 0.02
     decode_slows: float = 0.0
+    devices: int = 1
+    in_flight: int = 1
+    copying: float = 0.0
 
     @property
     def max_batch(self) -> int:
@@ -72,7 +78,30 @@ class Server:
 
     def capacity(self, variant: str = VARIANT) -> float:
         """Images a second that a variant reaches in its best batch."""
-        return max(size / seconds for size, seconds in enumerate(self.batch_seconds[variant], start=1))
+        alone = max(size / seconds for size, seconds in enumerate(self.batch_seconds[variant], start=1))
+        return self.devices * alone * (1.0 if self.in_flight == 1 else 1 / (1 - self.copying))
+
+    @property
+    def parallel(self) -> int:
+        """How many batches may run at once."""
+        return self.devices * self.in_flight
+
+
+@dataclass(eq=False)
+class Run:
+    """A batch in the engine.
+
+    Attributes:
+        members: (request, image) of each row.
+        batch: What the queue of the service calls it.
+        device: Where it runs.
+        started: When it was taken.
+    """
+
+    members: list[tuple[Request, int]]
+    batch: Batch | None = None
+    device: int = 0
+    started: float = 0.0
 
 
 class Policy(Protocol):
@@ -84,11 +113,11 @@ class Policy(Protocol):
     def enqueue(self, request: Request, now: float) -> None:
         """The request is decoded."""
 
-    def take(self, now: float) -> list[tuple[Request, int]] | None:
-        """The engine is free: the (request, image) members of its next batch, or None."""
+    def take(self, now: float) -> Run | None:
+        """The engine is free: its next batch, or None."""
 
-    def finish(self, now: float) -> list[Request]:
-        """The batch last taken is over; the requests that are complete by it."""
+    def finish(self, run: Run, now: float) -> list[Request]:
+        """A batch is over; the requests that are complete by it."""
 
     def wake_at(self) -> float | None:
         """When to call `take` again although nothing happens."""
@@ -108,6 +137,7 @@ class Tessera:
             max_batch=server.max_batch,
             clock=lambda: self._now,
             decoders=server.decoders,
+            parallel=lambda: server.parallel,
         )
         for variant, seconds in server.batch_seconds.items():
             for size in (1, 2, 4, 8, 16):
@@ -117,8 +147,6 @@ class Tessera:
         self._tickets: dict[Request, Ticket] = {}
         self._requests: dict[Ticket, Request] = {}
         self._undecoded = 0
-        self._batch: Batch | None = None
-        self._started = 0.0
 
     def admit(self, request: Request, now: float) -> bool:
         """See `Policy`."""
@@ -140,22 +168,21 @@ class Tessera:
         self._undecoded -= request.images
         self.queue.enqueue(self._tickets[request], _ROWS)
 
-    def take(self, now: float) -> list[tuple[Request, int]] | None:
+    def take(self, now: float) -> Run | None:
         """See `Policy`."""
-        self._now, self._started = now, now
-        self._batch = self.queue.take()
-        self.queue.take_dropped()
-        if self._batch is None:
-            return None
-        return [(self._requests[ticket], index) for ticket, index in self._batch.members]
-
-    def finish(self, now: float) -> list[Request]:
-        """See `Policy`."""
-        assert self._batch is not None
         self._now = now
-        seconds = now - self._started
-        outcome = Outcome(None, None, 0.0, seconds, len(self._batch))
-        return [self._requests[ticket] for ticket in self.queue.finish(self._batch, [outcome] * len(self._batch))]
+        batch = self.queue.take()
+        self.queue.take_dropped()
+        if batch is None:
+            return None
+        return Run([(self._requests[ticket], index) for ticket, index in batch.members], batch)
+
+    def finish(self, run: Run, now: float) -> list[Request]:
+        """See `Policy`."""
+        assert run.batch is not None
+        self._now = now
+        outcome = Outcome(None, None, 0.0, now - run.started, len(run.members))
+        return [self._requests[ticket] for ticket in self.queue.finish(run.batch, [outcome] * len(run.members))]
 
     def wake_at(self) -> float | None:
         """See `Policy`."""
@@ -182,7 +209,6 @@ class Fifo:
     _waiting: deque[tuple[Request, int, float]] = field(default_factory=deque)
     _depth: int = 0
     _unfinished: dict[Request, int] = field(default_factory=dict)
-    _batch: list[tuple[Request, int]] = field(default_factory=list)
 
     def admit(self, request: Request, now: float) -> bool:
         """See `Policy`."""
@@ -196,7 +222,7 @@ class Fifo:
         """See `Policy`."""
         self._waiting += [(request, index, now) for index in range(request.images)]
 
-    def take(self, now: float) -> list[tuple[Request, int]] | None:
+    def take(self, now: float) -> Run | None:
         """See `Policy`."""
         while self._waiting and self._waiting[0][0].deadline <= now:
             self._waiting.popleft()
@@ -211,13 +237,12 @@ class Fifo:
             request, index, _ = self._waiting.popleft()
             self._depth -= 1
             members.append((request, index))
-        self._batch = members
-        return members
+        return Run(members)
 
-    def finish(self, now: float) -> list[Request]:
+    def finish(self, run: Run, now: float) -> list[Request]:
         """See `Policy`."""
         done = []
-        for request, _ in self._batch:
+        for request, _ in run.members:
             self._unfinished[request] -= 1
             if self._unfinished[request] == 0:
                 done.append(request)
@@ -239,8 +264,8 @@ class Result:
     Attributes:
         requests: Every request and what became of it.
         seconds: From the first arrival to the last event.
-        busy: Seconds that the engine ran.
-        idle_while_waiting: Seconds that it did not although images waited.
+        busy: Seconds that the engine ran, summed over batches.
+        idle_while_waiting: Seconds that it could have run another batch, and images waited.
         sizes: Images of every batch.
         wasted: Engine seconds spent on images whose request was not answered in time.
     """
@@ -262,20 +287,57 @@ class Result:
         times = [r.answered - r.arrival for r in self.requests if r.answered is not None and wanted(r)]
         return float(np.percentile(times, percent)) if times else math.nan
 
+    def kept(self) -> float:
+        """The part of admitted requests that were answered in time."""
+        admitted = [request for request in self.requests if request.refused is None]
+        return sum(request.in_time for request in admitted) / len(admitted)
+
     def refused(self) -> float:
         """The part of requests that were refused."""
         return sum(request.refused is not None for request in self.requests) / len(self.requests)
+
+
+class Engine:
+    """The devices of a server: each copies batches while it executes another one.
+
+    Args:
+        server: The machine.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._held = [0] * server.devices
+        self._executing_until = [0.0] * server.devices
+
+    @property
+    def free(self) -> bool:
+        """Whether another batch can be taken."""
+        return sum(self._held) < self._server.parallel
+
+    def start(self, run: Run, now: float, seconds: float) -> float:
+        """Take a batch that needs `seconds` when it is alone; returns when it will be over."""
+        run.started = now
+        run.device = device = min(range(len(self._held)), key=lambda number: self._held[number])
+        self._held[device] += 1
+        copying = seconds * self._server.copying
+        begin = max(now + copying, self._executing_until[device])
+        self._executing_until[device] = begin + seconds - copying
+        return self._executing_until[device]
+
+    def end(self, run: Run) -> None:
+        """A batch is over."""
+        self._held[run.device] -= 1
 
 
 def simulate(server: Server, policy: Policy, requests: Iterable[Request], seed: int = 0) -> Result:
     """Run `requests` through `policy` on `server` to the end."""
     random = np.random.default_rng(seed)
     result = Result(list(requests))
-    events: list[tuple[float, int, str, Request | None]] = []
+    events: list[tuple[float, int, str, Request | Run | None]] = []
     numbers = count()
 
-    def at(time: float, kind: str, request: Request | None = None) -> None:
-        heapq.heappush(events, (time, next(numbers), kind, request))
+    def at(time: float, kind: str, subject: Request | Run | None = None) -> None:
+        heapq.heappush(events, (time, next(numbers), kind, subject))
 
     def vary(seconds: float) -> float:
         return seconds * math.exp(server.noise * random.standard_normal())
@@ -285,52 +347,49 @@ def simulate(server: Server, policy: Policy, requests: Iterable[Request], seed: 
     to_decode: deque[Request] = deque()
     undecoded: dict[Request, int] = {}
     decoding = 0
-    running = False
+    engine = Engine(server)
     woken_at = -1.0
-    members: list[tuple[Request, int]] = []
-    started = last = now = 0.0
+    last = now = 0.0
     ready = 0
     while events:
-        now, _, kind, request = heapq.heappop(events)
-        if not running and ready:
+        now, _, kind, subject = heapq.heappop(events)
+        if engine.free and ready:
             result.idle_while_waiting += now - last
         last = now
-        if kind == "arrival":
-            assert request is not None
-            if policy.admit(request, now):
-                undecoded[request] = request.images
-                to_decode.extend([request] * request.images)
-            else:
-                request.refused = now
-        elif kind == "decoded":
-            assert request is not None
-            decoding -= 1
-            undecoded[request] -= 1
-            if undecoded[request] == 0:
-                policy.enqueue(request, now)
-        elif kind == "finish":
-            running = False
-            for done in policy.finish(now):
+        if isinstance(subject, Run):
+            engine.end(subject)
+            for done in policy.finish(subject, now):
                 done.answered = now
-            seconds = now - started
+            seconds = now - subject.started
             result.busy += seconds
-            late = sum(member.deadline < now for member, _ in members)
-            result.wasted += seconds * late / len(members)
+            late = sum(member.deadline < now for member, _ in subject.members)
+            result.wasted += seconds * late / len(subject.members)
+        elif kind == "arrival":
+            assert subject is not None
+            if policy.admit(subject, now):
+                undecoded[subject] = subject.images
+                to_decode.extend([subject] * subject.images)
+            else:
+                subject.refused = now
+        elif kind == "decoded":
+            assert subject is not None
+            decoding -= 1
+            undecoded[subject] -= 1
+            if undecoded[subject] == 0:
+                policy.enqueue(subject, now)
         while to_decode and decoding < server.decoders:
             decoding += 1
             at(now + vary(server.decode_seconds), "decoded", to_decode.popleft())
-        if not running:
-            taken = policy.take(now)
-            if taken:
-                members, running, started = taken, True, now
-                result.sizes.append(len(taken))
-                slow = 1 + server.decode_slows * decoding
-                at(now + vary(server.batch_seconds[taken[0][0].variant][len(taken) - 1]) * slow, "finish")
-            else:
-                wake = policy.wake_at()
-                if wake is not None and wake > max(now, woken_at):
-                    woken_at = wake
-                    at(wake, "wake")
+        while engine.free and (taken := policy.take(now)) is not None:
+            result.sizes.append(len(taken.members))
+            slow = 1 + server.decode_slows * decoding
+            alone = server.batch_seconds[taken.members[0][0].variant][len(taken.members) - 1]
+            at(engine.start(taken, now, vary(alone) * slow), "finish", taken)
+        if engine.free:
+            wake = policy.wake_at()
+            if wake is not None and wake > max(now, woken_at):
+                woken_at = wake
+                at(wake, "wake")
         ready = policy.ready()
     result.seconds = now
     return result

@@ -44,8 +44,6 @@ class SessionInfo:
         macs: multiply-accumulates of one image.
         arena_bytes: activation memory held between runs; 0 where the backend does not say.
         normalises: True when `run` also takes uint8 [N, H, W, C] and normalises it.
-        parallel_runs: how many `run`s at once are worth it: 1 where one run uses everything, more where copies to a
-            device can overlap its work, or where there are several devices.
     """
 
     backend: str
@@ -57,7 +55,6 @@ class SessionInfo:
     macs: int
     arena_bytes: int
     normalises: bool
-    parallel_runs: int = 1
 
 
 @dataclass(frozen=True)
@@ -161,6 +158,14 @@ class Session(ABC):
     @abstractmethod
     def describe(self) -> SessionInfo:
         """What this session is."""
+
+    @property
+    def parallel_runs(self) -> int:
+        """How many `run`s at once are worth it now, at least 1.
+
+        More than 1 where the next batch is copied to a device while another executes, and where there are several.
+        """
+        return 1
 
     @abstractmethod
     def profile(self, x: Array, runs: int = 10) -> list[LayerTiming]:

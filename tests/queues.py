@@ -36,11 +36,15 @@ def outcomes(batch: Batch, failing: frozenset[int] = frozenset()) -> list[Outcom
 
 
 def make_queue(
-    seconds: dict[str, tuple[float, float]] | None = None, *, capacity: int = 200, max_batch: int = 16
+    seconds: dict[str, tuple[float, float]] | None = None,
+    *,
+    capacity: int = 200,
+    max_batch: int = 16,
+    parallel: int = 1,
 ) -> tuple[ImageQueue, Clock]:
     """A queue whose variants take `fixed + each * images` seconds per batch."""
     clock = Clock()
-    queue = ImageQueue(VARIANTS, capacity=capacity, max_batch=max_batch, clock=clock)
+    queue = ImageQueue(VARIANTS, capacity=capacity, max_batch=max_batch, clock=clock, parallel=lambda: parallel)
     for variant, (fixed, each) in (seconds or {}).items():
         for size in (1, 2, 4, 8, 16):
             queue.table.seed(variant, size, fixed + each * size)

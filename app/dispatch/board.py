@@ -19,9 +19,10 @@ _BYTES = 128 * 1024
 _SNAPSHOT_AT = 4096
 _MOST_VARIANTS = 64
 # Places among the integers and the reals; each is 8 bytes, aligned, and so is never seen half written.
-_HEARTBEAT, _DEPTH, _BACKGROUND, _VERSION, _LENGTH = range(5)
-_STARTED, _LIMIT = 64, 65
+_HEARTBEAT, _DEPTH, _BACKGROUND, _VERSION, _LENGTH, _PARALLEL = range(6)
 _PREDICTED = 128
+_MOST_BATCHES = 64  # at once: two on each of 32 devices
+_STARTED, _LIMIT = 64, 192
 _FRONTENDS = 256  # heartbeats, 64 at most; the engine's words end here
 
 
@@ -43,6 +44,9 @@ class Board:
         self._memory = np.frombuffer(mmap.mmap(file, _BYTES), np.uint8)
         self._integers = self._memory[:_SNAPSHOT_AT].view(np.int64)
         self._reals = self._memory[:_SNAPSHOT_AT].view(np.float64)
+        self._started = self._reals[_STARTED : _STARTED + _MOST_BATCHES]
+        self._limits = self._reals[_LIMIT : _LIMIT + _MOST_BATCHES]
+        self._places = list(reversed(range(_MOST_BATCHES)))  # nobody's; of the engine process alone
 
     def wipe(self) -> None:
         """Forget everything of the engine process, for the next one."""
@@ -65,20 +69,27 @@ class Board:
         """A number that changes as long as a frontend works."""
         return int(self._integers[_FRONTENDS + index])
 
-    def batch_started(self, limit: float) -> None:
-        """Say that a batch has begun, and after how many seconds it counts as hung."""
-        self._reals[_LIMIT] = limit
-        self._reals[_STARTED] = time.perf_counter()
+    def batch_started(self, limit: float) -> int:
+        """Say that a batch has begun, and after how many seconds it counts as hung; from any thread.
 
-    def batch_ended(self) -> None:
-        """Say that no batch runs."""
-        self._reals[_STARTED] = 0.0
+        Returns:
+            Its place, for `batch_ended`.
+        """
+        place = self._places.pop()
+        self._limits[place] = limit
+        self._started[place] = time.perf_counter()
+        return place
+
+    def batch_ended(self, place: int) -> None:
+        """Say that a batch is over."""
+        self._started[place] = 0.0
+        self._places.append(place)
 
     @property
     def overdue(self) -> float:
-        """Seconds by which the running batch is over its limit; negative when it is not, or none runs."""
-        started, limit = float(self._reals[_STARTED]), float(self._reals[_LIMIT])
-        return time.perf_counter() - started - limit if started > 0 else -math.inf
+        """Seconds by which the running batch that is latest is over its limit; negative when none is, or none runs."""
+        late = time.perf_counter() - self._started - self._limits
+        return float(late.max(where=self._started > 0, initial=-math.inf))
 
     def show_depth(self, depth: int, background: int) -> None:
         """Show how many images wait: of NORMAL and HIGH priority, and of BACKGROUND."""
@@ -92,6 +103,7 @@ class Board:
             sum(depth[Priority.NORMAL] + depth[Priority.HIGH] for depth in depths),
             sum(depth[Priority.BACKGROUND] for depth in depths),
         )
+        self._integers[_PARALLEL] = snapshot.parallel
         for place, name in enumerate(sorted(snapshot.variants)[:_MOST_VARIANTS]):
             self._reals[_PREDICTED + place] = snapshot.variants[name].predicted_seconds
         data = _encode(snapshot)
@@ -136,7 +148,7 @@ class Board:
                 f"Try again in {wait} s.",
                 retry_after=wait,
             )
-        idle = depth == 0 and self._reals[_STARTED] == 0
+        idle = depth == 0 and np.count_nonzero(self._started) < max(1, self._integers[_PARALLEL])
         if deadline is None or priority is not Priority.NORMAL or idle:
             return
         left = deadline - time.perf_counter()
@@ -158,11 +170,11 @@ def _encode(snapshot: Snapshot) -> bytes:
         ]
         for name, variant in snapshot.variants.items()
     }
-    return json.dumps([variants, snapshot.running_seconds, snapshot.oldest_seconds]).encode()
+    return json.dumps([variants, snapshot.running_seconds, snapshot.oldest_seconds, snapshot.parallel]).encode()
 
 
 def _decode(data: bytes) -> Snapshot:
-    variants, running_seconds, oldest_seconds = json.loads(data)
+    variants, running_seconds, oldest_seconds, parallel = json.loads(data)
     return Snapshot(
         {
             name: VariantSnapshot(
@@ -174,4 +186,5 @@ def _decode(data: bytes) -> Snapshot:
         },
         running_seconds,
         oldest_seconds,
+        parallel,
     )

@@ -50,6 +50,7 @@ class Child:
         self.waited = 0
         self._on_end = on_end
         self._ended = False
+        self._stopping = False
         with theirs:
             self._process: subprocess.Popen[bytes] = spawn(
                 name, module, theirs, [inherited.fileno()] if inherited is not None else []
@@ -74,6 +75,11 @@ class Child:
         """Send it a message."""
         self._channel.send(message)
 
+    def stop(self) -> None:
+        """Ask it to end by itself, and let it: a runtime of an accelerator may have its own things to do at the end."""
+        self._stopping = True
+        self.send(Message(Kind.STOP))
+
     def kill(self) -> None:
         """End it now, even when it is stopped or hung."""
         self._process.send_signal(signal.SIGKILL)
@@ -86,7 +92,8 @@ class Child:
         if not self._ended:
             self._ended = True
             # Usually it is dead; a process that has merely lost its connection is of no use either.
-            self.kill()
+            if not self._stopping:
+                self.kill()
             self._on_end(self)
 
 
@@ -108,7 +115,7 @@ async def end(children: list[Child]) -> None:
     """Ask children to end, give them a moment, then end them. Those not ready have nothing to finish."""
     for child in children:
         if child.ready:
-            child.send(Message(Kind.STOP))
+            child.stop()
         else:
             child.kill()
     waits = [asyncio.ensure_future(child.wait()) for child in children]

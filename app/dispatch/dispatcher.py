@@ -69,7 +69,7 @@ class Dispatcher(Protocol):
         """Begin loading; `status` tells how it goes."""
 
     async def stop(self) -> None:
-        """Let the running batch end and free everything. Requests in flight should have been waited for before."""
+        """Let running batches end and free everything. Requests in flight should have been waited for before."""
 
     def status(self) -> Status:
         """Where the engine is."""

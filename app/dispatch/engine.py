@@ -132,7 +132,7 @@ class EngineProcess:
             if self._host.status.phase is Phase.READY:
                 scheduler = self._host.scheduler
                 if not scheduler.alive:
-                    logger.error("the engine thread has stopped")
+                    logger.error("an engine thread has stopped")
                     os._exit(1)
                 self._board.show(scheduler.snapshot())
             await asyncio.sleep(_BEAT)
@@ -165,10 +165,15 @@ class _WatchedSession:
         self._board = board
         self._expected = ExpectedSeconds(variant.batch_seconds)
 
+    @property
+    def parallel_runs(self) -> int:
+        """How many runs at once are worth it now."""
+        return self._session.parallel_runs
+
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Run a batch."""
         started = time.perf_counter()
-        self._board.batch_started(batch_limit(self._expected.of(len(x))))
+        place = self._board.batch_started(batch_limit(self._expected.of(len(x))))
         try:
             logits = self._session.run(x)
         except BackendUnavailableError as error:
@@ -176,7 +181,7 @@ class _WatchedSession:
             logger.error("the device has failed, this engine process ends: %s", error)
             os._exit(_DEVICE_LOST)
         finally:
-            self._board.batch_ended()
+            self._board.batch_ended(place)
         self._expected.observe(len(x), time.perf_counter() - started)
         return logits
 

@@ -71,7 +71,7 @@ class EngineHost:
         return self._loading
 
     async def stop(self) -> None:
-        """Let the running batch end and free everything."""
+        """Let running batches end and free everything."""
         if self._loading is not None:
             # A build cannot be interrupted half-way from here; its thread is left behind and leaves no
             # half-written file.
@@ -108,11 +108,11 @@ class EngineHost:
         return self._settings.decode_threads or default_decode_threads()
 
     def check_alive(self) -> None:
-        """Raise `InternalError` when the model could not be loaded, or the engine thread has died."""
+        """Raise `InternalError` when the model could not be loaded, or an engine thread has died."""
         if self.status.phase is Phase.FAILED:
             raise InternalError("The model could not be loaded; the log says why.")
         if self.status.phase is Phase.READY and not self.scheduler.alive:
-            raise InternalError("The engine thread has stopped; the log says why. Restart the service.")
+            raise InternalError("An engine thread has stopped; the log says why. Restart the service.")
 
     async def load(self, variant: str) -> None:
         """Load a variant beside the one that answers, then let it answer in its place.

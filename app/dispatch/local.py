@@ -1,4 +1,4 @@
-"""Everything in this process: the sessions, the scheduler with its engine thread, and rows in plain memory."""
+"""Everything in this process: the sessions, the scheduler with its engine threads, and rows in plain memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LocalDispatcher:
         self._host.start().add_done_callback(self._open_experiment)
 
     async def stop(self) -> None:
-        """Let the running batch end and free everything."""
+        """Let running batches end and free everything."""
         await self._host.stop()
 
     def status(self) -> Status:
@@ -64,7 +64,7 @@ class LocalDispatcher:
         return self._host.model
 
     def check_alive(self) -> None:
-        """Raise `InternalError` when the model could not be loaded, or the engine thread has died."""
+        """Raise `InternalError` when the model could not be loaded, or an engine thread has died."""
         self._host.check_alive()
 
     @property

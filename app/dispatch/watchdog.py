@@ -74,7 +74,7 @@ class Watchdog:
 
         Args:
             heartbeat: The heartbeat.
-            overdue: Seconds by which the running batch is over its limit.
+            overdue: Seconds by which the running batch that is latest is over its limit.
             loading: Whether the model is still being loaded.
             weight: See `weight_of`.
 

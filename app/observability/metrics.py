@@ -164,16 +164,16 @@ class Metrics:
         """Ask the accelerators of each variant how they are doing at every scrape."""
         self.registry.register(DeviceCollector(read))
 
-    def batch_finished(self, variant: str, images: int, seconds: float) -> None:
-        """Count a batch of `images` that ran for `seconds`."""
+    def batch_finished(self, variant: str, images: int, seconds: float, share: float) -> None:
+        """Count a batch of `images` that ran for `seconds`; `share` is its part of the engine's time."""
         self.batch_size.labels(variant).observe(images)
         self.images.labels(variant).inc(images)
-        self.engine_busy.inc(seconds)
+        self.engine_busy.inc(share)
         self.stage_duration.labels("compute").observe(seconds)
         self.batch_duration.labels(variant, images).observe(seconds)
-        self._busy.observe(seconds)
+        self._busy.observe(share)
         if variant in self._utilisation:
-            self._utilisation[variant].observe(images, seconds)
+            self._utilisation[variant].observe(images, share)
 
     def stage(self, stage: str, seconds: float) -> None:
         """Count one passage of a stage, one of `STAGES`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import count
 
 from app.errors import DeadlineUnreachableError, QueueFullError
@@ -17,8 +18,9 @@ PATIENCE = 5.0
 # BACKGROUND has room of its own, this share of the queue, so that it never takes the place of a request that matters.
 BACKGROUND_ROOM = 1 / 8
 
-# What a predicted wait is multiplied by before it becomes a promise: batches are not always full, nor times the mean.
-_CAUTION = 1.1
+# What a predicted wait is multiplied by before it becomes a promise: batches are not always full, nor times the mean, and
+# refusing what comes beyond capacity takes some of the cores, before the table has seen it.
+_CAUTION = 1.15
 # How much faster than ever seen a machine may turn out, if it was busy whenever it was measured. What needs more is
 # refused even by an idle engine; less is tried, because a refusal measures nothing and would stand for ever.
 _MOST_SPEED_UP = 4
@@ -29,8 +31,10 @@ class Admission:
     """The images that are promised an answer, and the promise that one more request would get.
 
     A request is admitted when, by the measured table, it would be answered before its deadline and no request admitted
-    before it, of the same or higher priority, would miss its own. The prediction counts the rest of the running batch,
-    every image that goes first, and the decoding still to be done, because decoders share the engine's cores.
+    before it, of the same or higher priority, would miss its own. The prediction counts the rest of running batches,
+    every image that goes first, and the decoding still to be done, because decoders share the engine's cores. Where
+    several batches run at once, all that goes first is taken to be shared out evenly among them; a request's last batch
+    still takes its whole time.
 
     Not refused by prediction: what reaches an idle engine. The measurement that it brings is what corrects a table that
     a bad moment has spoilt.
@@ -40,12 +44,22 @@ class Admission:
         variants: Names of the variants.
         capacity: Most images admitted and not yet in a batch.
         decoders: How many images are decoded at a time.
+        parallel: How many batches run at once, at this moment.
     """
 
-    def __init__(self, table: LatencyTable, variants: list[str], *, capacity: int, decoders: int) -> None:
+    def __init__(
+        self,
+        table: LatencyTable,
+        variants: list[str],
+        *,
+        capacity: int,
+        decoders: int,
+        parallel: Callable[[], int] = lambda: 1,
+    ) -> None:
         self._table = table
         self._capacity = capacity
         self._decoders = decoders
+        self._parallel = parallel
         self._order = Line(count())  # NORMAL and HIGH requests with images that wait or are being decoded
         self.depths: dict[str, Counter[Priority]] = {variant: Counter() for variant in variants}
         self._urgent = dict.fromkeys(variants, 0)  # the same without BACKGROUND: asked for often
@@ -80,13 +94,14 @@ class Admission:
         latest = ticket.deadline - self._table.work(ticket.variant, len(ticket.waiting))
         return min(latest, ticket.admitted_at + PATIENCE)
 
-    def check(self, ticket: Ticket, now: float, engine_free_at: float) -> None:
+    def check(self, ticket: Ticket, now: float, running: float, free: bool) -> None:
         """Raise why a ticket is not admitted now, if it is not.
 
         Args:
             ticket: With its variant, images, priority, deadline and due time; not yet counted.
             now: Clock reading.
-            engine_free_at: When the running batch should end; not after `now` when the engine is idle.
+            running: Seconds that running batches should still take, summed.
+            free: Whether another batch could start now.
 
         Raises:
             QueueFullError: There is no room for its images.
@@ -101,9 +116,9 @@ class Admission:
                 f"{_milliseconds(quickest)} even when the service is idle. Allow more time.",
                 retry_after=1,
             )
-        if background or (self.idle and engine_free_at <= now):
+        if background or (self.idle and free):
             return
-        answered = self.predict(ticket, now, engine_free_at)
+        answered = self.predict(ticket, now, running)
         if answered > ticket.deadline:
             late = seconds_to_wait(answered - ticket.deadline)
             raise DeadlineUnreachableError(
@@ -111,14 +126,14 @@ class Admission:
                 f"{_milliseconds(ticket.deadline - now)}. Try again in {late} s, or allow more time.",
                 retry_after=late,
             )
-        self._check_others(ticket, now, engine_free_at)
+        self._check_others(ticket, now, running)
 
-    def predict(self, ticket: Ticket, now: float, engine_free_at: float) -> float:
-        """Clock reading at which a ticket that is not counted yet would be answered."""
+    def predict(self, ticket: Ticket, now: float, running: float) -> float:
+        """Clock reading at which a ticket that is not counted yet would be answered; `running` as for `check`."""
         batch = min(ticket.images, self._table.efficient(ticket.variant))
         margin = self._table.tail(ticket.variant, batch) - self._table.seconds(ticket.variant, batch)
         behind = sum(self._cost(other) for other in self._behind(ticket))
-        wait = max(0.0, engine_free_at - now) + self._backlog(ticket) - behind
+        wait = running / self._parallel() + self._backlog(ticket) - behind
         return now + _CAUTION * wait + margin
 
     def add(self, ticket: Ticket) -> None:
@@ -147,7 +162,7 @@ class Admission:
             self._order.leave(ticket)
 
     def backlog_seconds(self) -> float:
-        """Time to promise for everything of NORMAL and HIGH priority that is admitted, without the running batch."""
+        """Time to promise for everything of NORMAL and HIGH priority that is admitted, without running batches."""
         return _CAUTION * self._backlog(None)
 
     def _count(self, ticket: Ticket, images: int) -> None:
@@ -168,14 +183,14 @@ class Admission:
                 retry_after=wait,
             )
 
-    def _check_others(self, ticket: Ticket, now: float, engine_free_at: float) -> None:
+    def _check_others(self, ticket: Ticket, now: float, running: float) -> None:
         """Walk those behind the newcomer, last one first; each keeps its promise, or had none left to keep."""
         behind = self._behind(ticket)
         if not behind:
             return
         before = self._backlog(None)
         delay = self._backlog(ticket) - before
-        answered = max(now, engine_free_at) + before
+        answered = now + running / self._parallel() + before
         for other in behind:
             protected = other.priority is ticket.priority or other.priority is Priority.HIGH
             if protected and answered <= other.deadline < answered + delay:
@@ -197,18 +212,23 @@ class Admission:
 
     def _backlog(self, ticket: Ticket | None) -> float:
         """Engine and decoding time of everything counted that is not BACKGROUND, and of `ticket`."""
-        seconds = 0.0
+        seconds = last = 0.0
         for variant, images in self._urgent.items():
             if ticket is not None and ticket.variant == variant:
                 images += ticket.images
             seconds += self._table.work(variant, images)
+            if ticket is None or ticket.variant == variant:
+                last = max(last, self._table.seconds(variant, min(images, self._table.efficient(variant))))
+        parallel = self._parallel()
+        if parallel > 1:
+            seconds = last + (seconds - last) / parallel
         decoding = self._decoding + (ticket.images if ticket is not None else 0)
         return seconds + decoding * self._decode_seconds / self._decoders
 
     def _cost(self, ticket: Ticket) -> float:
         images = len(ticket.waiting)
         size = self._table.efficient(ticket.variant)
-        seconds = images * self._table.seconds(ticket.variant, size) / size
+        seconds = images * self._table.seconds(ticket.variant, size) / size / self._parallel()
         if ticket.state is State.ADMITTED:
             seconds += images * self._decode_seconds / self._decoders
         return seconds

@@ -51,8 +51,9 @@ class BatchStatistics:
 class LatencyTable:
     """Seconds per batch by variant and batch size.
 
-    Sizes that never ran are interpolated linearly between those that did, and extrapolated in proportion beyond them. A
-    variant without any measurement counts as the slowest known one, and as 0 s when there is none.
+    Sizes that never ran are interpolated linearly between those that did, extrapolated in proportion beyond them; no
+    size counts as slower than a larger one. A variant without any measurement counts as the slowest known one, and as
+    0 s when there is none.
 
     Args:
         variants: Names of the variants.
@@ -167,4 +168,6 @@ def _interpolate(measured: list[int], seconds: list[float], limit: int) -> list[
             low, high = measured[right - 1], measured[right]
             share = (images - low) / (high - low)
             table.append(seconds[right - 1] + share * (seconds[right] - seconds[right - 1]))
+    for images in range(limit - 1, 0, -1):  # fewer images never take longer: what was measured was a slow moment
+        table[images] = min(table[images], table[images + 1])
     return table

@@ -24,16 +24,18 @@ class ImageQueue:
     """Images waiting for the engine, in one line per variant and kind of input.
 
     Rules:
-        - A free engine takes what waits at once, up to the batch size that suits: nothing waits for a batch to fill.
+        - A free engine takes what waits at once, up to the batch size that suits: nothing waits for a batch to fill. It
+          is free while fewer batches run than it can run at once.
         - The request that is due first goes first, and its variant with it: see `Admission.due`.
         - In its turn a request gives at most half of `max_batch`; what is left of it takes a new turn behind everyone
           who waits now, unless its deadline presses. So a request of 64 images does not block a request of one, nor is
           it starved by a stream of them.
         - A batch is no larger than its most urgent member can wait for. Who can no longer be answered in time is
           dropped before a batch forms.
-        - A request that is suspected of killing who runs it runs alone, an image at a time.
+        - A request that is suspected of killing who runs it runs alone, an image at a time, and nothing else beside it.
         - BACKGROUND runs when nothing else waits or is being decoded: images of one request, and no more of them than
-          run within the time of one image of the slowest variant, so that nobody who comes meanwhile waits longer.
+          run within the time of one image of the slowest variant, so that nobody who comes meanwhile waits longer; one
+          batch after the other, however many could run at once.
 
     Not thread-safe: the owner holds a lock around every call.
 
@@ -43,6 +45,7 @@ class ImageQueue:
         max_batch: Most images in one batch.
         clock: Seconds on a monotonic clock.
         decoders: How many images are decoded at a time on the engine's cores.
+        parallel: How many batches may run at once, at this moment; at least 1.
     """
 
     def __init__(
@@ -53,10 +56,12 @@ class ImageQueue:
         max_batch: int,
         clock: Callable[[], float],
         decoders: int = 1,
+        parallel: Callable[[], int] = lambda: 1,
     ) -> None:
         names = list(variants)
         self.table = LatencyTable(names, max_batch)
-        self._admission = Admission(self.table, names, capacity=capacity, decoders=decoders)
+        self._parallel = parallel
+        self._admission = Admission(self.table, names, capacity=capacity, decoders=decoders, parallel=parallel)
         self._max_batch = max_batch
         self._share = max(1, max_batch // 2)
         self._clock = clock
@@ -140,11 +145,15 @@ class ImageQueue:
         self._drop(ticket, State.CANCELLED)
 
     def take(self) -> Batch | None:
-        """Form the next batch now, or None when nothing is to run; see also `take_dropped` and `wake_at`."""
+        """Form the next batch now, or None when none is to start; see also `take_dropped` and `wake_at`."""
         now = self._clock()
         for ticket in [ticket for ticket in self._unfinished if ticket.deadline <= now]:
             self._expire(ticket)
+        if not self._is_free():
+            return None
         while (line := self._next_line(now)) is not None:
+            if self._must_wait(line):
+                return None
             members = self._fill(line, now)
             if members:
                 return self._start(members, now)
@@ -157,7 +166,9 @@ class ImageQueue:
 
     def wake_at(self) -> float | None:
         """When to call `take` again although nothing happens, as a clock reading; None: never."""
-        return self._background_from if self._background else None
+        if not (self._background and self._is_free() and self._may_run_background()):
+            return None
+        return None if self._must_wait(self._background) else self._background_from
 
     def finish(self, batch: Batch, outcomes: Sequence[Outcome]) -> list[Ticket]:
         """Hand out the outcomes of a batch, one per member.
@@ -169,7 +180,7 @@ class ImageQueue:
         started = self._running.pop(batch)
         if all(outcome.failure is None and outcome.batch_size == len(batch) for outcome in outcomes):
             self.table.observe(batch.variant, len(batch), now - started)
-        if batch.members[0][0].priority is Priority.BACKGROUND:
+        if _is_background(batch):
             self._background_from = now + (now - started) * (1 / BACKGROUND_SHARE - 1)
         finished = []
         for (ticket, index), outcome in zip(batch.members, outcomes, strict=True):
@@ -205,13 +216,14 @@ class ImageQueue:
             variants=variants,
             running_seconds=max((now - started for started in self._running.values()), default=0.0),
             oldest_seconds=now - oldest.admitted_at if oldest is not None else 0.0,
+            parallel=self._parallel(),
         )
 
     def _predict(self, variant: str, images: int) -> float:
         """Seconds from now to the answer of one more request."""
         ticket = self._ticket(variant, images, None, Priority.NORMAL, "uint8")
         now = ticket.admitted_at
-        return max(self._admission.predict(ticket, now, self._free_at(now)) - now, 0.0)
+        return max(self._admission.predict(ticket, now, self._running_seconds_left(now)) - now, 0.0)
 
     def _ticket(
         self, variant: str, images: int, deadline: float | None, priority: Priority, dtype: InputType
@@ -223,12 +235,17 @@ class ImageQueue:
 
     def _check(self, ticket: Ticket) -> None:
         now = ticket.admitted_at
-        self._admission.check(ticket, now, self._free_at(now))
+        self._admission.check(ticket, now, self._running_seconds_left(now), self._is_free())
 
-    def _free_at(self, now: float) -> float:
-        """When the running batch should end. One that is overdue is taken to need as long again as it is late."""
-        ends = [started + self.table.seconds(batch.variant, len(batch)) for batch, started in self._running.items()]
-        return max((now + abs(end - now) for end in ends), default=now)
+    def _is_free(self) -> bool:
+        return len(self._running) < self._parallel() and not any(batch.members[0][0].alone for batch in self._running)
+
+    def _running_seconds_left(self, now: float) -> float:
+        """What is left of running batches, summed. One that is overdue is taken to need as long again as it is late."""
+        return sum(
+            abs(started + self.table.seconds(batch.variant, len(batch)) - now)
+            for batch, started in self._running.items()
+        )
 
     def _line(self, ticket: Ticket) -> Line:
         if ticket.priority is Priority.BACKGROUND:
@@ -237,9 +254,18 @@ class ImageQueue:
 
     def _next_line(self, now: float) -> Line | None:
         waiting = [line for line in self._lines.values() if line]
-        if self._background and (now >= self._background_from or not (waiting or self._admission.decoding)):
+        idle = not (waiting or self._admission.decoding)
+        if self._background and (now >= self._background_from or idle) and self._may_run_background():
             return self._background
         return min(waiting, key=lambda line: line.starts, default=None)
+
+    def _must_wait(self, line: Line) -> bool:
+        """Whether who is next is to run with nothing beside it, so that a death has one cause, and something runs."""
+        return bool(self._running) and line.first.alone
+
+    def _may_run_background(self) -> bool:
+        """Not two at once: others who come now shall find most of the engine free."""
+        return not any(_is_background(batch) for batch in self._running)
 
     def _fill(self, line: Line, now: float) -> list[tuple[Ticket, int]]:
         """Take the images of the next batch out of a line; none when everyone in it had to be dropped."""
@@ -256,7 +282,7 @@ class ImageQueue:
                 self._expire(ticket)
                 continue
             if ticket.alone:
-                if members:
+                if members or self._running:
                     break
                 most = 1
             tightest = min(tightest, ticket.deadline)
@@ -272,11 +298,16 @@ class ImageQueue:
         return members
 
     def _most(self, first: Ticket, waiting: int) -> int:
-        """The largest batch to form: the size that suits, or a full one where more wait and have the time."""
-        allowed = first.deadline - first.admitted_at
-        if waiting > self._max_batch and self.table.tail(first.variant, self._max_batch) <= BATCH_SHARE * allowed:
-            return self._max_batch
+        """The largest batch to form: the size that suits, or a full one where it is faster and more have the time."""
+        allowed, most = first.deadline - first.admitted_at, self._max_batch
+        if waiting > most and self.table.tail(first.variant, most) <= BATCH_SHARE * allowed:
+            return max(most, self.table.efficient(first.variant), key=lambda size: self._rate(first.variant, size))
         return self.table.efficient(first.variant)
+
+    def _rate(self, variant: str, size: int) -> float:
+        """Images per second in batches of a size; of a variant that has never run, more in larger ones."""
+        seconds = self.table.seconds(variant, size)
+        return size / seconds if seconds > 0 else float(size)
 
     def _most_of_background(self, first: Ticket) -> int:
         """How many images of a BACKGROUND request run together."""
@@ -338,3 +369,7 @@ class ImageQueue:
         ticket.waiting.clear()
         self._admission.remove(ticket, images)
         self._unfinished.pop(ticket, None)
+
+
+def _is_background(batch: Batch) -> bool:
+    return batch.members[0][0].priority is Priority.BACKGROUND

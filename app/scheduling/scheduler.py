@@ -1,4 +1,4 @@
-"""The engine thread: takes batches from the queue, runs them, hands back the outcomes."""
+"""The engine threads: take batches from the queue, run them, hand back the outcomes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from app.errors import DeviceFailedError, InferenceError, ModelUnavailableError, RequestError
 from app.scheduling.queue import ImageQueue
 from app.scheduling.rows import RowBuffers, check_rows, row_shapes
+from app.scheduling.shares import EngineShares
 from app.scheduling.snapshot import Snapshot
 from app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, Ticket
 from engine.errors import DeviceError
@@ -29,29 +30,34 @@ Around = Callable[[Batch], AbstractContextManager[object]]
 class Runner(Protocol):
     """What the scheduler needs of an `engine.Session`."""
 
+    @property
+    def parallel_runs(self) -> int:
+        """How many runs at once are worth it now, at least 1."""
+
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Run uint8 [N, size, size, 3] or float32 [N, 3, size, size]; returns float32 logits [N, classes]."""
 
 
 class Observer(Protocol):
-    """Who is told about each batch; called on the engine thread."""
+    """Who is told about each batch; called on an engine thread."""
 
-    def batch_finished(self, variant: str, images: int, seconds: float) -> None:
-        """A batch of `images` of `variant` ran for `seconds`."""
+    def batch_finished(self, variant: str, images: int, seconds: float, share: float) -> None:
+        """A batch of `images` of `variant` ran for `seconds`; `share` is its part of the engine's time."""
 
 
 class Scheduler:
-    """Owns the queue and the single thread that runs batches: one budget of cores for all variants.
+    """Owns the queue and the threads that run batches, as many as the sessions of all variants can use at once.
 
-    One thread, because a session uses every core of the budget by itself: two batches at once would only share them.
-    The thread forms a batch the moment it is free, so batches grow with load and a lone request never waits.
+    On a CPU that is one for all variants: a session uses every core of the budget by itself, and two batches at once
+    would only share them. On devices the next batch is copied while another executes. A thread forms a batch the moment
+    it is free, so batches grow with load and a lone request never waits.
 
     Args:
         runners: The session of each variant.
         size: Height and width of the model's images, in pixels.
         max_batch: Most images in one batch.
         capacity: Most images admitted and not yet in a batch.
-        deliver: Called on the engine thread, at most twice per batch, with requests that are over: DONE ones, whose
+        deliver: Called on an engine thread, at most twice per batch, with requests that are over: DONE ones, whose
             every outcome is there, and EXPIRED ones, whose `failure` says why they were dropped.
         observer: Told about each batch.
         clock: Seconds on a monotonic clock; deadlines are readings of it.
@@ -81,33 +87,43 @@ class Scheduler:
         self._around = around
         self._retired = set(retired)
         self._queue = ImageQueue(
-            [*self._runners, *retired], capacity=capacity, max_batch=max_batch, clock=clock, decoders=decoders
+            [*self._runners, *retired],
+            capacity=capacity,
+            max_batch=max_batch,
+            clock=clock,
+            decoders=decoders,
+            parallel=self._parallel,
         )
-        self._running: Runner | None = None  # what the engine thread is in
+        self._running: list[Runner] = []  # what engine threads are in
+        self._shares = EngineShares()
         lock = threading.Lock()
         self._work = threading.Condition(lock)  # there is something to do
         self._over = threading.Condition(lock)  # a batch or a request is over
         self._stopping = False
         self._shapes = row_shapes(size)
-        self._rows = RowBuffers(max_batch, self._shapes)
-        self._thread = threading.Thread(target=self._loop, name=ENGINE_THREAD, daemon=True)
+        self._threads = [
+            threading.Thread(target=self._loop, args=(max_batch,), name=ENGINE_THREAD, daemon=True)
+            for _ in range(self._parallel())
+        ]
 
     def start(self) -> None:
-        """Start the engine thread."""
-        self._thread.start()
+        """Start the engine threads."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Let the running batch end, then stop; returns when the thread has ended. Queued requests are not run."""
+        """Let running batches end, then stop; returns when the threads have ended. Queued requests are not run."""
         with self._work:
             self._stopping = True
-            self._work.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+            self._work.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
 
     @property
     def alive(self) -> bool:
-        """Whether the engine thread runs."""
-        return self._thread.is_alive()
+        """Whether every engine thread runs."""
+        return all(thread.is_alive() for thread in self._threads)
 
     @property
     def depth(self) -> int:
@@ -202,7 +218,7 @@ class Scheduler:
             before = self._runners.get(variant)
             self._runners[variant] = runner
             self._retired.discard(variant)
-            self._over.wait_for(lambda: before is None or self._running is not before)
+            self._over.wait_for(lambda: before is None or before not in self._running)
             return before
 
     def retire(self, variant: str) -> Runner | None:
@@ -217,7 +233,7 @@ class Scheduler:
             self._over.wait_for(
                 lambda: (
                     (self._stopping or not self._queue.waits_for(variant))
-                    and (runner is None or self._running is not runner)
+                    and (runner is None or runner not in self._running)
                 )
             )
             return self._runners.pop(variant, None)
@@ -226,7 +242,12 @@ class Scheduler:
         if variant in self._retired:
             raise ModelUnavailableError(f"The variant {variant!r} is unloaded.")
 
-    def _loop(self) -> None:
+    def _parallel(self) -> int:
+        """How many batches may run at once: what the sessions allow, which is less while a device is out."""
+        return min((runner.parallel_runs for runner in self._runners.values()), default=1)
+
+    def _loop(self, max_batch: int) -> None:
+        rows = RowBuffers(max_batch, self._shapes)
         while True:
             with self._work:
                 batch = self._queue.take()
@@ -237,17 +258,19 @@ class Scheduler:
                 if self._stopping:
                     return
                 runner = None if batch is None else self._runners[batch.variant]
-                self._running = runner
+                if runner is not None:
+                    self._running.append(runner)
+                    self._work.notify()  # where more may run and more waits, the next thread takes it
                 if dropped:
                     self._over.notify_all()
             if dropped:
                 self._deliver(dropped)
             if batch is None or runner is None:
                 continue
-            outcomes = self._run(batch, runner)
+            outcomes = self._run(batch, runner, rows)
             with self._work:
                 finished = self._queue.finish(batch, outcomes)
-                self._running = None
+                self._running.remove(runner)
                 self._over.notify_all()
             if finished:
                 self._deliver(finished)
@@ -256,22 +279,28 @@ class Scheduler:
         wake_at = self._queue.wake_at()
         return None if wake_at is None else max(0.0, wake_at - self._clock())
 
-    def _run(self, batch: Batch, runner: Runner) -> list[Outcome]:
+    def _run(self, batch: Batch, runner: Runner, rows: RowBuffers) -> list[Outcome]:
         """Run a batch; when it fails, run its images one by one, so that only the guilty ones fail."""
         started = self._clock()
+        self._shares.started(started)
         try:
-            rows = self._rows.gather(batch)
+            gathered = rows.gather(batch)
             with self._around(batch):
-                logits = _infer(runner, rows)
+                logits = _infer(runner, gathered)
         except Exception as error:
+            self._shares.ended(self._clock())
             if len(batch) == 1:
-                logger.error("the engine failed on an image: %s", error, exc_info=error)
+                # What became of a device, its backend has logged; where none is left this would be every image.
+                traceback = None if isinstance(error, DeviceError) else error
+                logger.error("the engine failed on an image: %s", error, exc_info=traceback)
                 return self._outcomes(batch, [None], [_failure(error)], started)
             logger.warning("a batch of %d failed, its images are run one by one: %s", len(batch), error)
-            return [self._run(Batch(batch.variant, batch.dtype, (member,)), runner)[0] for member in batch.members]
+            return [
+                self._run(Batch(batch.variant, batch.dtype, (member,)), runner, rows)[0] for member in batch.members
+            ]
         outcomes = self._outcomes(batch, list(logits), [None] * len(batch), started)
         seconds = outcomes[0].compute_seconds
-        self._observer.batch_finished(batch.variant, len(batch), seconds)
+        self._observer.batch_finished(batch.variant, len(batch), seconds, self._shares.ended(started + seconds))
         return outcomes
 
     def _outcomes(

@@ -41,8 +41,10 @@ class Snapshot:
         variants: By name.
         running_seconds: Age of the oldest batch in the engine; 0 when it is idle.
         oldest_seconds: Age of the oldest request that has no answer yet, from its admission; 0 when there is none.
+        parallel: How many batches may run at once.
     """
 
     variants: dict[str, VariantSnapshot]
     running_seconds: float
     oldest_seconds: float
+    parallel: int = 1

@@ -51,7 +51,8 @@ static void place_row(const ts_step *step, const ts_scope *scope, const ts_conv 
                       const row_unit *unit, int block, size_t group_offset)
 {
     const int image = scope->image + unit->image[index], y = unit->y[index];
-    tile->input[index] = ts_pixels(step->source, scope, image) + data->origin + group_offset +
+    const uint8_t *pixels = data->fixed ? ts_fixed_pixels(step, scope, image, &tile->factor) : ts_pixels(step->source, scope, image);
+    tile->input[index] = pixels + data->origin + group_offset +
                          (size_t)(y * data->stride_h) * step->source->row_bytes;
     tile->output[index] = ts_pixels(step->target, scope, image) + (size_t)block * step->target->plane_bytes +
                           (size_t)y * step->target->row_bytes;
@@ -147,6 +148,8 @@ void ts_conv_run(const ts_step *step, const ts_scope *scope)
         .epilogue = &data->epilogue,
     };
     int from, to;
+    if (data->fixed)
+        ts_fixed_prepare(step, scope);
     ts_share(scope, units * panels, &from, &to);
     for (int index = from; index < to; index++) {
         const row_unit unit = unit_at(data, data->rows_first ? index / panels : index % units, scope->count, height);

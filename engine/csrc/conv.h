@@ -2,14 +2,25 @@
 #ifndef TS_CONV_H
 #define TS_CONV_H
 
+#include "fixed.h"
 #include "kernels.h"
 #include "step.h"
+#include "winograd.h"
 
 /* The lists of one panel (TS_PACK_TWINS) and where each kernel row begins in them. */
 typedef struct {
     ts_member_list twins, singles;
     const int32_t *twin_rows, *single_rows; /* [kernel rows + 1], in members */
 } ts_paired_panel;
+
+/* A convolution that runs by Winograd's algorithm (conv_winograd.c). */
+typedef struct {
+    const ts_winograd_kernel *kernel; /* null: it does not */
+    int rows, columns;                /* tiles of one image */
+    int most_tiles;                   /* of one pass over the weights */
+    int16_t *weights;                 /* [output blocks][positions][input channels / 2][16 lanes][2], in the program's region */
+    size_t block_weights;             /* elements of one output block */
+} ts_winograd;
 
 typedef struct {
     const ts_kernel *kernel;
@@ -26,10 +37,12 @@ typedef struct {
     void *bias;
     int rows_first; /* input rows outermost: weights are small and stay in cache */
     int split;      /* tiles join two rows of this many pixels; 0: they do not */
-    int kernel_h, dilation_h, pad_top;
+    int kernel_h, dilation_h, pad_top, pad_left;
     int row_entries;        /* reduction entries of one kernel row */
     size_t row_weight_bytes; /* packed bytes of one kernel row in a panel */
     int skip_padding;       /* kernel rows that meet only padding add nothing: leave them out */
+    ts_winograd winograd;
+    const ts_fixed_kernel *fixed; /* null: `kernel` reads the source as it is */
     ts_epilogue epilogue;
 } ts_conv;
 
@@ -50,7 +63,28 @@ typedef struct {
  */
 int ts_pack_twins(ts_program *program, ts_conv *data, const ts_reduction *order, const int8_t *weights, int outputs, int filter);
 
-/* Does the scope's share of a convolution step. */
+/* Whether a convolution step runs by Winograd's algorithm: it is shaped for it, faster, and exact with these weights. */
+int ts_winograd_takes(const ts_program *program, const ts_conv *data, const ts_conv_desc *desc, const ts_tensor *source,
+                      const ts_tensor *target);
+
+/* Transforms its weights. 0, or -1 when memory runs out. */
+int ts_pack_winograd(ts_program *program, ts_conv *data, const ts_conv_desc *desc, const ts_tensor *source, const ts_tensor *target);
+
+/* Whether a convolution step runs in 16-bit whole numbers: bfloat16 that the CPU has no instruction for. */
+int ts_fixed_takes(const ts_program *program, const ts_conv *data, const ts_conv_desc *desc, int channels, int filter);
+
+/* Rounds and packs its weights. 0, or -1 when memory runs out. */
+int ts_pack_fixed(ts_program *program, ts_conv *data, const ts_reduction *order, const ts_conv_desc *desc,
+                  const ts_tensor *source, int outputs, int filter);
+
+/* Rounds the scope's images into this thread's scratch. */
+void ts_fixed_prepare(const ts_step *step, const ts_scope *scope);
+
+/* The first pixel inside the frame of a prepared image, and the value of one of its units. */
+const uint8_t *ts_fixed_pixels(const ts_step *step, const ts_scope *scope, int image, float *factor);
+
+/* Do the scope's share of a convolution step. */
+void ts_winograd_run(const ts_step *step, const ts_scope *scope);
 void ts_conv_run(const ts_step *step, const ts_scope *scope);
 
 #endif

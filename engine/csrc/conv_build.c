@@ -75,8 +75,11 @@ static size_t packed_bytes(const ts_kernel *kernel)
     return kernel->dtype == TS_F32 ? 4 : kernel->dtype == TS_BF16 ? 2 : 1;
 }
 
-static int pack_weights(ts_program *program, ts_conv *data, const ts_reduction *order, const ts_conv_desc *desc, int outputs, int filter)
+static int pack_weights(ts_program *program, ts_conv *data, const ts_reduction *order, const ts_conv_desc *desc,
+                        const ts_tensor *source, int outputs, int filter)
 {
+    if (data->fixed)
+        return ts_pack_fixed(program, data, order, desc, source, outputs, filter);
     if (data->kernel->packing == TS_PACK_TWINS)
         return ts_pack_twins(program, data, order, desc->weights, outputs, filter);
     const int blocks = data->kernel->blocks;
@@ -221,11 +224,16 @@ int ts_program_conv(ts_program *program, const ts_conv_desc *desc)
     const int filter = source->desc.channels / desc->groups * desc->kernel_h * desc->kernel_w;
     ts_reduction order = {0};
     data->kernel = ts_choose_kernel(source->desc.dtype, program->features, target->desc.width);
+    if (ts_fixed_takes(program, data, desc, target->desc.channels, filter)) {
+        data->fixed = ts_find_fixed_kernel(program->features);
+        data->kernel = &data->fixed->kernel;
+    }
     data->stride_h = desc->stride_h;
     data->stride_w = desc->stride_w;
     data->kernel_h = desc->kernel_h;
     data->dilation_h = desc->dilation_h;
     data->pad_top = desc->pad_top;
+    data->pad_left = desc->pad_left;
     data->skip_padding = source->desc.zero == 0;
     data->groups = desc->groups;
     data->panels = ts_ceil_div(outputs, data->kernel->blocks * TS_LANES);
@@ -234,7 +242,9 @@ int ts_program_conv(ts_program *program, const ts_conv_desc *desc)
     data->group_bytes = source->desc.packed ? 0 : source->plane_bytes * (size_t)(source->blocks / desc->groups);
     build_epilogue(&data->epilogue, desc, target, residual);
     int failed = build_parameters(program, data, desc, source, target->desc.channels, outputs, filter);
-    if (!failed && (build_reduction(data, &order, desc, source) || pack_weights(program, data, &order, desc, outputs, filter)))
+    const int winograd = !failed && ts_winograd_takes(program, data, desc, source, target);
+    if (!failed && (winograd ? ts_pack_winograd(program, data, desc, source, target)
+                             : build_reduction(data, &order, desc, source) || pack_weights(program, data, &order, desc, source, outputs, filter)))
         failed = ts_fail(program, "out of memory for the weights of a convolution");
     free(order.source);
     if (failed) {
@@ -248,7 +258,7 @@ int ts_program_conv(ts_program *program, const ts_conv_desc *desc)
     data->row_entries = data->entries / desc->kernel_h;
     data->row_weight_bytes = data->panel_bytes / (size_t)desc->kernel_h;
     data->rows_first = (size_t)data->panels * data->panel_bytes <= 24 * 1024;
-    return ts_append(program, (ts_step){.run = ts_conv_run, .free = conv_free, .data = data, .kind = "conv",
-                                        .kernel = data->kernel->name, .source = source, .other = residual,
-                                        .target = target});
+    return ts_append(program, (ts_step){.run = winograd ? ts_winograd_run : ts_conv_run, .free = conv_free, .data = data,
+                                        .kind = "conv", .kernel = winograd ? data->winograd.kernel->name : data->kernel->name,
+                                        .source = source, .other = residual, .target = target});
 }

@@ -89,14 +89,22 @@ static void read_packed_row(const ts_tensor_desc *d, const uint8_t *pixel, uint8
                 at[c] = table[256 * c + pixel[c]];
 }
 
+/* The same for values of two bytes, [channels][256] of them. */
+static void read_packed_halves(const ts_tensor_desc *d, const uint8_t *pixel, uint8_t *at, const uint8_t *table)
+{
+    for (int x = 0; x < d->width; x++)
+        for (int c = 0; c < d->channels; c++, at += 2)
+            memcpy(at, table + 2 * (256 * (size_t)c + *pixel++), 2);
+}
+
 /* The table holds what normalisation and quantisation make of each of the 256 pixel values, exactly. */
 static void read_u8_row(const ts_tensor *target, const uint8_t *image, uint8_t *out, int y, const uint8_t *table)
 {
     const ts_tensor_desc *d = &target->desc;
     const size_t element = target->element_bytes;
-    if (d->packed && element == 1) {
+    if (d->packed && element <= 2) {
         const size_t row = (size_t)y * (size_t)d->width * (size_t)d->channels;
-        read_packed_row(d, image + row, out + (size_t)y * target->row_bytes, table);
+        (element == 1 ? read_packed_row : read_packed_halves)(d, image + row, out + (size_t)y * target->row_bytes, table);
         return;
     }
     for (int c = 0; c < d->channels; c++) {

@@ -1,6 +1,8 @@
 #include "add_kernels.h"
+#include "fixed.h"
 #include "kernels.h"
 #include "pool_kernels.h"
+#include "winograd.h"
 
 const ts_kernel *const ts_kernels[] = {
 #define TS_KERNEL(row) &row,
@@ -73,4 +75,34 @@ const ts_add_kernel *ts_find_add_kernel(uint32_t features)
     while (((*row)->features & ~features) != 0)
         row++;
     return *row;
+}
+
+#define TS_WINOGRAD_KERNEL(row) extern const ts_winograd_kernel row;
+#include "winograds.def"
+#undef TS_WINOGRAD_KERNEL
+
+static const ts_winograd_kernel *const winograd_kernels[] = {
+#define TS_WINOGRAD_KERNEL(row) &row,
+#include "winograds.def"
+#undef TS_WINOGRAD_KERNEL
+    NULL,
+};
+
+const ts_winograd_kernel *ts_find_winograd_kernel(uint32_t features)
+{
+    const ts_winograd_kernel *const *row = winograd_kernels;
+    while (*row && ((*row)->features & ~features) != 0)
+        row++;
+    return *row;
+}
+
+const ts_fixed_kernel *ts_find_fixed_kernel(uint32_t features)
+{
+#if defined(__x86_64__)
+    extern const ts_fixed_kernel ts_conv_bf16_fixed_avx2;
+    if ((ts_conv_bf16_fixed_avx2.features & ~features) == 0)
+        return &ts_conv_bf16_fixed_avx2;
+#endif
+    (void)features;
+    return NULL;
 }

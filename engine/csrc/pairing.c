@@ -18,15 +18,11 @@ typedef struct {
     int largest;
 } candidate;
 
-static const uint8_t orders[TS_PAIR_ORDER_COUNT][4] = TS_PAIR_ORDERS;
-
-/* Sets the weights in this order, and their sums. */
-static void arrange(candidate *c, const int8_t *weights, int order)
+/* Sets the weights and their sums: vpmaddubsw adds bytes 0 and 1 of a dword, and bytes 2 and 3. */
+static void set_weights(candidate *c, const int8_t *weights)
 {
-    c->member.order = order;
     c->largest = 0;
-    for (int i = 0; i < BYTES; i++)
-        c->weights[i] = weights[i / 4 * 4 + orders[order][i % 4]];
+    memcpy(c->weights, weights, BYTES);
     for (int pair = 0; pair < SUMS; pair++) {
         const int a = c->weights[2 * pair], b = c->weights[2 * pair + 1];
         const int positive = (a > 0 ? a : 0) + (b > 0 ? b : 0), negative = positive - a - b;
@@ -37,32 +33,20 @@ static void arrange(candidate *c, const int8_t *weights, int order)
     }
 }
 
-static void arrange_best(candidate *c, const int8_t *weights)
-{
-    candidate tried;
-    arrange(c, weights, 0);
-    for (int order = 1; order < TS_PAIR_ORDER_COUNT; order++) {
-        tried = *c;
-        arrange(&tried, weights, order);
-        if (tried.largest < c->largest)
-            *c = tried;
-    }
-}
-
 /* One candidate, or two with the halves of weights that are too large together. Returns how many. */
 static int make_candidates(const int8_t *weights, int32_t offset, candidate *c)
 {
     int8_t half[BYTES], rest[BYTES];
     c[0].member.offset = c[1].member.offset = offset;
-    arrange_best(c, weights);
+    set_weights(c, weights);
     if (c->largest <= LIMIT)
         return 1;
     for (int i = 0; i < BYTES; i++) {
         half[i] = (int8_t)(weights[i] / 2);
         rest[i] = (int8_t)(weights[i] - half[i]);
     }
-    arrange_best(c, half);
-    arrange_best(c + 1, rest);
+    set_weights(c, half);
+    set_weights(c + 1, rest);
     return 2;
 }
 

@@ -5,8 +5,7 @@
  * of products stays within 16 bits when its positive weights add up to at most 128 and its negative ones to at least
  * -128: 255 * 128 = 32640. Weights are constants, so this is decided when they are packed:
  *
- * - the four channels of a dword form two pairs in one of three orders, the one whose largest pair sum is least;
- * - a dword that no order makes safe is cut into two, each with about half of every weight;
+ * - a dword with a pair that does not fit is cut into two, each with about half of every weight;
  * - two members whose sums fit together are twins: their products are added in 16 bits and widened once;
  * - members without a twin are singles.
  */

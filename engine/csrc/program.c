@@ -195,7 +195,8 @@ int ts_program_finish(ts_program *program, size_t arena_bytes, int chunk)
             check_capacity(program, s, s->target))
             return -1;
     }
-    program->arena_bytes = (arena_bytes + TAIL_BYTES + 4095) / 4096 * 4096;
+    program->scratch_bytes = (program->scratch_bytes + 4095) / 4096 * 4096;
+    program->arena_bytes = (arena_bytes + TAIL_BYTES + 4095) / 4096 * 4096 + program->scratch_bytes;
     program->arenas_bytes = program->arena_bytes * (size_t)program->threads;
     program->arenas = ts_pages_new(program->arenas_bytes);
     if (!program->arenas)
@@ -253,8 +254,12 @@ static void run_segments(run_job *job, ts_scope scope, int count, int timed)
 
 static ts_scope scope_at(const run_job *job, int arena, int image, int part, int parts)
 {
+    const ts_program *program = job->program;
+    /* The thread's own arena ends with its scratch, whichever arena holds the activations. */
+    const size_t thread = (size_t)(arena + part);
     return (ts_scope){
-        .arena = job->program->arenas + (size_t)arena * job->program->arena_bytes,
+        .arena = program->arenas + (size_t)arena * program->arena_bytes,
+        .scratch = program->arenas + (thread + 1) * program->arena_bytes - program->scratch_bytes,
         .input = job->input + (size_t)image * job->input_bytes,
         .input_kind = job->kind,
         .output = job->output + (size_t)image * job->output_elements,

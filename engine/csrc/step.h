@@ -19,6 +19,7 @@ typedef struct {
 /* One call of a step: `count` images from `image` on, cut in `parts` of which this is number `part`. */
 typedef struct {
     uint8_t *arena;
+    uint8_t *scratch; /* this thread's own, program->scratch_bytes */
     int image, count;
     int segment_image; /* first image of the running micro-batch: where local tensors begin */
     const void *input; /* of image 0 of the chunk */
@@ -52,6 +53,7 @@ struct ts_program {
     int segment_count;
     uint8_t *arenas; /* one for each thread */
     size_t arena_bytes, arenas_bytes, weight_bytes;
+    size_t scratch_bytes; /* what the steps that need most need, at the end of every arena */
     ts_region *weights; /* packed weights of all steps, in running order */
     void *lock;
 };

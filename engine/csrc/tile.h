@@ -42,14 +42,9 @@ typedef struct {
 /* One dword of the reduction where a kernel has its own order of them (TS_PACK_TWINS). */
 typedef struct {
     int32_t offset;            /* bytes from the tile's first input pixel */
-    int32_t order;             /* which channels of the dword form pairs: an index into TS_PAIR_ORDERS */
 } ts_member;
 
-/* The two pairs of each order: vpmaddubsw adds bytes 0 and 1, and bytes 2 and 3. */
-#define TS_PAIR_ORDERS {{0, 1, 2, 3}, {0, 2, 1, 3}, {0, 3, 1, 2}}
-enum { TS_PAIR_ORDER_COUNT = 3 };
-
-/* Members one after another, with their packed weights: [members][16 lanes][4] s8, channels in the member's order. */
+/* Members one after another, with their packed weights: [members][16 lanes][4] s8. */
 typedef struct {
     const ts_member *members;
     const int8_t *weights;
@@ -75,6 +70,7 @@ typedef struct {
     const void *weights;       /* packed panel: [entries][2][blocks][16 lanes][dword] */
     /* With TS_PACK_TWINS instead of offsets, entries and weights: pairing.h says which sums of these fit 16 bits. */
     ts_member_list twins, singles;
+    float factor;              /* fixed.h: the value of one unit of the input */
     size_t channel;            /* first output channel of the tile, an index into scale and bias */
     const ts_epilogue *epilogue;
 } ts_tile;

@@ -5,14 +5,13 @@ from pathlib import Path
 import onnx
 import pytest
 
-from engine.normalisation import Normalisation
+from models.resnet import build_resnet
 from tests.ascend.double_builds import Double, double
 from tests.ascend.omfile import write_om
-from tests.unit.models.tiny import MEAN, STD, tiny_model
+from tests.ascend.service import NORMALISATION, converted
+from tests.unit.models.tiny import LABELS, MEAN, STD, tiny_model, tiny_state
 
-__all__ = ["double"]
-
-NORMALISATION = Normalisation(MEAN, STD)
+__all__ = ["NORMALISATION", "double"]
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +32,15 @@ def float_om(network: Path) -> Path:
 def pixel_om(network: Path) -> Path:
     """The network as .om with static AIPP: uint8 in, float16 out, gears 1 to 16."""
     return write_om(network, network.with_name("pixel.om"), pixels=NORMALISATION, output_type="float16")
+
+
+@pytest.fixture(scope="session")
+def small_service(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow ResNet of 26 layers for photos of 224 x 224."""
+    root = tmp_path_factory.mktemp("small")
+    graph = build_resnet(tiny_state(), name="small", size=224, mean=MEAN, std=STD, labels=LABELS)
+    onnx.save(graph, root / "small.onnx")
+    return converted(root / "converted", root / "small.onnx", LABELS, (1, 2, 4, 8, 16))
 
 
 def opened(double: Double) -> Double:

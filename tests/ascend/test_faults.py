@@ -276,3 +276,25 @@ def test_another_user_of_ascendcl_in_the_process_is_no_obstacle(double: Double, 
     assert double.raw.aclInit(None) == 0
     with opened(double, float_om) as session:
         session.run(IMAGES)
+
+
+def test_nothing_is_executed_behind_a_batch_that_did_not_end(tmp_path: Path, float_om: Path) -> None:
+    double = Double(tmp_path)
+    session = opened(double, float_om, timeout_ms=400)
+    expected = session.run(IMAGES)
+    double.set_faults("hang=1000*1")
+
+    def run(_: int) -> str:
+        with pytest.raises(DeviceError) as failed:
+            session.run(IMAGES)
+        return str(failed.value)
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(run, range(2))
+    assert "507046" in first
+    assert "507046" in second
+    assert double.report()["violations"] == 0, "the first may still run: its gear and its stream must be left alone"
+    until(lambda: healthy(session) == [True])
+    np.testing.assert_array_equal(session.run(IMAGES), expected)
+    session.close()
+    double.assert_clean()

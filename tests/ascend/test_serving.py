@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
-import onnx
 import pytest
 
 import engine
 from app.imaging.decoder import ImageDecoder
-from engine.normalisation import Normalisation
 from models.registry import BUNDLED, open_model
-from models.resnet import build_resnet
 from tests.ascend.double_builds import build
-from tests.ascend.omfile import SOC, half_normalisation, write_om
+from tests.ascend.omfile import half_normalisation
+from tests.ascend.service import NORMALISATION, VARIANTS, answers, converted, serving, until
 from tests.imagefiles import jpeg
 from tests.servers import CACHE, ServerProcess
-from tests.unit.models.tiny import LABELS, MEAN, STD, tiny_state
 
-PATH = "/v1/classify"
-VARIANTS = ("baseline", "optimised")
 FAULTS = (
     "memcpy=207001*1",
     "gear=145013*1",
@@ -36,73 +27,6 @@ FAULTS = (
     "sync=507046*1",
     "lost=507010*2",
 )
-NORMALISATION = Normalisation(MEAN, STD)
-
-
-def converted(folder: Path, graph: Path, labels: tuple[str, ...], gears: tuple[int, ...]) -> Path:
-    """A registry folder as `tessera models convert` leaves it, the .om files for the double."""
-    folder.mkdir()
-    write_om(graph, folder / "baseline.om", gears=gears)
-    write_om(graph, folder / "optimised.om", gears=gears, pixels=NORMALISATION, output_type="float16")
-    (folder / "model.onnx").write_bytes(graph.read_bytes())
-    (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
-    (folder / "model.toml").write_text(
-        f'name = "converted"\nonnx = "model.onnx"\n[ascend]\nsoc = "{SOC}"\n'
-        'baseline = "baseline.om"\noptimised = "optimised.om"\n',
-        encoding="utf-8",
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A narrow ResNet of 26 layers for photos of 224 x 224."""
-    root = tmp_path_factory.mktemp("small")
-    graph = build_resnet(tiny_state(), name="small", size=224, mean=MEAN, std=STD, labels=LABELS)
-    onnx.save(graph, root / "small.onnx")
-    return converted(root / "converted", root / "small.onnx", LABELS, (1, 2, 4, 8, 16))
-
-
-class Faults:
-    """Breaks the double in a running server, through the file that it watches."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.write_text("")
-
-    def set(self, text: str) -> None:
-        made = self.path.with_suffix(".new")
-        made.write_text(text)
-        made.replace(self.path)
-
-
-@contextmanager
-def serving(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: int = 1, **settings: object
-) -> Iterator[tuple[ServerProcess, Faults]]:
-    """A server on the double; when it has stopped, nothing may be left on the devices."""
-    report, faults = tmp_path / "report.json", Faults(tmp_path / "faults")
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(build()))
-    monkeypatch.setenv("ACL_DOUBLE_REPORT", str(report))
-    monkeypatch.setenv("ACL_DOUBLE_DEVICES", str(devices))
-    monkeypatch.setenv("ACL_DOUBLE_FAULTS", f"@{faults.path}")
-    with ServerProcess(backend="ascend", model_path=folder, **settings) as server:
-        yield server, faults
-        assert server.stop() == 0, server.describe()
-    account: dict[str, Any] = json.loads(report.read_text())
-    assert account["violations"] == account["finalised"] == 0, account
-    assert not any(account["live"].values()), account
-
-
-def answers(client: httpx.Client, photo: bytes, variant: str = "optimised") -> httpx.Response:
-    return client.post(PATH, content=photo, headers={"X-Model-Variant": variant}, params={"top_k": 5})
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
 
 
 @pytest.mark.effect_of("backend")
@@ -143,9 +67,9 @@ def test_resnet50_serves_both_variants_to_sixteen_clients(tmp_path: Path, monkey
 
 
 def test_every_fault_gives_a_clean_error_and_the_service_recovers(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(small, tmp_path, monkeypatch) as (server, faults), server.client() as client:
+    with serving(small_service, tmp_path, monkeypatch) as (server, faults), server.client() as client:
         before = answers(client, jpeg()).json()["results"][0]["predictions"]
         for fault in FAULTS:
             faults.set(fault)
@@ -161,6 +85,7 @@ def test_every_fault_gives_a_clean_error_and_the_service_recovers(
             assert answers(client, jpeg()).json()["results"][0]["predictions"] == before
             assert answers(client, jpeg(), "baseline").status_code == 200
         assert any("CANN says" in line for line in server.log)
+        assert not any("Traceback" in line for line in server.log), "a failed device says what happened in one line"
         metrics = client.get("/metrics").text
         assert 'tessera_device_healthy{device="0",variant="optimised"} 1.0' in metrics
         left = sum(fault.partition("=")[2].startswith("5") for fault in FAULTS)
@@ -171,9 +96,9 @@ def test_every_fault_gives_a_clean_error_and_the_service_recovers(
 
 
 def test_clients_do_not_notice_one_lost_device_of_two(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(small, tmp_path, monkeypatch, devices=2) as (server, faults):
+    with serving(small_service, tmp_path, monkeypatch, devices=2) as (server, faults):
         faults.set("lost@0=507010")
 
         def ask(number: int) -> int:
@@ -188,12 +113,12 @@ def test_clients_do_not_notice_one_lost_device_of_two(
 
 @pytest.mark.parametrize("fault", ["malloc=207001+2", "output_size=1"])
 def test_what_cannot_be_loaded_ends_the_start_with_the_reason(
-    fault: str, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, small_service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", str(build()))
     monkeypatch.setenv("ACL_DOUBLE_REPORT", str(tmp_path / "report.json"))
     monkeypatch.setenv("ACL_DOUBLE_FAULTS", fault)
-    with ServerProcess(backend="ascend", model_path=small, wait=False) as server:
+    with ServerProcess(backend="ascend", model_path=small_service, wait=False) as server:
         assert server.wait() != 0
     reason = "come to" if fault.startswith("output") else fault.split("=")[1].split("+")[0]
     assert any(reason in line for line in server.log), server.describe()

@@ -159,6 +159,23 @@ def test_several_devices_take_turns(
     assert open_(float_om, devices=[1]).devices()[0].index == 1
 
 
+def test_a_batch_goes_to_the_device_with_least_to_do_and_what_runs_at_once_follows_the_devices(
+    monkeypatch: pytest.MonkeyPatch, double: Double, open_: Open, float_om: Path
+) -> None:
+    monkeypatch.setenv("ACL_DOUBLE_DEVICES", "2")
+    session = open_(float_om)
+    assert session.parallel_runs == 4
+    rotation = session._rotation
+    with rotation.slot() as (first, _):
+        with rotation.slot() as (second, _):
+            assert first is not second
+        with rotation.slot() as (third, _):
+            assert third is second, "it is the first one's turn, but that has a batch already"
+        double.set_faults("setdevice=507033")
+        rotation.fail(first, RuntimeError("lost"))
+        assert session.parallel_runs == 2, "although it cannot be taken down yet"
+
+
 def test_several_loads_share_their_weights(
     open_: Open, double: Double, float_om: Path, reference: engine.Session
 ) -> None:

@@ -34,7 +34,7 @@ def existing() -> dict[str, tuple[str, frozenset[str]]]:
         "v", "cpu", "i", "int8", threads=1, macs=1, arena_bytes=0, peak=1.0, note="", batch_seconds={}
     )
     metrics.describe_model(ServedModel("m", (), "input", "output", Preprocessing(), {"v": variant}))
-    metrics.batch_finished("v", 1, 1.0)
+    metrics.batch_finished("v", 1, 1.0, 1.0)
     metrics.request_finished(variant="v", outcome="ok", seconds=1.0)
     metrics.request_ran("v", [Outcome(None, None, 0.1, 0.2, 1)], input_seconds=0.1)
     metrics.rejected("queue_full")

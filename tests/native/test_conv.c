@@ -59,6 +59,22 @@ static shape random_shape(random_source *random, ts_dtype dtype)
     return s;
 }
 
+/* What Winograd's algorithm takes: 3x3 of stride 1 with many channels. Some have tiles that hang over, some weights too large. */
+static shape winograd_shape(random_source *random)
+{
+    shape s = random_shape(random, TS_U8);
+    s.packed = 0;
+    s.groups = s.stride_h = s.stride_w = s.dilation_h = s.dilation_w = 1;
+    s.kernel_h = s.kernel_w = 3;
+    s.channels = random_between(random, 32, 100);
+    s.outputs = random_between(random, 32, 70);
+    s.top = random_between(random, 0, 2);
+    s.left = random_between(random, 0, 2);
+    s.height = 2 + random_between(random, 3, 14);
+    s.width = 2 + random_between(random, 3, 30);
+    return s;
+}
+
 typedef struct {
     float *input, *output;
     void *weights, *bias;
@@ -164,10 +180,11 @@ static void run_level(const shape *s, const buffers *b, int out_h, int out_w, co
 static void compare(const shape *s, const float *expected, const float *actual, size_t count, const char *level)
 {
     const double depth = s->channels / s->groups * s->kernel_h * s->kernel_w;
-    const double relative = s->dtype == TS_BF16 ? 1.0 / 64 : 1e-5;
+    const double relative = s->dtype == TS_BF16 ? 1.0 / 200 : 1e-5;
     for (size_t i = 0; i < count; i++) {
         const double difference = fabs((double)expected[i] - (double)actual[i]);
-        const double allowed = s->dtype == TS_U8 ? 0.0 : relative * (depth + fabs((double)expected[i]) + 1.0);
+        const double spread = s->dtype == TS_BF16 ? sqrt(depth) : depth; /* roundings of weights fall either way */
+        const double allowed = s->dtype == TS_U8 ? 0.0 : relative * (spread + fabs((double)expected[i]) + 1.0);
         CHECK(difference <= allowed,
               "%s, element %zu: %g instead of %g (in dtype %d %dx%dx%d groups %d, out dtype %d %d, kernel %dx%d stride "
               "%d,%d dilation %d,%d pads %d %d %d %d, residual %d, packed %d, extreme %d)",
@@ -213,7 +230,7 @@ int main(int argc, char **argv)
     const uint32_t features = ts_cpu_detect();
     int compared = 0;
     for (int round = 0; round < rounds; round++) {
-        const shape s = random_shape(&random, (ts_dtype)(round % 3));
+        const shape s = round % 7 == 6 ? winograd_shape(&random) : random_shape(&random, (ts_dtype)(round % 3));
         const int out_h = out_size(s.height, s.top + s.bottom, s.kernel_h, s.dilation_h, s.stride_h);
         const int out_w = out_size(s.width, s.left + s.right, s.kernel_w, s.dilation_w, s.stride_w);
         buffers b = make_buffers(&s, out_h, out_w, &random);

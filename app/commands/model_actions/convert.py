@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         print(f"# {command.title}\n{command}")
     if conversion.missing:
         print(
-            f"tessera: nothing was converted: {' and '.join(conversion.missing)} of CANN are not on the PATH (is its "
-            f"set_env.sh sourced?). Everything that they need is in {conversion.folder}: run convert.sh there, or in "
+            f"tessera: nothing was converted: {' and '.join(conversion.missing)} not found on the PATH (is CANN's "
+            f"set_env.sh sourced?). Everything for it is in {conversion.folder}: run convert.sh there, or in "
             "a copy of the folder on a machine with CANN; no NPU is needed for it.",
             file=sys.stderr,
         )

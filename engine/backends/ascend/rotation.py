@@ -14,7 +14,7 @@ from engine.errors import DeviceError, EngineError
 
 logger = logging.getLogger(__name__)
 
-FIRST_RETRY_SECONDS = 1.0
+FIRST_RETRY_SECONDS = 0.5  # set up again by the time that clients come back, whom Retry-After: 1 is told
 LONGEST_RETRY_SECONDS = 60.0
 
 
@@ -74,6 +74,12 @@ class Rotation:
         """The devices' places, for looking at."""
         return self._seats
 
+    @property
+    def places(self) -> int:
+        """How many batches the healthy devices hold."""
+        with self._changed:
+            return sum(len(seat.replica.slots) for seat in self._seats if seat.healthy and seat.replica is not None)
+
     @contextmanager
     def slot(self) -> Iterator[tuple[Seat, Slot]]:
         """A free slot of a healthy device, waiting for one; it is given back at the end.
@@ -125,11 +131,12 @@ class Rotation:
         while True:
             if not any(seat.healthy for seat in self._seats):
                 raise DeviceError(_describe_outage(self._seats))
-            for step in range(len(self._seats)):
-                position = (self._next + step) % len(self._seats)
-                if self._seats[position].healthy and self._seats[position].free:
-                    self._next = position + 1
-                    return self._seats[position]
+            turns = [(self._next + step) % len(self._seats) for step in range(len(self._seats))]
+            ready = [position for position in turns if self._seats[position].healthy and self._seats[position].free]
+            if ready:
+                position = max(ready, key=lambda position: len(self._seats[position].free))
+                self._next = position + 1
+                return self._seats[position]
             self._changed.wait()
 
     def _recover(self, seat: Seat) -> None:

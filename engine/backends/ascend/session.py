@@ -94,8 +94,8 @@ class AscendSession(Session):
             self._gears = self._measure(replicas[0], description.image)
             opened.pop_all()
         self._rotation = Rotation(replicas, self._open, timeout_ms, first_retry)
-        self._parallel_runs = sum(len(replica.slots) for replica in replicas)
-        self._workers = ThreadPoolExecutor(self._parallel_runs, thread_name_prefix="tessera-ascend")
+        self._slots = sum(len(replica.slots) for replica in replicas)
+        self._workers = ThreadPoolExecutor(self._slots, thread_name_prefix="tessera-ascend")
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """See `Session.run`. Large batches are split by the measured times of the gears and run on all devices.
@@ -128,10 +128,14 @@ class AscendSession(Session):
             inputs=(self._image.spec,),
             outputs=(TensorSpec(output.name, (None, *output.shape), str(output.dtype)),),
             macs=self._macs,
-            arena_bytes=self._parallel_runs * (self._image_bytes + output.bytes),
+            arena_bytes=self._slots * (self._image_bytes + output.bytes),
             normalises=self._image.takes_pixels,
-            parallel_runs=self._parallel_runs,
         )
+
+    @property
+    def parallel_runs(self) -> int:
+        """See `Session.parallel_runs`: two for every load of the model on a device in the rotation."""
+        return max(1, self._rotation.places)
 
     def devices(self) -> tuple[DeviceStatus, ...]:
         """See `Session.devices`."""

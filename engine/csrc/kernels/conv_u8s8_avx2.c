@@ -27,20 +27,14 @@ TS_INLINE __m256 to_float(acc_t acc, __m256 scale)
 
 enum { MEMBER_BYTES = 64 }; /* weights: [16 lanes][4] s8 */
 
-/* Brings the channels of a dword into an order of TS_PAIR_ORDERS, in every lane. */
-#define REPEATED(...) {__VA_ARGS__, __VA_ARGS__, __VA_ARGS__, __VA_ARGS__, __VA_ARGS__, __VA_ARGS__, __VA_ARGS__, __VA_ARGS__}
-static const _Alignas(32) uint8_t shuffles[TS_PAIR_ORDER_COUNT][32] = {
-    REPEATED(0, 1, 2, 3), REPEATED(0, 2, 1, 3), REPEATED(0, 3, 1, 2),
-};
-
 TS_INLINE __m256i load(const void *source)
 {
     return _mm256_load_si256(source);
 }
 
-TS_INLINE __m256i load_ordered(const uint8_t *pixel, const ts_member *member)
+TS_INLINE __m256i load_pixel(const uint8_t *pixel, const ts_member *member)
 {
-    return _mm256_shuffle_epi8(_mm256_set1_epi32(load_dword(pixel + member->offset)), load(shuffles[member->order]));
+    return _mm256_set1_epi32(load_dword(pixel + member->offset));
 }
 
 TS_INLINE void add_widened(acc_t *acc, __m256i sums)
@@ -56,7 +50,7 @@ TS_INLINE void add_twins(const ts_tile *t, acc_t (*acc)[2], const int M)
         TS_UNROLL
         for (int m = 0; m < M; m++) {
             const uint8_t *pixel = t->input[0] + m * t->pixel_step;
-            const __m256i a = load_ordered(pixel, member), b = load_ordered(pixel, member + 1);
+            const __m256i a = load_pixel(pixel, member), b = load_pixel(pixel, member + 1);
             TS_UNROLL
             for (int h = 0; h < 2; h++) {
                 const __m256i first = _mm256_maddubs_epi16(a, load(w + 32 * h));
@@ -74,7 +68,7 @@ TS_INLINE void add_singles(const ts_tile *t, acc_t (*acc)[2], const int M)
     for (; member < end; member++, w += MEMBER_BYTES) {
         TS_UNROLL
         for (int m = 0; m < M; m++) {
-            const __m256i x = load_ordered(t->input[0] + m * t->pixel_step, member);
+            const __m256i x = load_pixel(t->input[0] + m * t->pixel_step, member);
             add_widened(&acc[m][0], _mm256_maddubs_epi16(x, load(w)));
             add_widened(&acc[m][1], _mm256_maddubs_epi16(x, load(w + 32)));
         }

@@ -30,5 +30,29 @@ static void max_f32(const uint8_t *input, ptrdiff_t step, const int32_t *taps, i
     }
 }
 
+/* The even and the odd channels of sixteen, as floats. */
+static void widen_bf16(const uint8_t *input, __m256 *even, __m256 *odd)
+{
+    const __m256i pairs = _mm256_loadu_si256((const __m256i *)(const void *)input);
+    *even = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+    *odd = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000u)));
+}
+
+static void max_bf16(const uint8_t *input, ptrdiff_t step, const int32_t *taps, int tap_count, uint8_t *output, int pixels)
+{
+    for (int p = 0; p < pixels; p++, input += step, output += 32) {
+        __m256 even, odd, x, y;
+        widen_bf16(input + taps[0], &even, &odd);
+        for (int t = 1; t < tap_count; t++) {
+            widen_bf16(input + taps[t], &x, &y);
+            even = _mm256_max_ps(even, x);
+            odd = _mm256_max_ps(odd, y);
+        }
+        const __m256i low = _mm256_srli_epi32(_mm256_castps_si256(even), 16);
+        _mm256_storeu_si256((__m256i *)(void *)output, _mm256_or_si256(low, _mm256_castps_si256(odd)));
+    }
+}
+
 const ts_max_kernel ts_max_u8_avx2 = {"max_u8_avx2", TS_CPU_AVX2, TS_U8, max_u8};
 const ts_max_kernel ts_max_f32_avx2 = {"max_f32_avx2", TS_CPU_AVX2, TS_F32, max_f32};
+const ts_max_kernel ts_max_bf16_avx2 = {"max_bf16_avx2", TS_CPU_AVX2, TS_BF16, max_bf16};

@@ -1,42 +1,35 @@
-/*
- * bfloat16 pairs into fp32 sums on AVX2: a shift and a mask make two floats of a pair, each of which two FMAs use, as in
- * conv_bf16_avx2.c. 5 pixels by 16 channels.
- */
+/* bfloat16 as 16-bit whole numbers (conv_bf16_fixed_avx2.c): vpmaddwd and vpaddd on 12 independent accumulators. */
 #include "../cpu.h"
 #include "../peak.h"
 
 #include <immintrin.h>
 
-enum { PIXELS = 5 };
-#define UNROLL_PIXELS _Pragma("GCC unroll 5") /* or the accumulators would live in memory */
+enum { CHAINS = 12 };
+#define UNROLL_CHAINS _Pragma("GCC unroll 12") /* or the accumulators would live in memory */
 
 static float run(int64_t iterations)
 {
-    __m256 acc[PIXELS][2];
-    __m256i pair = _mm256_set1_epi32(0x3f803f80);
-    const __m256 w = _mm256_set1_ps((float)(iterations & 1) * 1e-30f);
-    UNROLL_PIXELS
-    for (int m = 0; m < PIXELS; m++)
-        acc[m][0] = _mm256_set1_ps((float)m), acc[m][1] = _mm256_set1_ps((float)m + 0.5f);
+    __m256i acc[CHAINS];
+    __m256i x = _mm256_set1_epi16(1);
+    const __m256i w = _mm256_set1_epi16((short)(iterations & 1));
+    UNROLL_CHAINS
+    for (int c = 0; c < CHAINS; c++)
+        acc[c] = _mm256_set1_epi32(c);
     for (int64_t i = 0; i < iterations; i++) {
-        UNROLL_PIXELS
-        for (int m = 0; m < PIXELS; m++) {
-            __asm__ volatile("" : "+x"(pair)); /* or it would be cut in two once for all pixels */
-            const __m256 low = _mm256_castsi256_ps(_mm256_slli_epi32(pair, 16));
-            const __m256 high = _mm256_castsi256_ps(_mm256_and_si256(pair, _mm256_set1_epi32((int)0xffff0000u)));
-            acc[m][0] = _mm256_fmadd_ps(high, w, _mm256_fmadd_ps(low, w, acc[m][0]));
-            acc[m][1] = _mm256_fmadd_ps(high, w, _mm256_fmadd_ps(low, w, acc[m][1]));
+        UNROLL_CHAINS
+        for (int c = 0; c < CHAINS; c++) {
+            __asm__ volatile("" : "+x"(x)); /* or the same product would be computed once for all chains */
+            acc[c] = _mm256_add_epi32(acc[c], _mm256_madd_epi16(x, w));
+            __asm__ volatile("" : "+x"(acc[c])); /* or sums would move through memory */
         }
     }
-    __m256 total = acc[0][0];
-    UNROLL_PIXELS
-    for (int m = 0; m < PIXELS; m++)
-        total = _mm256_add_ps(total, _mm256_add_ps(acc[m][0], acc[m][1]));
-    float lanes[8], sum = 0;
-    _mm256_storeu_ps(lanes, total);
-    for (int i = 0; i < 8; i++)
-        sum += lanes[i];
-    return sum;
+    __m256i total = acc[0];
+    UNROLL_CHAINS
+    for (int c = 1; c < CHAINS; c++)
+        total = _mm256_xor_si256(total, acc[c]);
+    int32_t lanes[8];
+    _mm256_storeu_si256((__m256i *)lanes, total);
+    return (float)(lanes[0] ^ lanes[1] ^ lanes[2] ^ lanes[3] ^ lanes[4] ^ lanes[5] ^ lanes[6] ^ lanes[7]);
 }
 
-const ts_peak_loop ts_peak_bf16_avx2 = {"vfmadd ymm on pairs", TS_CPU_AVX2, TS_BF16, PIXELS * 2 * 16.0, run};
+const ts_peak_loop ts_peak_bf16_avx2 = {"vpmaddwd ymm", TS_CPU_AVX2, TS_BF16, CHAINS * 16.0, run};

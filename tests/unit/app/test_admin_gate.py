@@ -71,6 +71,8 @@ class StuckRunner:
     def __init__(self) -> None:
         self.entered, self.let_go = threading.Event(), threading.Event()
 
+    parallel_runs = 1
+
     def run(self, x: np.ndarray) -> np.ndarray:
         self.entered.set()
         assert self.let_go.wait(60)

@@ -131,7 +131,7 @@ def board() -> Board:
 def snapshot(depth: int, predicted: float) -> Snapshot:
     rows = {1: BatchStatistics(3, 0.3, 0.1, 0.2)}
     depths = {Priority.HIGH: 0, Priority.NORMAL: depth, Priority.BACKGROUND: 7}
-    return Snapshot({"v": VariantSnapshot(depths, predicted, rows)}, 0.5, 1.5)
+    return Snapshot({"v": VariantSnapshot(depths, predicted, rows)}, 0.5, 1.5, parallel=2)
 
 
 def test_the_board_refuses_what_the_engine_would() -> None:
@@ -149,6 +149,15 @@ def test_the_board_refuses_what_the_engine_would() -> None:
         shown.check_room(0, 1, deadline=time.perf_counter() + 1.5, **ask)
     assert late.value.retry_after == 4
     shown.check_room(0, 1, deadline=0.0, capacity=8, priority=Priority.HIGH)
+    shown.show(snapshot(0, 5.0))
+    running = [shown.batch_started(limit=1.0)]
+    shown.check_room(0, 1, deadline=0.0, **ask)  # another batch may run beside it: the engine decides
+    running.append(shown.batch_started(limit=1.0))
+    with pytest.raises(DeadlineUnreachableError):
+        shown.check_room(0, 1, deadline=0.0, **ask)
+    for place in running:
+        shown.batch_ended(place)
+    shown.check_room(0, 1, deadline=0.0, **ask)
     shown.wipe()
     shown.check_room(0, 8, deadline=0.0, **ask)  # idle: the engine decides
 
@@ -204,11 +213,16 @@ def test_the_limit_of_a_batch_follows_what_batches_take() -> None:
 def test_a_batch_over_its_limit_shows_on_the_board() -> None:
     shown = board()
     assert shown.overdue < 0
-    shown.batch_started(limit=-1.0)
-    assert shown.overdue > 0
-    shown.batch_started(limit=100.0)
+    in_time = shown.batch_started(limit=100.0)
     assert shown.overdue < 0
-    shown.batch_ended()
+    late, later = shown.batch_started(limit=-1.0), shown.batch_started(limit=-5.0)
+    assert shown.overdue >= 5
+    shown.batch_ended(later)
+    assert 0 < shown.overdue < 5
+    shown.batch_ended(late)
+    assert shown.overdue < 0
+    shown.batch_ended(in_time)
+    shown.batch_ended(shown.batch_started(limit=-1.0))
     assert shown.overdue < 0
 
 

@@ -72,6 +72,6 @@ def test_compute_utilisation_is_macs_over_peak() -> None:
 
 def test_two_applications_do_not_share_metrics() -> None:
     first, second = Metrics(), Metrics()
-    first.batch_finished("baseline", 3, 0.1)
+    first.batch_finished("baseline", 3, 0.1, 0.1)
     assert b'tessera_images_total{variant="baseline"} 3.0' in first.render("")[0]
     assert b"tessera_images_total{" not in second.render("")[0]

@@ -132,7 +132,7 @@ def test_statistics_are_those_of_the_metrics() -> None:
     metrics.request_finished(variant="a", outcome="queue_full", seconds=1.0)
     metrics.request_finished(variant="a", outcome="corrupt_image", seconds=0.5)
     for images, seconds in ((1, 0.5), (1, 0.25), (16, 2.0)):
-        metrics.batch_finished("a", images, seconds)
+        metrics.batch_finished("a", images, seconds, seconds)
     entry = read_statistics(metrics.render("")[0].decode())["a"]
     assert entry.last_inference > 1.7e12
     assert (entry.inference_count, entry.execution_count) == (18, 3)

@@ -8,7 +8,7 @@ import pytest
 
 from app.errors import QueueFullError
 from app.scheduling.ticket import Priority, State
-from tests.queues import FLAT, STEEP, make_queue, members, put, run
+from tests.queues import FLAT, STEEP, make_queue, members, outcomes, put, run
 
 
 def test_a_large_request_does_not_block_a_small_one() -> None:
@@ -42,13 +42,13 @@ def test_a_large_request_is_not_starved_by_a_stream_of_small_ones(costs: dict[st
 
 
 def test_variants_take_turns_under_load() -> None:
-    queue, _ = make_queue()
+    queue, clock = make_queue()
     turns = []
     for _ in range(20):
         while queue.depth < 180:
             put(queue, "baseline", 1)
             put(queue, "optimised", 1)
-        turns.append(queue.take().variant)
+        turns.append(run(queue, clock).variant)
     assert 8 <= turns.count("optimised") <= 12
 
 
@@ -94,7 +94,7 @@ def test_a_batch_is_no_larger_than_its_most_urgent_member_can_wait_for() -> None
 
 
 def test_inputs_of_different_kinds_do_not_share_a_batch() -> None:
-    queue, _ = make_queue()
+    queue, _ = make_queue(parallel=3)
     put(queue, "baseline", 3, dtype="uint8")
     put(queue, "baseline", 2, dtype="float32")
     batches = [queue.take(), queue.take()]
@@ -171,3 +171,44 @@ def test_background_gets_a_hundredth_while_others_wait() -> None:
         if batch.members[0][0].priority is Priority.BACKGROUND:
             background += queue.table.seconds("baseline", 1)
     assert 0.15 < background <= 0.35
+
+
+def test_as_many_batches_run_at_once_as_the_engine_can() -> None:
+    queue, _ = make_queue(FLAT, parallel=2)
+    for _ in range(3):
+        put(queue, "optimised", 1)
+    first, second = queue.take(), queue.take()
+    assert members(first) != members(second)
+    assert queue.take() is None
+    queue.finish(second, outcomes(second))
+    assert queue.take() is not None
+    assert queue.take() is None
+
+
+def test_background_is_alone_in_the_engine_however_much_could_run() -> None:
+    queue, clock = make_queue(FLAT, parallel=4)
+    put(queue, "baseline", 2, priority=Priority.BACKGROUND)
+    shadow = queue.take()
+    assert queue.take() is None
+    assert queue.wake_at() is None
+    normal = put(queue, "optimised", 1)
+    assert members(queue.take()) == {normal}
+    clock.now += 0.04
+    queue.finish(shadow, outcomes(shadow))
+    assert queue.take() is not None
+
+
+def test_a_suspect_has_the_engine_for_itself() -> None:
+    queue, _ = make_queue(FLAT, parallel=4)
+    put(queue, "optimised", 1)
+    innocent = queue.take()
+    suspect = put(queue, "optimised", 2, alone=True, priority=Priority.HIGH)
+    later = put(queue, "optimised", 1)
+    assert queue.take() is None
+    queue.finish(innocent, outcomes(innocent))
+    for _ in range(2):
+        batch = queue.take()
+        assert members(batch) == {suspect}
+        assert queue.take() is None
+        queue.finish(batch, outcomes(batch))
+    assert members(queue.take()) == {later}

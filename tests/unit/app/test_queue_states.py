@@ -18,12 +18,18 @@ SECONDS_PER_IMAGE = {"baseline": 0.04, "optimised": 0.01}
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Requests come, are decoded, leave early, expire; batches are taken, and finish or fail in any order."""
+    """Requests come, are decoded, leave early, expire; batches are taken, and finish or fail in any order.
+
+    How many may run at once changes, as when devices leave the rotation and come back.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.queue = ImageQueue(VARIANTS, capacity=CAPACITY, max_batch=MAX_BATCH, clock=self.clock)
+        self.parallel = 1
+        self.queue = ImageQueue(
+            VARIANTS, capacity=CAPACITY, max_batch=MAX_BATCH, clock=self.clock, parallel=lambda: self.parallel
+        )
         self.admitted: list[Ticket] = []
         self.queued: list[Ticket] = []
         self.cancelled: set[Ticket] = set()
@@ -34,9 +40,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.passed_over: dict[Ticket, int] = {}
         self.running: list[Batch] = []
 
-    @initialize(measured=st.booleans(), fixed=st.sampled_from([0.0, 0.05]))
-    def measure(self, measured: bool, fixed: float) -> None:
+    @initialize(measured=st.booleans(), fixed=st.sampled_from([0.0, 0.05]), parallel=st.sampled_from([1, 2, 4]))
+    def measure(self, measured: bool, fixed: float, parallel: int) -> None:
         """Some machines are known from the start, with or without a fixed cost per batch; some are not."""
+        self.parallel = parallel
         for variant in VARIANTS if measured else ():
             for size in (1, 2, 4, 8, 16):
                 self.queue.table.seed(variant, size, fixed + SECONDS_PER_IMAGE[variant] * size)
@@ -69,7 +76,8 @@ class QueueMachine(RuleBasedStateMachine):
         background = priority is Priority.BACKGROUND
         room = BACKGROUND_CAPACITY if background else CAPACITY
         fits = self.expected_depth(background=background) + images <= room
-        idle = self.queue.depth == 0 and not self.running
+        suspected = any(running.members[0][0].alone for running in self.running)
+        idle = self.queue.depth == 0 and len(self.running) < self.parallel and not suspected
         deadline = None if allowed is None else self.clock.now + allowed
         try:
             ticket = self.queue.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype, alone=alone)
@@ -103,6 +111,11 @@ class QueueMachine(RuleBasedStateMachine):
         if ticket not in self.delivered and ticket not in self.expired:
             self.cancelled.add(ticket)
 
+    @precondition(lambda self: self.parallel > 1)
+    @rule(parallel=st.integers(2, 4))
+    def devices_come_and_go(self, parallel: int) -> None:
+        self.parallel = parallel
+
     @rule(seconds=st.sampled_from([0.001, 0.02, 0.5]))
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -121,10 +134,21 @@ class QueueMachine(RuleBasedStateMachine):
         over = self.over()
         alive = [ticket for ticket in self.queued if ticket not in over and self.left(ticket)]
         urgent = [ticket for ticket in alive if ticket.priority is not Priority.BACKGROUND]
+        if len(self.running) >= self.parallel:
+            assert batch is None, "no more run at once than may"
+            assert self.queue.wake_at() is None, "nor is there anything to wake up for"
+            return
+        if any(running.members[0][0].alone for running in self.running):
+            assert batch is None, "nothing starts beside a suspect"
+            return
+        if batch is None and self.running and any(ticket.alone for ticket in alive):
+            assert self.queue.wake_at() is None or self.queue.wake_at() > self.clock.now
+            return  # a suspect may be next: it waits until nothing else runs
         if batch is None:
             decoding = [t for t in self.admitted if t not in over and t.priority is not Priority.BACKGROUND]
             assert not urgent, "an idle engine takes what is queued at once"
-            assert not alive or decoding, "BACKGROUND waits only for others"
+            shadowed = any(running.members[0][0].priority is Priority.BACKGROUND for running in self.running)
+            assert not alive or decoding or shadowed, "BACKGROUND waits only for others and for its own"
             return
         self.check_batch(batch, over)
         self.taken |= set(batch.members)
@@ -145,13 +169,16 @@ class QueueMachine(RuleBasedStateMachine):
             assert ticket.deadline > self.clock.now
             assert (ticket, index) not in self.taken, "no image runs twice"
         if batch.members[0][0].priority is Priority.BACKGROUND:
+            assert all(running.members[0][0].priority is not Priority.BACKGROUND for running in self.running)
             slowest = max(self.queue.table.tail(variant, 1) for variant in VARIANTS)
             together = len(batch) > 1
             assert not together or self.queue.table.tail(batch.variant, len(batch)) <= slowest
             assert not together or len({ticket for ticket, _ in batch.members}) == 1
             waiting = [t for t in self.queued if t not in over and self.left(t) and t not in dict(batch.members)]
             assert not together or all(ticket.priority is Priority.BACKGROUND for ticket in [*waiting, *self.admitted])
-        assert len(batch) == 1 or not any(ticket.alone for ticket, _ in batch.members)
+        if any(ticket.alone for ticket, _ in batch.members):
+            assert len(batch) == 1
+            assert not self.running, "nothing runs beside a suspect"
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), failing=st.frozensets(st.integers(0, 15), max_size=3))
@@ -190,10 +217,10 @@ class QueueMachine(RuleBasedStateMachine):
             self.queue.enqueue(ticket, rows(ticket.images))
             self.queued.append(ticket)
         for _ in range(2 * CAPACITY + MAX_BATCH):
-            batch = self.queue.take()
-            self.expired += self.queue.take_dropped()
-            if batch is not None:
+            while (batch := self.queue.take()) is not None:
                 self.running.append(batch)
+            self.expired += self.queue.take_dropped()
+            assert len(self.running) <= 4
             while self.running:
                 batch = self.running.pop()
                 self.delivered += self.queue.finish(batch, outcomes(batch))

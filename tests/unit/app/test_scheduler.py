@@ -1,4 +1,4 @@
-"""The engine thread: own rows for every caller, and failures that hit only the guilty."""
+"""The engine threads: own rows for every caller, and failures that hit only the guilty."""
 
 from __future__ import annotations
 
@@ -20,14 +20,27 @@ POISON = 255
 class Arithmetic:
     """A tiny model: its scores tell which pixels they came from, and poisoned pixels break the whole batch."""
 
-    def __init__(self, offset: int) -> None:
+    def __init__(self, offset: int, parallel_runs: int = 1) -> None:
         self.offset = offset
+        self.parallel_runs = parallel_runs
+        self.inside = self.most_inside = 0
+        self.lock = threading.Lock()
         self.sizes: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        self.gate.wait(30)
+        with self.lock:
+            self.inside += 1
+            self.most_inside = max(self.most_inside, self.inside)
+        try:
+            self.gate.wait(30)
+            return self.compute(x)
+        finally:
+            with self.lock:
+                self.inside -= 1
+
+    def compute(self, x: np.ndarray) -> np.ndarray:
         self.sizes.append(len(x))
         keys = x[:, 0, 0, :].astype(np.int64) @ np.array([65536, 256, 1])
         if (x[:, 1, 1, 0] == POISON).any():
@@ -38,10 +51,15 @@ class Arithmetic:
 class Counts:
     def __init__(self) -> None:
         self.images = 0
+        self.seconds = self.share = 0.0
+        self.lock = threading.Lock()
 
-    def batch_finished(self, variant: str, images: int, seconds: float) -> None:
-        assert seconds >= 0
-        self.images += images
+    def batch_finished(self, variant: str, images: int, seconds: float, share: float) -> None:
+        assert share >= 0
+        with self.lock:
+            self.images += images
+            self.seconds += seconds
+            self.share += share
 
 
 class Bench:
@@ -99,8 +117,10 @@ def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not happen")
 
 
-def test_every_caller_gets_exactly_its_own_rows(bench) -> None:
-    used = bench(baseline=Arithmetic(0), optimised=Arithmetic(1_000_000))
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_every_caller_gets_exactly_its_own_rows(bench, parallel: int) -> None:
+    models = Arithmetic(0, parallel), Arithmetic(1_000_000, parallel)
+    used = bench(baseline=models[0], optimised=models[1])
 
     def call(number: int) -> None:
         variant = ("baseline", "optimised")[number % 2]
@@ -114,6 +134,7 @@ def test_every_caller_gets_exactly_its_own_rows(bench) -> None:
         list(callers.map(call, range(120)))
     assert used.counts.images == sum(1 + number % 23 for number in range(120))
     assert used.scheduler.depth == 0
+    assert all(model.most_inside <= parallel for model in models)
 
 
 def test_requests_gather_while_the_engine_is_busy(bench) -> None:
@@ -258,3 +279,60 @@ def test_the_live_state_tells_what_hangs(bench) -> None:
     state = used.scheduler.snapshot()
     assert (state.running_seconds, state.oldest_seconds) == (0, 0)
     assert state.variants["baseline"].batches[1].batches == 1
+
+
+def test_batches_overlap_as_far_as_the_sessions_allow(bench) -> None:
+    models = {"baseline": Arithmetic(0, 3), "optimised": Arithmetic(1000, 3)}
+    used = bench(**models)
+    for model in models.values():
+        model.gate.clear()
+    tickets = []
+    for number in range(3):
+        tickets.append(used.put(("baseline", "optimised")[number % 2], [number]))
+        until(lambda: sum(model.inside for model in models.values()) == len(tickets))
+    tickets += [used.put("baseline", [number]) for number in range(3, 9)]
+    assert used.scheduler.depth == 6, "what does not fit gathers"
+    assert used.scheduler.snapshot().running_seconds > 0
+    for model in models.values():
+        model.gate.set()
+    for number, ticket in enumerate(tickets):
+        score = int(used.wait(ticket).outcomes[0].logits[0])
+        assert score == (number + 1000 if ticket.variant == "optimised" else number)
+    assert sum(model.most_inside for model in models.values()) >= 3
+    assert used.counts.share < used.counts.seconds, "a moment in which three ran counts once"
+
+
+def test_fewer_run_at_once_while_a_device_is_out_and_all_again_when_it_is_back(bench) -> None:
+    model = Arithmetic(0, 2)
+    used = bench(baseline=model)
+    model.parallel_runs = 1
+    model.gate.clear()
+    tickets = [used.put("baseline", [0])]
+    until(lambda: model.inside == 1)
+    tickets.append(used.put("baseline", [1]))
+    time.sleep(0.05)
+    assert (model.inside, used.scheduler.depth) == (1, 1)
+    model.parallel_runs = 2
+    tickets.append(used.put("baseline", [2]))
+    until(lambda: model.inside == 2)
+    model.gate.set()
+    assert [int(used.wait(ticket).outcomes[0].logits[0]) for ticket in tickets] == [0, 1, 2]
+
+
+def test_a_swap_waits_for_every_batch_of_the_session_before(bench) -> None:
+    before, after = Arithmetic(0, 2), Arithmetic(1000, 2)
+    used = bench(baseline=before)
+    before.gate.clear()
+    old = []
+    for number in range(2):
+        old.append(used.put("baseline", [number]))
+        until(lambda: before.inside == len(old))
+    with ThreadPoolExecutor(1) as threads:
+        swap = threads.submit(used.scheduler.replace, "baseline", after)
+        time.sleep(0.05)
+        assert not swap.done()
+        before.gate.set()
+        assert swap.result(30) is before
+    assert before.inside == 0
+    assert [int(used.wait(ticket).outcomes[0].logits[0]) for ticket in old] == [0, 1]
+    assert int(used.wait(used.put("baseline", [5])).outcomes[0].logits[0]) == 1005

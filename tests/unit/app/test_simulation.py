@@ -6,7 +6,7 @@ import pytest
 
 from app.scheduling.ticket import Priority
 from benchmarks.arrivals import poisson
-from benchmarks.simulate import CPU, SERVERS, TIMEOUTS, VARIANT, at_load, stepping
+from benchmarks.simulate import CPU, PIPELINES, SERVERS, TIMEOUTS, VARIANT, at_load, stepping
 from benchmarks.simulation import Fifo, Request, Server, Tessera, simulate
 
 IMAGES = 1500
@@ -49,6 +49,18 @@ def test_the_tail_is_not_worse_than_with_timers(machine: str, load: float) -> No
         timed = at_load(server, Fifo(16, delay), "Poisson", load, TIMEOUTS[machine], 2 * IMAGES)
         assert ours.latency(99) <= 1.02 * timed.latency(99)
         assert ours.latency(50) <= 1.02 * timed.latency(50)
+
+
+@pytest.mark.parametrize("machine", PIPELINES)
+@pytest.mark.parametrize(("load", "goodput"), [(0.5, 0.48), (0.9, 0.87), (3.0, 0.94)])
+def test_batches_in_flight_fill_the_devices_and_promises_are_kept(machine: str, load: float, goodput: float) -> None:
+    server = PIPELINES[machine]
+    result = at_load(server, Tessera(server), "Poisson", load, TIMEOUTS["device"], 2 * IMAGES)
+    assert result.goodput() >= goodput * server.capacity()
+    assert result.idle_while_waiting < 1e-6
+    assert result.kept() >= 0.97
+    serial = at_load(SERVERS["device"], Tessera(SERVERS["device"]), "Poisson", load, TIMEOUTS["device"], IMAGES)
+    assert result.goodput() > 1.25 * serial.goodput()
 
 
 def test_a_step_of_overload_leaves_nothing_behind() -> None:

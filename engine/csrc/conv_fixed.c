@@ -1,0 +1,95 @@
+/* bfloat16 convolutions in 16-bit whole numbers (fixed.h): their weights, and their input image by image. */
+#include "conv.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The largest sum of magnitudes of the weights of one filter that meet in one 32-bit sum, wherever it begins. */
+static double largest_span(const ts_reduction *order, const float *filter)
+{
+    double sum = 0, largest = 0;
+    for (int k = 0; k < order->count; k++) {
+        sum += order->source[k] >= 0 ? fabs((double)filter[order->source[k]]) : 0;
+        if (k >= TS_FIXED_SPAN)
+            sum -= order->source[k - TS_FIXED_SPAN] >= 0 ? fabs((double)filter[order->source[k - TS_FIXED_SPAN]]) : 0;
+        largest = sum > largest ? sum : largest;
+    }
+    return largest;
+}
+
+/* The value of one unit of a filter's weights: rounding up adds at most half a unit to each. */
+static double unit_of(const ts_reduction *order, const float *filter, int elements)
+{
+    const double room = (double)INT32_MAX / TS_FIXED_LIMIT - TS_FIXED_SPAN;
+    double largest = 0;
+    for (int i = 0; i < elements; i++)
+        largest = fabs((double)filter[i]) > largest ? fabs((double)filter[i]) : largest;
+    const double by_sum = largest_span(order, filter) / room, by_range = largest / INT16_MAX;
+    return by_sum > by_range ? by_sum : by_range;
+}
+
+int ts_fixed_takes(const ts_program *program, const ts_conv *data, const ts_conv_desc *desc, int channels, int filter)
+{
+    const ts_fixed_kernel *fixed = ts_find_fixed_kernel(program->features);
+    if (!fixed || data->kernel->dtype != TS_BF16 || (data->kernel->features & ~fixed->features))
+        return 0;
+    for (size_t i = 0; i < (size_t)channels * (size_t)filter; i++)
+        if (!isfinite(((const float *)desc->weights)[i]))
+            return 0;
+    return 1;
+}
+
+int ts_pack_fixed(ts_program *program, ts_conv *data, const ts_reduction *order, const ts_conv_desc *desc,
+                  const ts_tensor *source, int outputs, int filter)
+{
+    const size_t panel = (size_t)order->count * TS_LANES; /* elements */
+    const size_t bytes = (size_t)(data->groups * data->panels) * panel * sizeof(int16_t);
+    int16_t *packed = ts_region_take(&program->weights, bytes);
+    if (!packed)
+        return -1;
+    program->weight_bytes += bytes;
+    for (int channel = 0; channel < data->groups * outputs; channel++) {
+        const float *weights = (const float *)desc->weights + (size_t)channel * (size_t)filter;
+        const int inner = channel % outputs, block = channel / outputs * data->panels + inner / TS_LANES;
+        const double unit = unit_of(order, weights, filter);
+        data->scale[block * TS_LANES + inner % TS_LANES] = (float)unit;
+        int16_t *at = packed + (size_t)block * panel + (size_t)(inner % TS_LANES) * 2;
+        for (int k = 0; k < order->count; k++)
+            if (order->source[k] >= 0 && unit > 0)
+                at[(size_t)(k / 2) * TS_LANES * 2 + (size_t)(k % 2)] = (int16_t)lrint((double)weights[order->source[k]] / unit);
+    }
+    data->weights = (uint8_t *)packed;
+    data->panel_bytes = panel * sizeof(int16_t);
+    data->epilogue.scale = data->scale;
+    const size_t images = (size_t)program->segment_images[program->segment_count - 1];
+    const size_t scratch = images * (source->image_bytes + TS_ALIGN);
+    program->scratch_bytes = scratch > program->scratch_bytes ? scratch : program->scratch_bytes;
+    return 0;
+}
+
+/* The scratch holds the images of a scope as in their tensor, each followed by its factor. */
+static uint8_t *slot(const ts_step *step, const ts_scope *scope, int image)
+{
+    return scope->scratch + (size_t)(image - scope->image) * (step->source->image_bytes + TS_ALIGN);
+}
+
+void ts_fixed_prepare(const ts_step *step, const ts_scope *scope)
+{
+    const ts_tensor *source = step->source;
+    const size_t used = source->plane_bytes * (size_t)source->blocks;
+    for (int i = 0; i < scope->count; i++) {
+        const uint8_t *image = ts_pixels(source, scope, scope->image + i) - source->interior;
+        uint8_t *copy = slot(step, scope, scope->image + i);
+        const float factor = ((const ts_conv *)step->data)->fixed->quantise(image, used / 2, (int16_t *)(void *)copy);
+        memset(copy + used, 0, source->image_bytes - used);
+        memcpy(copy + source->image_bytes, &factor, sizeof factor);
+    }
+}
+
+const uint8_t *ts_fixed_pixels(const ts_step *step, const ts_scope *scope, int image, float *factor)
+{
+    const uint8_t *copy = slot(step, scope, image);
+    memcpy(factor, copy + step->source->image_bytes, sizeof *factor);
+    return copy + step->source->interior;
+}
