@@ -354,6 +354,10 @@ class ShuttingDownError(RequestError):
     status = 503
     code = "shutting_down"
 
+    def headers(self) -> dict[str, str]:
+        """Response headers that belong to this error: a kept connection would lead the next request here again."""
+        return {**super().headers(), "Connection": "close"}
+
 
 class DeadlineExceededError(RequestError):
     """The answer was not ready by the request's deadline."""

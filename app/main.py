@@ -115,7 +115,7 @@ async def _grpc(service: Service, around: _Around) -> AsyncIterator[None]:
     from app.grpc.calls import Requests  # an extra
     from app.grpc.server import GrpcServer
 
-    requests = Requests(around.in_flight, around.uploads, around.tracing)
+    requests = Requests(around.in_flight, around.uploads, service.metrics, around.tracing)
     server = GrpcServer(service, requests, around.rate_limiter)
     await server.start()
     try:

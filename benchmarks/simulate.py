@@ -67,6 +67,9 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="folder for the pictures (needs matplotlib)")
     parser.add_argument("--pipelines", action="store_true", help="devices with two batches in flight instead")
     arguments = parser.parse_args()
+    if arguments.docs is not None:
+        from benchmarks.drawing import draw_loads, draw_steps  # before the long run, should matplotlib be missing
+
     table: dict[tuple[str, str, str], list[Result]] = {}
     print("machine         stream   rule             load  goodput  p50 ms  p99 ms  refused  batch  in time")
     for machine, server in (PIPELINES if arguments.pipelines else SERVERS).items():
@@ -82,8 +85,6 @@ def main() -> None:
                         f"{np.mean(result.sizes):7.1f}{result.kept():9.1%}"
                     )
     if arguments.docs is not None and not arguments.pipelines:
-        from benchmarks.drawing import draw_loads, draw_steps
-
         draw_loads(table, arguments.docs / "scheduling-loads.svg")
         runs = {rule: simulate(CPU, make(), stepping(CPU, 0.25, 10)) for rule, make in policies(CPU).items()}
         draw_steps(runs, CPU.capacity(), 10, arguments.docs / "scheduling-steps.svg")

@@ -36,54 +36,41 @@ ADMIN_RESPONSES: dict[int | str, dict[str, Any]] = {
     **GATE_RESPONSES,
 }
 
-router = APIRouter(prefix="/v1/admin/variants/{variant}", tags=["admin"])
+router = APIRouter(prefix="/v1/admin/variants/{variant}", tags=["admin"], responses=ADMIN_RESPONSES)
 
 
-@router.post(
-    "/load",
-    operation_id="admin_load",
-    summary="Load a variant from its files, or load it again",
-    responses=ADMIN_RESPONSES,
-)
-async def load(service: ServiceDependency, variant: str, _: AdminDependency) -> dict[str, object]:
+async def get_variant(service: ServiceDependency, variant: str, _: AdminDependency) -> str:
+    """The variant that the path names, for whoever may use admin verbs; raises 404 when there is none."""
+    known = service.check_ready().variants
+    if variant not in known:
+        raise NotFoundError(f"There is no variant {variant[:80]!r}; there are: {', '.join(sorted(known))}.")
+    return variant
+
+
+VariantDependency = Annotated[str, Depends(get_variant)]
+
+
+@router.post("/load", operation_id="admin_load", summary="Load a variant from its files, or load it again")
+async def load(service: ServiceDependency, variant: VariantDependency) -> dict[str, object]:
     """Answer when the variant that was loaded beside the present one has taken its place."""
-    _check_variant(service, variant)
     await service.load_variant(variant)
     return _state(service, variant)
 
 
-@router.post(
-    "/reload",
-    operation_id="admin_reload",
-    summary="Load a variant again that is loaded",
-    responses=ADMIN_RESPONSES,
-)
-async def reload(service: ServiceDependency, variant: str, _: AdminDependency) -> dict[str, object]:
+@router.post("/reload", operation_id="admin_reload", summary="Load a variant again that is loaded")
+async def reload(service: ServiceDependency, variant: VariantDependency) -> dict[str, object]:
     """As load, but 503 when the variant is unloaded, and then it stays so."""
-    _check_variant(service, variant)
     if variant in service.unloaded:
         raise ModelUnavailableError(f"The variant {variant!r} is unloaded; load it.")
     await service.load_variant(variant)
     return _state(service, variant)
 
 
-@router.post(
-    "/unload",
-    operation_id="admin_unload",
-    summary="Unload a variant",
-    responses=ADMIN_RESPONSES,
-)
-async def unload(service: ServiceDependency, variant: str, _: AdminDependency) -> dict[str, object]:
+@router.post("/unload", operation_id="admin_unload", summary="Unload a variant")
+async def unload(service: ServiceDependency, variant: VariantDependency) -> dict[str, object]:
     """Refuse further requests for the variant, wait for those in flight, free it, and answer."""
-    _check_variant(service, variant)
     await service.unload_variant(variant)
     return _state(service, variant)
-
-
-def _check_variant(service: Service, variant: str) -> None:
-    known = service.check_ready().variants
-    if variant not in known:
-        raise NotFoundError(f"There is no variant {variant[:80]!r}; there are: {', '.join(sorted(known))}.")
 
 
 def _state(service: Service, variant: str) -> dict[str, object]:

@@ -14,6 +14,7 @@ from app.commands.flags import add_settings_flags, settings_from, unknown_variab
 from app.commands.progress import ProgressDisplay
 from app.dispatch.model import ServedModel
 from app.errors import StartupError
+from app.limits.admin import AdminGate
 from app.observability.logs import configure_logs
 from app.server import Server, bind, share, url_of
 from app.service import Service
@@ -28,10 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until a signal; 0 after an orderly end, 1 when the model could not be loaded or requests were cut off."""
+    """Serve until a signal.
+
+    Returns:
+        0 after an orderly end, 1 when the model could not be loaded or requests were cut off, 2 for bad settings.
+    """
     # Until the server takes over the signals, there is nothing to finish.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = settings_from(arguments)
+    try:
+        AdminGate(settings)  # a frontend that finds the token wanting could only die of it
+    except StartupError as error:
+        print(f"tessera: {error}", file=sys.stderr)
+        return 2
     configure_logs(settings.log_level, settings.log_format)
     for name in unknown_variables():
         logger.warning("an environment variable looks like a setting and is none", extra={"fields": {"name": name}})

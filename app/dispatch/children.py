@@ -21,6 +21,11 @@ _ENDING_SECONDS = 5.0  # for children to end by themselves
 class Child:
     """One child process.
 
+    Attributes:
+        ready: Whether it has said that it works.
+        idle: Whether it has said that it drains and has nothing in flight.
+        waited: How often an engine process has said that it waits to be configured: its heartbeat as a spare.
+
     Args:
         name: For people, and unique among those alive.
         module: Its code; see `app.dispatch.process.spawn`.
@@ -42,6 +47,7 @@ class Child:
         self.name = name
         self.ready = False
         self.idle = False
+        self.waited = 0
         self._on_end = on_end
         self._ended = False
         self._stopping = False

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import logging
 import os
+import select
 import socket
 import sys
 import time
@@ -26,7 +27,7 @@ from app.dispatch.model import ServedModel
 from app.dispatch.process import configuration, inherited, join_parent
 from app.dispatch.slots import SlotArea, SlotLayout
 from app.dispatch.watchdog import ExpectedSeconds, batch_limit
-from app.dispatch.wire import Channel, Kind, Message, pack_file
+from app.dispatch.wire import Channel, Kind, Message, pack_file, write_message
 from app.errors import StartupError
 from app.loading import LoadedVariant
 from app.observability.merge import registry_to_json
@@ -38,6 +39,7 @@ from engine.errors import BackendUnavailableError
 logger = logging.getLogger(__name__)
 
 _BEAT = 0.05  # seconds between two heartbeats
+_SPARE_BEAT = 0.5  # seconds between two heartbeats of a spare
 _DEVICE_LOST = 70  # exit code
 
 
@@ -187,9 +189,12 @@ class _WatchedSession:
 def main() -> None:
     """Be an engine process; see `app.dispatch.process.spawn`."""
     join_parent()
-    # A spare waits in the next line but one for its time to come, with everything imported that loading imports.
     importlib.import_module("engine.backends.cpu")
     control = socket.socket(fileno=inherited()[0])
+    # Here a spare waits for its time to come, with everything imported that loading imports.
+    write_message(control, Message(Kind.WAITING))
+    while not select.select([control], [], [], _SPARE_BEAT)[0]:
+        write_message(control, Message(Kind.WAITING))
     settings, told, (board_file,) = configuration(control)
     known = told.get("known")
     board = Board(board_file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import socket
@@ -59,6 +60,7 @@ class Supervisor:
         self._board_file = create_board()
         self._board = Board(self._board_file)
         self._watchdog = Watchdog()
+        self._spare_watchdog = Watchdog()
         self._frontend_watchdogs = [FrontendWatchdog() for _ in listeners]
         self._looked_at = time.monotonic()
         self._generations = count(1)
@@ -119,7 +121,7 @@ class Supervisor:
         """Have a process at hand that has imported everything, half of what a start takes; it holds no model."""
         if self._spare is None and not self._ended.is_set():
             try:
-                self._spare = self._new_engine()
+                self._spare, self._spare_watchdog = self._new_engine(), Watchdog()
             except OSError as error:
                 logger.warning("no spare engine process: %s", error)
 
@@ -138,7 +140,12 @@ class Supervisor:
         frontend.configure(configure({"index": index}, self._settings), (self._board_file,))
 
     def _hear_engine(self, engine: Child, message: Message) -> None:
-        if message.kind == Kind.PROGRESS:
+        if message.kind == Kind.WAITING:
+            engine.waited += 1
+            if engine is self._spare and engine.waited == 1:
+                fields = {"process": engine.name, "pid": engine.pid}
+                logger.info("a spare engine process is ready", extra={"fields": fields})
+        elif message.kind == Kind.PROGRESS:
             stage = message.body.decode()
             if self._model is None:
                 self._progress(stage, message.number / 1000)
@@ -234,8 +241,9 @@ class Supervisor:
     def _engine_ended(self, engine: Child) -> None:
         if engine is self._spare:
             self._spare = None
-            self._reports.append(asyncio.ensure_future(report_end(engine)))
-            self._loop.call_later(_SPARE_PAUSE, self._keep_spare)
+            if not self._ended.is_set():
+                self._reports.append(asyncio.ensure_future(report_end(engine)))
+                self._loop.call_later(_SPARE_PAUSE, self._keep_spare)
             return
         self._engine = None
         self._scrapes.ended(engine)
@@ -296,10 +304,18 @@ class Supervisor:
         weight, self._looked_at, board = weight_of(now - self._looked_at), now, self._board
         engine = self._engine
         if engine is not None:
-            reason = self._watchdog.look(board.heartbeat, board.overdue, loading=not engine.ready, weight=weight)
+            # Once it has imported everything it beats before it loads, unless it hangs already.
+            loading = not engine.ready and (board.heartbeat > 0 or engine.waited == 0)
+            reason = self._watchdog.look(board.heartbeat, board.overdue, loading=loading, weight=weight)
             if reason is not None:
                 logger.error("the engine process hangs: %s", reason)
                 engine.kill()
+        spare = self._spare
+        if spare is not None:
+            reason = self._spare_watchdog.look(spare.waited, -math.inf, loading=spare.waited == 0, weight=weight)
+            if reason is not None:
+                logger.error("a spare engine process hangs: %s", reason)
+                spare.kill()
         for index, frontend in enumerate(self._frontends):
             if frontend is not None:
                 watchdog, heartbeat = self._frontend_watchdogs[index], board.frontend_heartbeat(index)

@@ -87,6 +87,7 @@ class Kind(IntEnum):
     STOPPED = 38  # number: requests that were cut off
     EVENTS = 39  # body: what happened to the experiment, see `app.routing.events`
     ASK = 40  # body: a question of `ExperimentHost.answer`
+    WAITING = 41  # an engine process has imported everything; a spare goes on saying so, it is its heartbeat
 
 
 class Message(NamedTuple):
@@ -206,6 +207,19 @@ def read_message(end: socket.socket) -> Message:
     return _unpack(packed, files)
 
 
+def write_message(end: socket.socket, message: Message) -> None:
+    """Send a message without files on a socket that has no channel yet.
+
+    Raises:
+        OSError: The other end is gone.
+    """
+    end.send(_pack(message))
+
+
+def _pack(message: Message) -> bytes:
+    return _HEADER.pack(message.kind, message.number, message.identity) + message.body
+
+
 def _unpack(packed: bytes, files: Sequence[int]) -> Message:
     kind, number, identity = _HEADER.unpack_from(packed)
     return Message(kind, number, identity, packed[HEADER_BYTES:], tuple(files))
@@ -234,7 +248,7 @@ class Channel:
 
     def send(self, message: Message) -> None:
         """Send a message; its files are closed when they are on their way. Nothing happens when the other is gone."""
-        packed = _HEADER.pack(message.kind, message.number, message.identity) + message.body
+        packed = _pack(message)
         if self._closed:
             _close_files(message.files)
         elif self._outgoing or not self._send_now(packed, message.files):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -18,6 +18,7 @@ from app.limits.clients import RateLimiter, client_key
 from app.limits.uploads import UploadBudget
 from app.observability import tracing
 from app.observability.logs import request_id, trace_id
+from app.observability.metrics import Metrics
 from app.observability.tracing import RequestTrace, Tracing
 from app.protocol.request_id import HEADER, request_id_for
 
@@ -65,12 +66,14 @@ class Requests:
     Args:
         in_flight: Counts requests together with those of HTTP, so that both are waited for at the end.
         uploads: What messages are held in, together with the bodies of HTTP requests.
+        metrics: Where requests are counted that are refused before a method sees them.
         tracing: Where traces go; None makes none.
     """
 
-    def __init__(self, in_flight: InFlight, uploads: UploadBudget, tracing: Tracing | None) -> None:
+    def __init__(self, in_flight: InFlight, uploads: UploadBudget, metrics: Metrics, tracing: Tracing | None) -> None:
         self._in_flight = in_flight
         self._uploads = uploads
+        self._metrics = metrics
         self._tracing = tracing
 
     @contextmanager
@@ -83,7 +86,9 @@ class Requests:
         trace = self._begin_trace(name, context)
         code, message = grpc.StatusCode.CANCELLED, ""
         try:
-            with self._in_flight, self._uploads.hold(size):
+            with self._in_flight, ExitStack() as held:
+                with self.admission():
+                    held.enter_context(self._uploads.hold(size))
                 yield
             code = grpc.StatusCode.OK
         except RequestError as error:
@@ -96,6 +101,15 @@ class Requests:
             if trace is not None:
                 trace.end_call(code=code.value[0], message=message)
                 tracing.enter(None)
+
+    @contextmanager
+    def admission(self) -> Iterator[None]:
+        """Around what may refuse a request before its method runs: the method counts only what it sees."""
+        try:
+            yield
+        except RequestError as error:
+            self._metrics.rejected(error.code)
+            raise
 
     def _begin_trace(self, name: str, context: Any) -> RequestTrace | None:
         if self._tracing is None or name.startswith(_PROBES):
@@ -155,7 +169,8 @@ class Calls:
     def _admit(self, name: str, context: Any) -> None:
         host = peer_host(context)
         if self._rate_limiter is not None and host is not None and not name.startswith(_PROBES):
-            self._rate_limiter.admit(client_key(host))
+            with self._requests.admission():
+                self._rate_limiter.admit(client_key(host))
 
 
 class _Call:

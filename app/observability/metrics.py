@@ -53,7 +53,7 @@ class Metrics:
         )
         self.rejections = Counter(
             "tessera_rejections",
-            "Classify and infer requests turned away (4xx or 503), by error code.",
+            "Classify and infer requests turned away (4xx or 503), and any over the rate limit, by error code.",
             ("reason",),
             registry=self.registry,
         )

@@ -18,8 +18,9 @@ PATIENCE = 5.0
 # BACKGROUND has room of its own, this share of the queue, so that it never takes the place of a request that matters.
 BACKGROUND_ROOM = 1 / 8
 
-# What a predicted wait is multiplied by before it becomes a promise: batches are not always full, nor times the mean.
-_CAUTION = 1.1
+# What a predicted wait is multiplied by before it becomes a promise: batches are not always full, times not the mean,
+# and refusing what comes beyond capacity takes some of the cores, before the table has seen it.
+_CAUTION = 1.15
 # How much faster than ever seen a machine may turn out, if it was busy whenever it was measured. What needs more is
 # refused even by an idle engine; less is tried, because a refusal measures nothing and would stand for ever.
 _MOST_SPEED_UP = 4

@@ -51,7 +51,7 @@ class BatchStatistics:
 class LatencyTable:
     """Seconds per batch by variant and batch size.
 
-    Sizes that never ran are interpolated linearly between those that did, and extrapolated in proportion beyond them; no
+    Sizes that never ran are interpolated linearly between those that did, extrapolated in proportion beyond them; no
     size counts as slower than a larger one. A variant without any measurement counts as the slowest known one, and as
     0 s when there is none.
 

@@ -298,11 +298,16 @@ class ImageQueue:
         return members
 
     def _most(self, first: Ticket, waiting: int) -> int:
-        """The largest batch to form: the size that suits, or a full one where more wait and have the time."""
-        allowed = first.deadline - first.admitted_at
-        if waiting > self._max_batch and self.table.tail(first.variant, self._max_batch) <= BATCH_SHARE * allowed:
-            return self._max_batch
+        """The largest batch to form: the size that suits, or a full one where it is faster and more have the time."""
+        allowed, most = first.deadline - first.admitted_at, self._max_batch
+        if waiting > most and self.table.tail(first.variant, most) <= BATCH_SHARE * allowed:
+            return max(most, self.table.efficient(first.variant), key=lambda size: self._rate(first.variant, size))
         return self.table.efficient(first.variant)
+
+    def _rate(self, variant: str, size: int) -> float:
+        """Images per second in batches of a size; of a variant that has never run, more in larger ones."""
+        seconds = self.table.seconds(variant, size)
+        return size / seconds if seconds > 0 else float(size)
 
     def _most_of_background(self, first: Ticket) -> int:
         """How many images of a BACKGROUND request run together."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -132,6 +133,8 @@ def test_a_taken_port_is_told_in_plain_words() -> None:
         (("--port", "70000"), 2, "--port (TESSERA_PORT)"),
         (("--max-batch", "0"), 2, "--max-batch (TESSERA_MAX_BATCH)"),
         (("--no-such-flag",), 2, "unrecognized arguments"),
+        (("--admin", "true", "--admin-token-file", "no/such/file"), 2, "no/such/file cannot be read"),
+        (("--admin", "true", "--admin-token-file", os.devnull, "--frontends", "2"), 2, "fewer than 16 characters"),
     ],
 )
 def test_a_start_that_cannot_work_says_why(flags: tuple[str, ...], code: int, words: str) -> None:

@@ -41,6 +41,17 @@ def values(server: ServerProcess) -> dict[str, float]:
     return sums
 
 
+def waiting_spare(server: ServerProcess) -> int:
+    """The process id of a spare that has imported everything."""
+
+    def waits() -> bool:
+        pid = children(server).get("spare", -1)
+        return any("a spare engine process is ready" in line and line.endswith(f"pid={pid}") for line in server.log)
+
+    until(waits)
+    return children(server)["spare"]
+
+
 def mapped_slots(pid: int) -> int:
     """How many frontends' shared memory a process has mapped."""
     lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
@@ -127,6 +138,23 @@ def test_a_hung_engine_is_noticed_and_replaced(processes: ServerProcess) -> None
     assert any("hangs: no heartbeat" in line for line in processes.log)
 
 
+def test_a_hung_spare_is_noticed_before_it_is_needed(processes: ServerProcess) -> None:
+    victim = waiting_spare(processes)
+    os.kill(victim, signal.SIGSTOP)
+    until(lambda: victim not in children(processes).values())
+    assert any("a spare engine process hangs: no heartbeat" in line for line in processes.log)
+    assert waiting_spare(processes) != victim
+
+
+def test_a_spare_that_hangs_when_its_time_comes_does_not_hold_up_the_next(processes: ServerProcess) -> None:
+    hung, engine, told = waiting_spare(processes), children(processes)["engine"], len(processes.log)
+    os.kill(hung, signal.SIGSTOP)
+    os.kill(engine, signal.SIGKILL)
+    until(lambda: hung not in children(processes).values())
+    until(replaced(processes, "engine", engine))
+    assert any("the engine process hangs: no heartbeat for 3 s" in line for line in processes.log[told:])
+
+
 def test_a_hung_frontend_is_noticed_and_its_connections_wait_for_the_next(processes: ServerProcess) -> None:
     victim, other = children(processes)["frontend-0"], children(processes)["frontend-1"]
     os.kill(victim, signal.SIGSTOP)
@@ -158,9 +186,11 @@ def test_the_end_is_orderly_across_processes() -> None:
         with server.client() as client:
             server.process.send_signal(signal.SIGTERM)
             until(lambda: client.get("/readyz").json().get("code") == "shutting_down")
-            assert client.post(PATH, content=pictures()[0]).json()["code"] == "shutting_down"
+            refused = client.post(PATH, content=pictures()[0])
+            assert (refused.json()["code"], refused.headers["Connection"]) == ("shutting_down", "close")
         assert [future.result().status_code for future in running] == [200, 200]
         assert server.wait() == 0, server.describe()
+        assert [line for line in server.log if " error " in line] == []
         assert [pid for pid in family if "tessera-" in command_of(pid)] == []
 
 

@@ -6,18 +6,8 @@ from typing import Annotated, Any
 import litserve
 from fastapi import Body
 
-from benchmarks.serving.peers.pipeline import (
-    DEADLINE,
-    DECODERS,
-    MAX_BATCH,
-    PORT,
-    WORKERS,
-    Classifier,
-    Decoded,
-    Scored,
-    answer,
-    decode,
-)
+from benchmarks.serving.peers import pipeline
+from benchmarks.serving.peers.pipeline import Classifier, Decoded, Scored, answer, decode
 
 
 class Api(litserve.LitAPI):
@@ -25,7 +15,7 @@ class Api(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         self.classifier = Classifier()
-        self.pool = ThreadPoolExecutor(DECODERS)
+        self.pool = ThreadPoolExecutor(pipeline.DECODERS)
 
     def decode_request(self, request: Annotated[bytes, Body()]) -> bytes:
         return request
@@ -45,10 +35,10 @@ class Api(litserve.LitAPI):
 
 if __name__ == "__main__":
     server = litserve.LitServer(
-        Api(max_batch_size=MAX_BATCH, batch_timeout=0.0),
+        Api(max_batch_size=pipeline.MAX_BATCH, batch_timeout=0.0),
         accelerator="cpu",
-        workers_per_device=WORKERS,
-        timeout=DEADLINE,
+        workers_per_device=pipeline.WORKERS,
+        timeout=pipeline.DEADLINE,
         fast_queue=True,
     )
-    server.run(host="127.0.0.1", port=PORT, generate_client_file=False, log_level="warning", num_api_servers=1)
+    server.run(host="127.0.0.1", port=pipeline.PORT, generate_client_file=False, log_level="warning", num_api_servers=1)

@@ -10,30 +10,20 @@ import ray
 from ray import serve
 from starlette.requests import Request
 
-from benchmarks.serving.peers.pipeline import (
-    DEADLINE,
-    DECODERS,
-    MAX_BATCH,
-    PORT,
-    WORKERS,
-    Classifier,
-    Decoded,
-    Scored,
-    answer,
-    decode,
-)
+from benchmarks.serving.peers import pipeline
+from benchmarks.serving.peers.pipeline import Classifier, Decoded, Scored, answer, decode
 
 
-@serve.deployment(num_replicas=WORKERS, max_ongoing_requests=128, max_queued_requests=128)
+@serve.deployment(num_replicas=pipeline.WORKERS, max_ongoing_requests=128, max_queued_requests=128)
 class Api:
     """Decode and classify in the replica."""
 
     def __init__(self) -> None:
         self.classifier = Classifier()
-        self.decoders = ThreadPoolExecutor(DECODERS)
+        self.decoders = ThreadPoolExecutor(pipeline.DECODERS)
         self.engine = ThreadPoolExecutor(1)
 
-    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0.0)
+    @serve.batch(max_batch_size=pipeline.MAX_BATCH, batch_wait_timeout_s=0.0)
     async def classify(self, photos: list[Decoded]) -> list[Scored]:
         return await asyncio.get_running_loop().run_in_executor(self.engine, self.classifier.run, photos)
 
@@ -45,7 +35,7 @@ class Api:
 
 if __name__ == "__main__":
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 * 1024 * 1024)
-    serve.start(http_options={"host": "127.0.0.1", "port": PORT, "request_timeout_s": DEADLINE})
+    serve.start(http_options={"host": "127.0.0.1", "port": pipeline.PORT, "request_timeout_s": pipeline.DEADLINE})
     serve.run(Api.options(ray_actor_options={"num_cpus": 1}).bind(), route_prefix="/classify")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

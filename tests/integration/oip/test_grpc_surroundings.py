@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests import imagefiles
 from tests.collector import Collector
-from tests.integration.test_oip_grpc import listening_at, tensor
+from tests.integration.oip.test_grpc import listening_at, tensor
 from tests.processes import until
 from tests.servers import ServerProcess
 from tests.small_model import small_folder
@@ -57,15 +58,24 @@ def test_messages_share_the_budget_of_http_bodies(limited: ServerProcess) -> Non
                 break
             uploading.close()  # the call was first, and the upload was refused perhaps
             uploading = _begin_upload(limited)
+        counted = _rejections(limited)
         assert _refused(client, padded) == "StatusCode.UNAVAILABLE"
         client.async_stream_infer("small", [tensor(padded)])
         assert "uploads in progress hold 85000 of 150000 bytes" in str(answers.get(timeout=60)[1])
+        assert _rejections(limited) == counted + 2
         uploading.close()
         until(lambda: _refused(client, padded) is None)
         client.async_stream_infer("small", [tensor(padded)])
         assert answers.get(timeout=60)[1] is None, "the stream outlives it"
         for _ in range(3):
             assert _refused(client, padded) is None, "what was held is free again"
+
+
+def _rejections(server: ServerProcess) -> float:
+    with server.client() as client:
+        text = client.get("/metrics").text
+    found = re.findall(r'^tessera_rejections_total\{reason="too_many_uploads"\} (\S+)', text, re.MULTILINE)
+    return sum(map(float, found))
 
 
 def _begin_upload(server: ServerProcess) -> socket.socket:
