@@ -148,11 +148,12 @@ void ts_conv_run(const ts_step *step, const ts_scope *scope)
         .epilogue = &data->epilogue,
     };
     int from, to;
-    if (data->fixed)
-        ts_fixed_prepare(step, scope);
-    ts_share(scope, units * panels, &from, &to);
-    for (int index = from; index < to; index++) {
-        const row_unit unit = unit_at(data, data->rows_first ? index / panels : index % units, scope->count, height);
-        run_unit(step, scope, data, &tile, &unit, data->rows_first ? index % panels : index / units);
+    for (int prepared = !data->fixed; ts_take(scope, units * panels, &from, &to); prepared = 1) {
+        if (!prepared)
+            ts_fixed_prepare(step, scope);
+        for (int index = from; index < to; index++) {
+            const row_unit unit = unit_at(data, data->rows_first ? index / panels : index % units, scope->count, height);
+            run_unit(step, scope, data, &tile, &unit, data->rows_first ? index % panels : index / units);
+        }
     }
 }

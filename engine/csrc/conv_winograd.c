@@ -201,13 +201,13 @@ void ts_winograd_run(const ts_step *step, const ts_scope *scope)
     const int blocks = step->target->blocks;
     int from, to, current = -1;
     pass p = {0};
-    ts_share(scope, passes * blocks, &from, &to);
-    for (int index = from; index < to; index++) {
-        if (index / blocks != current) {
-            current = index / blocks;
-            const int first = (int)((int64_t)tiles * current / passes);
-            p = start_pass(step, scope, first, (int)((int64_t)tiles * (current + 1) / passes) - first);
+    while (ts_take(scope, passes * blocks, &from, &to))
+        for (int index = from; index < to; index++) {
+            if (index / blocks != current) {
+                current = index / blocks;
+                const int first = (int)((int64_t)tiles * current / passes);
+                p = start_pass(step, scope, first, (int)((int64_t)tiles * (current + 1) / passes) - first);
+            }
+            run_block(step, scope, &p, index % blocks);
         }
-        run_block(step, scope, &p, index % blocks);
-    }
 }

@@ -139,16 +139,16 @@ static void input_run(const ts_step *step, const ts_scope *scope)
     const ts_tensor_desc *d = &step->target->desc;
     const size_t elements = (size_t)d->channels * (size_t)d->height * (size_t)d->width;
     int from, to;
-    ts_share(scope, scope->count * d->height, &from, &to);
-    for (int unit = from; unit < to; unit++) {
-        const int image = scope->image + unit / d->height, y = unit % d->height;
-        uint8_t *out = ts_pixels(step->target, scope, image);
-        clear_spare_lanes(step->target, out, y);
-        if (scope->input_kind == TS_INPUT_U8_NHWC)
-            read_u8_row(step->target, (const uint8_t *)scope->input + (size_t)image * elements, out, y, data->pixel_values);
-        else
-            read_f32_row(step->target, (const float *)scope->input + (size_t)image * elements, out, y, data->scale);
-    }
+    while (ts_take(scope, scope->count * d->height, &from, &to))
+        for (int unit = from; unit < to; unit++) {
+            const int image = scope->image + unit / d->height, y = unit % d->height;
+            uint8_t *out = ts_pixels(step->target, scope, image);
+            clear_spare_lanes(step->target, out, y);
+            if (scope->input_kind == TS_INPUT_U8_NHWC)
+                read_u8_row(step->target, (const uint8_t *)scope->input + (size_t)image * elements, out, y, data->pixel_values);
+            else
+                read_f32_row(step->target, (const float *)scope->input + (size_t)image * elements, out, y, data->scale);
+        }
 }
 
 int ts_input_takes_pixels(const ts_step *step)
@@ -186,16 +186,16 @@ static void output_run(const ts_step *step, const ts_scope *scope)
     const ts_tensor_desc *d = &source->desc;
     const size_t elements = (size_t)d->channels * (size_t)d->height * (size_t)d->width;
     int from, to;
-    ts_share(scope, scope->count * d->channels, &from, &to);
-    for (int unit = from; unit < to; unit++) {
-        const int image = scope->image + unit / d->channels, c = unit % d->channels;
-        const uint8_t *in = ts_pixels(source, scope, image) + (size_t)(c / TS_LANES) * source->plane_bytes +
-                            (size_t)(c % TS_LANES) * sizeof(float);
-        float *out = scope->output + (size_t)image * elements + (size_t)c * (size_t)d->height * (size_t)d->width;
-        for (int y = 0; y < d->height; y++)
-            for (int x = 0; x < d->width; x++)
-                memcpy(out++, in + (size_t)y * source->row_bytes + (size_t)x * source->pixel_bytes, sizeof *out);
-    }
+    while (ts_take(scope, scope->count * d->channels, &from, &to))
+        for (int unit = from; unit < to; unit++) {
+            const int image = scope->image + unit / d->channels, c = unit % d->channels;
+            const uint8_t *in = ts_pixels(source, scope, image) + (size_t)(c / TS_LANES) * source->plane_bytes +
+                                (size_t)(c % TS_LANES) * sizeof(float);
+            float *out = scope->output + (size_t)image * elements + (size_t)c * (size_t)d->height * (size_t)d->width;
+            for (int y = 0; y < d->height; y++)
+                for (int x = 0; x < d->width; x++)
+                    memcpy(out++, in + (size_t)y * source->row_bytes + (size_t)x * source->pixel_bytes, sizeof *out);
+        }
 }
 
 int ts_program_output(ts_program *program, int source_index)

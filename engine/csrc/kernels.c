@@ -2,6 +2,7 @@
 #include "fixed.h"
 #include "kernels.h"
 #include "pool_kernels.h"
+#include "quantise_kernels.h"
 #include "winograd.h"
 
 const ts_kernel *const ts_kernels[] = {
@@ -102,6 +103,17 @@ const ts_fixed_kernel *ts_find_fixed_kernel(uint32_t features)
     extern const ts_fixed_kernel ts_conv_bf16_fixed_avx2;
     if ((ts_conv_bf16_fixed_avx2.features & ~features) == 0)
         return &ts_conv_bf16_fixed_avx2;
+#endif
+    (void)features;
+    return NULL;
+}
+
+const ts_quantise_kernel *ts_find_quantise_kernel(uint32_t features)
+{
+#if defined(__x86_64__)
+    extern const ts_quantise_kernel ts_quantise_bf16_avx2;
+    if ((ts_quantise_bf16_avx2.features & ~features) == 0)
+        return &ts_quantise_bf16_avx2;
 #endif
     (void)features;
     return NULL;

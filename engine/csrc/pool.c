@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
 #if defined(__x86_64__)
@@ -30,7 +31,7 @@ static struct {
     atomic_int running; /* parts other than the caller's that are not done yet */
 } pool = {.jobs = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER};
 
-static void relax_or_yield(int *spins)
+void ts_relax(int *spins)
 {
     if (++*spins < SPINS_BEFORE_YIELD)
         cpu_relax();
@@ -121,27 +122,6 @@ void ts_pool_run(ts_job job, void *context, int threads)
     job(context, 0, parts);
     int spins = 0;
     while (atomic_load_explicit(&pool.running, memory_order_acquire) != 0)
-        relax_or_yield(&spins);
+        ts_relax(&spins);
     pthread_mutex_unlock(&pool.jobs);
-}
-
-void ts_barrier_init(ts_barrier *barrier)
-{
-    atomic_init(&barrier->arrived, 0);
-    atomic_init(&barrier->phase, 0);
-}
-
-void ts_barrier_wait(ts_barrier *barrier, int parts)
-{
-    if (parts == 1)
-        return;
-    const int phase = atomic_load_explicit(&barrier->phase, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) == parts - 1) {
-        atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&barrier->phase, phase + 1, memory_order_release);
-        return;
-    }
-    int spins = 0;
-    while (atomic_load_explicit(&barrier->phase, memory_order_acquire) == phase)
-        relax_or_yield(&spins);
 }

@@ -5,8 +5,6 @@
 #ifndef TS_POOL_H
 #define TS_POOL_H
 
-#include <stdatomic.h>
-
 enum { TS_POOL_MAX_THREADS = 256 };
 
 /* Called once per participating thread, with part in [0, parts). */
@@ -19,13 +17,7 @@ typedef void (*ts_job)(void *context, int part, int parts);
  */
 void ts_pool_run(ts_job job, void *context, int threads);
 
-/* A barrier for the parts of one job. It spins: the parts run at once and are only microseconds apart. */
-typedef struct {
-    atomic_int arrived;
-    atomic_int phase;
-} ts_barrier;
-
-void ts_barrier_init(ts_barrier *barrier);
-void ts_barrier_wait(ts_barrier *barrier, int parts);
+/* Called in a loop that waits for another thread: spins at first, for threads are mostly microseconds apart, later yields. */
+void ts_relax(int *spins);
 
 #endif

@@ -113,14 +113,14 @@ static void pool_run(const ts_step *step, const ts_scope *scope)
     const ts_tensor *source = step->source, *target = step->target;
     const int height = target->desc.height, planes = target->blocks;
     int from, to;
-    ts_share(scope, scope->count * planes * height, &from, &to);
-    for (int unit = from; unit < to; unit++) {
-        const int y = unit % height, plane = unit / height % planes, image = scope->image + unit / height / planes;
-        const uint8_t *in = ts_pixels(source, scope, image) + (size_t)plane * source->plane_bytes;
-        uint8_t *out = ts_pixels(target, scope, image) + (size_t)plane * target->plane_bytes + (size_t)y * target->row_bytes;
-        const window rows = clip_window(y, d->stride_h, d->pad_top, d->kernel_h, d->dilation_h, source->desc.height);
-        (data->maximum ? max_row : reduce_row)(in, step, rows, out);
-    }
+    while (ts_take(scope, scope->count * planes * height, &from, &to))
+        for (int unit = from; unit < to; unit++) {
+            const int y = unit % height, plane = unit / height % planes, image = scope->image + unit / height / planes;
+            const uint8_t *in = ts_pixels(source, scope, image) + (size_t)plane * source->plane_bytes;
+            uint8_t *out = ts_pixels(target, scope, image) + (size_t)plane * target->plane_bytes + (size_t)y * target->row_bytes;
+            const window rows = clip_window(y, d->stride_h, d->pad_top, d->kernel_h, d->dilation_h, source->desc.height);
+            (data->maximum ? max_row : reduce_row)(in, step, rows, out);
+        }
 }
 
 /* Every window must hold at least one pixel of the input: the maximum of nothing has no value. */
@@ -197,19 +197,19 @@ static void global_run(const ts_step *step, const ts_scope *scope)
     float low, high;
     ts_full_range(target, &low, &high);
     int from, to;
-    ts_share(scope, scope->count * source->blocks, &from, &to);
-    for (int unit = from; unit < to; unit++) {
-        const int plane = unit % source->blocks, image = scope->image + unit / source->blocks;
-        const uint8_t *in = ts_pixels(source, scope, image) + (size_t)plane * source->plane_bytes;
-        float total[TS_LANES];
-        if (source->desc.dtype == TS_U8)
-            sum_u8(in, source, total);
-        else
-            sum_float(in, source, total);
-        for (int lane = 0; lane < TS_LANES; lane++)
-            total[lane] *= factor;
-        ts_lanes_store(target, ts_pixels(target, scope, image) + (size_t)plane * target->plane_bytes, total, low, high);
-    }
+    while (ts_take(scope, scope->count * source->blocks, &from, &to))
+        for (int unit = from; unit < to; unit++) {
+            const int plane = unit % source->blocks, image = scope->image + unit / source->blocks;
+            const uint8_t *in = ts_pixels(source, scope, image) + (size_t)plane * source->plane_bytes;
+            float total[TS_LANES];
+            if (source->desc.dtype == TS_U8)
+                sum_u8(in, source, total);
+            else
+                sum_float(in, source, total);
+            for (int lane = 0; lane < TS_LANES; lane++)
+                total[lane] *= factor;
+            ts_lanes_store(target, ts_pixels(target, scope, image) + (size_t)plane * target->plane_bytes, total, low, high);
+        }
 }
 
 int ts_program_global_average(ts_program *program, int source_index, int target_index, float scale)

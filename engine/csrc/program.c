@@ -96,14 +96,18 @@ ts_program *ts_program_new(int threads, const char *level)
 {
     ts_program *program = calloc(1, sizeof *program);
     pthread_mutex_t *lock = malloc(sizeof *lock);
-    if (!program || !lock || threads < 1 || ts_cpu_features(level, &program->features)) {
+    const int most = threads < TS_POOL_MAX_THREADS ? threads : TS_POOL_MAX_THREADS;
+    ts_queue *queues = most < 1 ? NULL : ts_queues_new(most);
+    if (!program || !lock || !queues || ts_cpu_features(level, &program->features)) {
+        free(queues);
         free(program);
         free(lock);
         return NULL;
     }
     pthread_mutex_init(lock, NULL);
     program->lock = lock;
-    program->threads = threads < TS_POOL_MAX_THREADS ? threads : TS_POOL_MAX_THREADS;
+    program->threads = most;
+    program->queues = queues;
     program->isa = ts_cpu_level_name(program->features);
     return program;
 }
@@ -124,6 +128,7 @@ void ts_program_free(ts_program *program)
     free(program->steps);
     free(program->tensors);
     free(program->segment_images);
+    free(program->queues);
     free(program);
 }
 
@@ -216,7 +221,6 @@ typedef struct {
     float *output;
     int images;
     int64_t *step_ns;
-    ts_barrier barrier;
 } run_job;
 
 static int64_t now_ns(void)
@@ -230,8 +234,9 @@ static void run_step(run_job *job, int index, const ts_scope *scope, int timed)
 {
     const int64_t start = timed ? now_ns() : 0;
     const ts_step *step = &job->program->steps[index];
+    ts_share_begin(scope->share);
     step->run(step, scope);
-    ts_barrier_wait(&job->barrier, scope->parts);
+    ts_share_end(scope->share);
     if (timed)
         job->step_ns[index] += now_ns() - start;
 }
@@ -252,42 +257,56 @@ static void run_segments(run_job *job, ts_scope scope, int count, int timed)
     }
 }
 
-static ts_scope scope_at(const run_job *job, int arena, int image, int part, int parts)
+/* The arena's images from `image` on, in the eyes of thread `part`, whose scratch is its own in whichever arena it works. */
+static ts_scope scope_at(const run_job *job, int arena, int image, int part, ts_share *share)
 {
     const ts_program *program = job->program;
-    /* The thread's own arena ends with its scratch, whichever arena holds the activations. */
-    const size_t thread = (size_t)(arena + part);
     return (ts_scope){
         .arena = program->arenas + (size_t)arena * program->arena_bytes,
-        .scratch = program->arenas + (thread + 1) * program->arena_bytes - program->scratch_bytes,
+        .scratch = program->arenas + (size_t)(part + 1) * program->arena_bytes - program->scratch_bytes,
         .input = job->input + (size_t)image * job->input_bytes,
         .input_kind = job->kind,
         .output = job->output + (size_t)image * job->output_elements,
-        .part = part,
-        .parts = parts,
+        .share = share,
     };
 }
 
+/* How many images each thread still has for itself in one pass, and how many are given out by then. */
+static int own_images(const run_job *job, int done, int parts)
+{
+    const int share = (job->images - done) / parts;
+    return share < job->program->chunk ? share : job->program->chunk;
+}
+
+/* `leader`'s own images, which only he and his guests work on. Returns how many images all leaders have done in the end. */
+static int run_own(run_job *job, int leader, int part, int parts, uint32_t *step)
+{
+    ts_share share = {.queues = parts > 1 ? job->program->queues : NULL, .leader = leader, .members = 1, .home = leader,
+                      .guest = leader != part};
+    const int timed = job->step_ns && part == 0 && leader == 0;
+    int done = 0;
+    for (int count; (count = own_images(job, done, parts)) > 0; done += parts * count)
+        run_segments(job, scope_at(job, leader, done + leader * count, part, &share), count, timed);
+    *step = share.step;
+    return done;
+}
+
 /*
- * As long as there is an image for every thread, each takes its own through the whole network: no barriers, no shared
- * activations. What is left over, and a batch of one, is done by all threads together, layer by layer.
+ * As long as there is an image for every thread, each takes its own through the whole network: no shared activations.
+ * Who is finished first helps the others. What is left over, and a batch of one, is done by all threads together.
  */
 static void run_part(void *context, int part, int parts)
 {
     run_job *job = context;
-    const int timed = job->step_ns && part == 0;
-    int done = 0;
-    while (job->images - done >= parts) {
-        const int share = (job->images - done) / parts;
-        const int count = share < job->program->chunk ? share : job->program->chunk;
-        run_segments(job, scope_at(job, part, done + part * count, 0, 1), count, timed);
-        done += parts * count;
-    }
-    ts_barrier_wait(&job->barrier, parts); /* arena 0 must be free before all of us use it */
+    uint32_t step;
+    int done = run_own(job, part, part, parts, &step);
+    for (int i = 1; i < parts; i++)
+        run_own(job, (part + i) % parts, part, parts, &step);
+    ts_share share = {.queues = parts > 1 ? job->program->queues : NULL, .members = parts, .home = part, .step = step};
     while (done < job->images) {
         const int rest = job->images - done;
         const int count = rest < job->program->chunk ? rest : job->program->chunk;
-        run_segments(job, scope_at(job, 0, done, part, parts), count, timed);
+        run_segments(job, scope_at(job, 0, done, part, &share), count, job->step_ns && part == 0);
         done += count;
     }
 }
@@ -316,8 +335,8 @@ int ts_program_run(ts_program *program, const void *input, ts_input_kind kind, i
     run_job job = {.program = program, .input = input, .kind = kind, .images = images, .output = output,
                    .step_ns = step_ns, .output_elements = elements(last->source),
                    .input_bytes = elements(first->target) * (kind == TS_INPUT_U8_NHWC ? 1 : sizeof(float))};
-    ts_barrier_init(&job.barrier);
     pthread_mutex_lock(program->lock);
+    ts_queues_reset(program->queues, program->threads);
     ts_pool_run(run_part, &job, program->threads);
     pthread_mutex_unlock(program->lock);
     return 0;

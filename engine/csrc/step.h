@@ -5,6 +5,7 @@
 #include "memory.h"
 #include "pool.h"
 #include "program.h"
+#include "sharing.h"
 
 /* A placed tensor: the description and the strides that follow from it. */
 typedef struct {
@@ -16,7 +17,7 @@ typedef struct {
     int blocks;      /* planes: channel blocks, or 1 when packed */
 } ts_tensor;
 
-/* One call of a step: `count` images from `image` on, cut in `parts` of which this is number `part`. */
+/* One call of a step: `count` images from `image` on, of which this thread does what it can take of `share`. */
 typedef struct {
     uint8_t *arena;
     uint8_t *scratch; /* this thread's own, program->scratch_bytes */
@@ -25,7 +26,7 @@ typedef struct {
     const void *input; /* of image 0 of the chunk */
     ts_input_kind input_kind;
     float *output;
-    int part, parts;
+    ts_share *share;
 } ts_scope;
 
 typedef struct ts_step ts_step;
@@ -53,6 +54,7 @@ struct ts_program {
     int segment_count;
     uint8_t *arenas; /* one for each thread */
     size_t arena_bytes, arenas_bytes, weight_bytes;
+    ts_queue *queues; /* one for each thread */
     size_t scratch_bytes; /* what the steps that need most need, at the end of every arena */
     ts_region *weights; /* packed weights of all steps, in running order */
     void *lock;
@@ -77,11 +79,10 @@ static inline uint8_t *ts_pixels(const ts_tensor *tensor, const ts_scope *scope,
     return scope->arena + tensor->desc.offset + (size_t)slot * tensor->image_bytes + tensor->interior;
 }
 
-/* The contiguous share of `total` units that this part does. */
-static inline void ts_share(const ts_scope *scope, int total, int *from, int *to)
+/* More of the `total` units of a step for this thread: units [from, to). 0: none is left. */
+static inline int ts_take(const ts_scope *scope, int total, int *from, int *to)
 {
-    *from = (int)((int64_t)total * scope->part / scope->parts);
-    *to = (int)((int64_t)total * (scope->part + 1) / scope->parts);
+    return ts_share_take(scope->share, total, from, to);
 }
 
 #endif

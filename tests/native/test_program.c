@@ -1,5 +1,6 @@
-/* Programs refuse what they cannot run, in words, and leak nothing when they do. */
+/* Programs refuse what they cannot run, in words, and leak nothing when they do; steps without a test of their own. */
 #include "check.h"
+#include "cpu.h"
 #include "program.h"
 
 #include <math.h>
@@ -86,6 +87,54 @@ static void refuses_tensors_outside_the_arena(void)
     ts_program_free(program);
 }
 
+/* float -> bfloat16 -> u8 -> float, with what rounds, saturates and is no number. */
+static void quantise_at(const char *level, const float *input, float *output)
+{
+    ts_program *program = ts_program_new(2, level);
+    ts_tensor_desc x = plain(16, 4, 0), half = plain(16, 4, 4096), u8 = plain(16, 4, 8192), y = plain(16, 4, 12288);
+    half.dtype = TS_BF16;
+    u8.dtype = TS_U8;
+    u8.zero = 3;
+    ts_program_tensor(program, &x);
+    ts_program_tensor(program, &half);
+    ts_program_tensor(program, &u8);
+    ts_program_tensor(program, &y);
+    ts_program_segment(program, 1);
+    const ts_input_desc in = {.target = 0, .scale = 1.0f};
+    CHECK(!ts_program_input(program, &in), "%s", ts_program_error(program));
+    ts_eltwise_desc convert = {.source = 0, .other = -1, .target = 1, .source_scale = 1.0f, .low = -INFINITY, .high = INFINITY};
+    CHECK(!ts_program_eltwise(program, &convert), "%s", ts_program_error(program));
+    ts_eltwise_desc quantise = {.source = 1, .other = -1, .target = 2, .source_scale = 0.5f, .low = 2, .high = 250};
+    CHECK(!ts_program_eltwise(program, &quantise), "%s", ts_program_error(program));
+    convert.source = 2;
+    convert.target = 3;
+    CHECK(!ts_program_eltwise(program, &convert), "%s", ts_program_error(program));
+    CHECK(!ts_program_output(program, 3), "%s", ts_program_error(program));
+    CHECK(!ts_program_finish(program, 1 << 15, 1), "%s", ts_program_error(program));
+    CHECK(!ts_program_run(program, input, TS_INPUT_F32_NCHW, 1, output, NULL), "%s", ts_program_error(program));
+    ts_program_free(program);
+}
+
+static void quantises_alike_on_all_levels(void)
+{
+    float input[256], expected[256], actual[256];
+    for (int i = 0; i < 256; i++)
+        input[i] = (float)(3 * i - 100);
+    input[0] = NAN;
+    input[17] = INFINITY;
+    input[34] = -INFINITY;
+    input[51] = 1e30f;
+    quantise_at("scalar", input, expected);
+    /* 2 - 3, 250 - 3, and half-way cases to even: (3 * 37 - 100) / 2 = 5.5, (3 * 35 - 100) / 2 = 2.5 */
+    CHECK(expected[0] == -1 && expected[17] == 247 && expected[34] == -1 && expected[37] == 6 && expected[35] == 2,
+          "%g %g %g %g %g", (double)expected[0], (double)expected[17], (double)expected[34], (double)expected[37], (double)expected[35]);
+    for (const ts_isa_level *level = ts_isa_levels; level->name; level++)
+        if ((level->features & ~ts_cpu_detect()) == 0) {
+            quantise_at(level->name, input, actual);
+            CHECK(memcmp(expected, actual, sizeof expected) == 0, "%s quantises differently", level->name);
+        }
+}
+
 int main(void)
 {
     CHECK(!ts_program_new(1, "sse9"), "an unknown level was accepted");
@@ -94,6 +143,7 @@ int main(void)
     refuses_reads_beyond_the_frame();
     refuses_overflowing_sums();
     refuses_tensors_outside_the_arena();
-    puts("refusals are worded");
+    quantises_alike_on_all_levels();
+    puts("refusals are worded, levels agree");
     return 0;
 }

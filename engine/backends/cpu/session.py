@@ -44,7 +44,7 @@ class CpuSession(Session):
             raise ModelError(f"{path} is not quantised; quantise it first, or load it with precision='fp32'.")
         self._name = str(path)
         self._threads = threads
-        if precision == "auto":
+        if precision in ("auto", "int8"):
             precision = graph.metadata.get(FLOAT_PRECISION_KEY, "fp32")
         floats: Precision = "bf16" if precision == "bf16" else "fp32"
         self._precision = "int8" if quantised else floats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -128,6 +129,20 @@ def test_what_eight_bits_ruin_stays_in_floating_point_until_the_gate_holds(fallb
     unseen = tiny_images(32, seed=9)
     with engine.load(tmp_path / "mixed.onnx", backend="cpu") as session:
         assert sqnr(run(model, unseen), session.run(unseen)) >= gate.sqnr - 2
+
+
+def test_int8_asks_for_a_quantised_file_and_keeps_the_types_of_its_float_layers(tmp_path: Path) -> None:
+    model, images, path = tiny_model(), tiny_images(30), tmp_path / "mixed.onnx"
+    calibration, _ = calibrate(model, [images], fallback="none")
+    ranges = {name: values for name, values in calibration.ranges.items() if name != "layer1.0.bn1.relu"}
+    kept = dataclasses.replace(calibration, ranges=ranges, floats=("layer1.0.bn1.relu",), float_precision="bf16")
+    path.write_bytes(quantised_model(model, kept).SerializeToString())
+    answers = {}
+    for precision in ("auto", "int8", "fp32"):
+        with engine.load(path, backend="cpu", precision=precision) as session:  # type: ignore[arg-type]
+            answers[precision] = session.run(images)
+    np.testing.assert_array_equal(answers["int8"], answers["auto"])
+    assert not np.array_equal(answers["fp32"], answers["auto"])
 
 
 def test_the_fewest_tensors_are_kept_that_bring_the_noise_below_the_limit() -> None:
