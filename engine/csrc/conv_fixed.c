@@ -29,6 +29,32 @@ static double unit_of(const ts_reduction *order, const float *filter, int elemen
     return by_sum > by_range ? by_sum : by_range;
 }
 
+/*
+ * Whether no input channel of a group is read with far smaller weights than another. Such a channel may hold far larger
+ * values without mattering more, and would set the scale of its image: all others lose as many bits as it is larger. Up to
+ * this ratio they keep the eight that bfloat16 has.
+ */
+static int even_columns(const ts_conv_desc *desc, int channels, int filter)
+{
+    enum { LARGEST_RATIO = 64 };
+    const int taps = desc->kernel_h * desc->kernel_w, outputs = channels / desc->groups;
+    for (int group = 0; group < desc->groups; group++) {
+        const float *weights = (const float *)desc->weights + (size_t)group * (size_t)outputs * (size_t)filter;
+        float least = INFINITY, most = 0;
+        for (int input = 0; input < filter / taps; input++) {
+            float column = 0;
+            for (int output = 0; output < outputs; output++)
+                for (int tap = 0; tap < taps; tap++)
+                    column = fmaxf(column, fabsf(weights[(size_t)output * (size_t)filter + (size_t)(input * taps + tap)]));
+            least = column > 0 && column < least ? column : least;
+            most = column > most ? column : most;
+        }
+        if (most > LARGEST_RATIO * least)
+            return 0;
+    }
+    return 1;
+}
+
 int ts_fixed_takes(const ts_program *program, const ts_conv *data, const ts_conv_desc *desc, int channels, int filter)
 {
     const ts_fixed_kernel *fixed = ts_find_fixed_kernel(program->features);
@@ -37,7 +63,7 @@ int ts_fixed_takes(const ts_program *program, const ts_conv *data, const ts_conv
     for (size_t i = 0; i < (size_t)channels * (size_t)filter; i++)
         if (!isfinite(((const float *)desc->weights)[i]))
             return 0;
-    return 1;
+    return even_columns(desc, channels, filter);
 }
 
 int ts_pack_fixed(ts_program *program, ts_conv *data, const ts_reduction *order, const ts_conv_desc *desc,

@@ -5,7 +5,8 @@
  * Every image gets a scale of its own: its largest magnitude becomes TS_FIXED_LIMIT, and every value is rounded to that
  * grid. Weights get a scale for each output channel, as fine as 16 bits and 32-bit sums allow: however the activations fall,
  * no sum over TS_FIXED_SPAN values of the reduction overflows, and after that many the sums move on to floats. So weights
- * keep about as many bits as bfloat16 has and activations more than it gives all but the smallest of them.
+ * keep about as many bits as bfloat16 has and activations more than it gives all but the smallest of them. Layers that read
+ * an outlier channel, told by its small weights, stay in bfloat16 (ts_fixed_takes).
  */
 #ifndef TS_FIXED_H
 #define TS_FIXED_H
