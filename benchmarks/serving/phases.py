@@ -85,7 +85,8 @@ class Visit:
         end = time.perf_counter() + _PATIENCE
         while time.perf_counter() < end:
             self.tree.check_running()
-            load = send(replace(self._base, kind="poisson", seconds=0.5, rate=4.0, deadline=5.0))
+            # Long enough that there is an arrival whatever the seed.
+            load = send(replace(self._base, kind="poisson", seconds=2.0, rate=4.0, deadline=5.0))
             if any(record.status == 200 for record in load.records):
                 send(replace(self._base, seconds=3.0, clients=CLIENTS))
                 self._settle()
