@@ -158,8 +158,8 @@ def test_there_are_queries_in_the_document() -> None:
 
 @pytest.mark.parametrize("query", documented_queries())
 def test_each_query_of_the_document_is_answered(prometheus: Prometheus, query: str) -> None:
-    # A comparison filters: empty while all is well, and as empty without its metric. "bool" tells the two apart, over all
-    # labels: a reason for which nothing was refused yet has no series.
+    # A comparison filters: empty while all is well, and as empty without its metric. "bool" tells the two apart, over
+    # all labels: a reason for which nothing was refused yet has no series.
     if re.search(r" (==|>) ", query):
         query = re.sub(r" (==|>) ", r" \1 bool ", re.sub(r"\{[^}]*\}", "", query))
     found = prometheus.query(query)
