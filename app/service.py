@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -165,7 +166,7 @@ class Service:
 
     def answered(self, decision: Decision, seconds: float) -> None:
         """Count a request that was answered with success, `seconds` after its headers."""
-        self.experiment.record(Answered(decision, seconds))
+        self.metrics.deferral.later(partial(self.experiment.record, Answered(decision, seconds)))
 
     def check_room(self, variant: str, *, deadline: float | None = None, priority: Priority = Priority.NORMAL) -> None:
         """Raise the error that a request of one image would get now, before its body is read."""

@@ -133,6 +133,7 @@ class RequestContext:
             fields: dict[str, object] = state.get("log_fields", {})
             milliseconds = (time.perf_counter() - started) * 1000
             _log(scope, status, milliseconds, fields)
+            scope["app"].state.service.metrics.deferral.settle()
             if trace is not None:
                 trace.end(status=status, route=getattr(scope.get("route"), "path", None), fields=fields)
             request_id.reset(token)

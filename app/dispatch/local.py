@@ -147,6 +147,7 @@ class LocalDispatcher:
             done = self._waiting.get(ticket)
             if done is not None and not done.done():
                 done.set_result(None)
+        self._metrics.deferral.later(self._host.scheduler.learn)
 
 
 def _present(outcome: Outcome | None) -> Outcome:

@@ -98,6 +98,7 @@ class Requests:
             code = grpc.StatusCode.INTERNAL
             raise
         finally:
+            self._metrics.deferral.settle()
             if trace is not None:
                 trace.end_call(code=code.value[0], message=message)
                 tracing.enter(None)

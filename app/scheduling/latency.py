@@ -68,30 +68,28 @@ class LatencyTable:
         self._fastest: dict[str, float] = {}
         self._efficient: dict[str, int] = {}
         self._frugal: dict[str, int] = {}
+        self._observed: list[tuple[str, int, float]] = []  # not yet in the table: whoever reads it next enters them
 
     def seed(self, variant: str, images: int, seconds: float) -> None:
         """Enter a warm-up batch of `images` that took `seconds`."""
+        self.learn()
         if seconds > 0:
             self._sizes[variant][images] = _Size(seconds, _SEED_DEVIATION * seconds)
             self._update(variant, seconds / images)
 
     def observe(self, variant: str, images: int, seconds: float) -> None:
-        """Count one batch of `images` that took `seconds`."""
-        sizes = self._sizes[variant]
-        expected = self.seconds(variant, images)
-        size = sizes.get(images)
-        if size is None:
-            size = sizes[images] = _Size(expected or seconds, _SEED_DEVIATION * (expected or seconds))
-        size.deviation += _DEVIATION_WEIGHT * (abs(seconds - size.mean) - size.deviation)
-        size.mean += _MEAN_WEIGHT * (seconds - size.mean)
-        size.batches += 1
-        size.seconds += seconds
-        if expected > 0:
-            ratio = min(max(seconds / expected, 1 / _MOST_DRIFT), _MOST_DRIFT)
-            for other in sizes.values():
-                if other is not size:
-                    other.mean *= 1 + _DRIFT_WEIGHT * (ratio - 1)
-        self._update(variant, seconds / images)
+        """Count one batch of `images` that took `seconds`.
+
+        It enters the table when that is next read, or at `learn`: whoever waits for the batch does not wait for it.
+        """
+        self._observed.append((variant, images, seconds))
+
+    def learn(self) -> None:
+        """Enter what was observed, now that there is time."""
+        if self._observed:
+            observed, self._observed = self._observed, []
+            for batch in observed:
+                self._enter(*batch)
 
     def seconds(self, variant: str, images: int) -> float:
         """Expected time of a batch of `images`; of more than `limit`, in batches of that and one of the rest."""
@@ -111,24 +109,46 @@ class LatencyTable:
 
     def fastest(self, variant: str) -> float:
         """The least that an image ever took: what no request can beat, however idle the engine."""
+        self.learn()
         return self._fastest.get(variant, 0.0)
 
     def efficient(self, variant: str) -> int:
         """The smallest batch that loses little to the best one in images per second; `limit` until that has run."""
+        self.learn()
         return self._efficient.get(variant, self.limit)
 
     def frugal(self, variant: str) -> int:
         """The smallest batch that is not wasteful: within a tenth of the best one's images per second."""
+        self.learn()
         return self._frugal.get(variant, 1)
 
     def rows(self, variant: str) -> dict[int, BatchStatistics]:
         """The sizes that ran, in order."""
+        self.learn()
         return {
             images: BatchStatistics(size.batches, size.seconds, size.mean, _tail(size))
             for images, size in sorted(self._sizes[variant].items())
         }
 
+    def _enter(self, variant: str, images: int, seconds: float) -> None:
+        sizes = self._sizes[variant]
+        expected = self.seconds(variant, images)
+        size = sizes.get(images)
+        if size is None:
+            size = sizes[images] = _Size(expected or seconds, _SEED_DEVIATION * (expected or seconds))
+        size.deviation += _DEVIATION_WEIGHT * (abs(seconds - size.mean) - size.deviation)
+        size.mean += _MEAN_WEIGHT * (seconds - size.mean)
+        size.batches += 1
+        size.seconds += seconds
+        if expected > 0:
+            ratio = min(max(seconds / expected, 1 / _MOST_DRIFT), _MOST_DRIFT)
+            for other in sizes.values():
+                if other is not size:
+                    other.mean *= 1 + _DRIFT_WEIGHT * (ratio - 1)
+        self._update(variant, seconds / images)
+
     def _look_up(self, table: dict[str, list[float]], variant: str, images: int) -> float:
+        self.learn()
         known = table.get(variant)
         if known is None:
             return max((self._look_up(table, other, images) for other in table), default=0.0)

@@ -201,6 +201,11 @@ class Scheduler:
         with self._work:
             self._queue.table.seed(variant, images, seconds)
 
+    def learn(self) -> None:
+        """Enter the times of the last batches into the table, now that nobody waits for it to be done."""
+        with self._work:
+            self._queue.table.learn()
+
     def decoded(self, seconds: float) -> None:
         """Count an image whose decoding took `seconds` of a core; predictions include it."""
         with self._work:
