@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect
 
 from app.errors import BodyTimeoutError, BodyTooLargeError, ClientDisconnectedError, EmptyBodyError
 from app.limits.uploads import Upload
@@ -31,15 +31,20 @@ async def read_body(request: Request, *, limit: int, timeout: float, may_be_empt
     """
     started = time.perf_counter()
     try:
-        body = await asyncio.wait_for(_collect(request, limit), timeout)
+        body = await _collect_within(request, limit, timeout)
     except asyncio.TimeoutError:
         raise BodyTimeoutError(f"The body did not arrive within {timeout:.1f} s.") from None
-    except ClientDisconnect:
-        raise ClientDisconnectedError("The client left before its body was complete.") from None
     tracing.stage("read body", started, time.perf_counter(), bytes=len(body))
     if not body and not may_be_empty:
         raise EmptyBodyError("The body is empty; send one image, or a form with images in parts named 'file'.")
     return body
+
+
+async def _collect_within(request: Request, limit: int, timeout: float) -> bytes:
+    if sys.version_info >= (3, 11):  # without a task of its own
+        async with asyncio.timeout(timeout):
+            return await _collect(request, limit)
+    return await asyncio.wait_for(_collect(request, limit), timeout)
 
 
 async def _collect(request: Request, limit: int) -> bytes:
@@ -48,13 +53,20 @@ async def _collect(request: Request, limit: int) -> bytes:
         raise _too_large(limit)
     # Counted as it arrives: who only announces a large body holds nothing that others could use.
     share: Upload = request.state.upload
-    body = bytearray()
-    async for chunk in request.stream():
-        if len(body) + len(chunk) > limit:
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnectedError("The client left before its body was complete.")
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
             raise _too_large(limit)
-        share.grow(len(body) + len(chunk))
-        body += chunk
-    return bytes(body)
+        share.grow(size)
+        chunks.append(chunk)
+        more = message.get("more_body", False)
+    return b"".join(chunks)
 
 
 def _too_large(limit: int) -> BodyTooLargeError:

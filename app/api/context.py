@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, cast
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
@@ -42,18 +42,21 @@ ServiceDependency = Annotated[Service, Depends(get_service)]
 class DirectRoute(APIRoute):
     """An operation on the hot path: FastAPI documents it, and what it reads of the request it reads itself.
 
-    FastAPI's own resolution of parameters costs a third of a millisecond a request. The endpoint takes the request, the
-    service, and the parameters of its path as strings.
+    FastAPI's own resolution of parameters, its exit stacks and its translation of exceptions cost a lone request nearly
+    half a millisecond. The endpoint takes the request, the service, and the parameters of its path as strings.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What answers a request."""
-        endpoint = cast(Callable[..., Coroutine[Any, Any, Response]], self.endpoint)
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        self.app = self._answer
 
-        async def handle(request: Request) -> Response:
-            return await endpoint(request, await get_service(request), **request.path_params)
-
-        return handle
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        try:
+            response: Response = await self.endpoint(request, await get_service(request), **request.path_params)
+        except RequestError as error:
+            response = error_response(error, request.state.request_id, request.url.path)
+        await response(scope, receive, send)
 
 
 class InFlight:

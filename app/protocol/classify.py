@@ -69,24 +69,18 @@ def resolve_top_k(sent: str | None, classes: int) -> int:
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Turn logits [classes] into float64 probabilities [classes] that sum to 1."""
-    shifted = logits.astype(np.float64) - float(logits.max())
-    exponentials = np.exp(shifted)
-    probabilities: np.ndarray = exponentials / exponentials.sum()
+    exponentials = np.exp(logits.astype(np.float64) - float(np.maximum.reduce(logits)))
+    probabilities: np.ndarray = exponentials / np.add.reduce(exponentials)
     return probabilities
 
 
 def top_predictions(logits: np.ndarray, labels: Sequence[str], top_k: int) -> list[Prediction]:
     """Rank the `top_k` most likely classes; equal scores keep the order of the classes."""
-    probabilities = softmax(logits)
-    order = np.argsort(-logits, kind="stable")[:top_k]
+    order = (-logits).argsort(kind="stable")[:top_k]
+    probabilities = softmax(logits)[order].tolist()
     return [
-        {
-            "rank": rank,
-            "index": int(index),
-            "label": labels[index],
-            "probability": round(float(probabilities[index]), 6),
-        }
-        for rank, index in enumerate(order, start=1)
+        {"rank": rank, "index": index, "label": labels[index], "probability": round(probability, 6)}
+        for rank, (index, probability) in enumerate(zip(order.tolist(), probabilities, strict=True), start=1)
     ]
 
 
