@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import admin, classify, docs, experiments, health, metrics, models, oip
-from app.api.context import InFlight, RequestContext
+from app.api.context import DirectOperation, InFlight, RequestContext
 from app.api.handlers import install_error_handlers
 from app.dispatch.dispatcher import Dispatcher
 from app.limits.admin import AdminGate
@@ -27,6 +30,27 @@ ResNet-50 in two variants, chosen per request: **baseline** (fp32 on ONNX Runtim
 blocked layout on our own engine). Every error answer has the same shape: `error` (a sentence), `code` (a word),
 `request_id`.
 """
+
+
+class Application(FastAPI):
+    """FastAPI, with the operations on the hot path answered before it.
+
+    Attributes:
+        direct: What answers POST requests for a path.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.direct: dict[str, ASGIApp] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI connection."""
+        direct = self.direct.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if direct is None:
+            await super().__call__(scope, receive, send)
+        else:
+            scope["app"] = self
+            await direct(scope, receive, send)
 
 
 class _Around(NamedTuple):
@@ -71,7 +95,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(
+    app = Application(
         title="Tessera",
         version=service_version(),
         description=_DESCRIPTION,
@@ -81,17 +105,21 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         redoc_url=None,
     )
     app.state.in_flight = InFlight()
-    app.add_middleware(
+    context = partial(
         RequestContext,
         in_flight=app.state.in_flight,
         uploads=uploads,
         rate_limiter=rate_limiter,
         tracing=tracing,
     )
+    app.add_middleware(context)
     install_error_handlers(app)
     own = (classify.router, experiments.router, models.router)
     for route in (*own, *oip.routers, health.router, metrics.router, admin.router, docs.router):
         app.include_router(route)
+    for operation in classify.router.routes:
+        if isinstance(operation, APIRoute):
+            app.direct[operation.path] = context(DirectOperation(operation))
     return app
 
 
