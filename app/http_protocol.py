@@ -8,7 +8,7 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.handlers import error_response
@@ -129,6 +129,8 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._break_off()
             return
+        if self._partial and self.cycle is not None and len(self.cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
         self._watch()
 
     def on_message_begin(self) -> None:
@@ -201,9 +203,11 @@ class HttpProtocol(HttpToolsProtocol):
             raise _RefusedError
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
+        """A piece of the body. Reading pauses after what came with it, not for a body that is complete by then."""
         self._progress = True
-        super().on_body(body)
+        if not self.cycle.response_complete:
+            self.cycle.body += body
+            self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """The request is complete."""

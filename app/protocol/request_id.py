@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 
 HEADER = "X-Request-ID"
 
@@ -14,4 +14,4 @@ def request_id_for(sent: str | None) -> str:
     """Return the client's id when it is 1 to 128 harmless characters, else a new one."""
     if sent is not None and _VALID.fullmatch(sent):
         return sent
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()

@@ -1,0 +1,120 @@
+"""What arrives on a connection, byte for byte: what is valid HTTP/1.1, what is refused, and in which order."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests import imagefiles
+from tests.servers import ServerProcess
+from tests.small_model import small_folder
+
+JPEG = imagefiles.jpeg(64, 48)
+HOST = b"Host: x\r\n"
+LAST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+POST = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+IMAGE = b"Content-Length: %d\r\n\r\n%b" % (len(JPEG), JPEG)
+
+
+@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server on each event loop: uvloop's has no wheel for every platform."""
+    modules = tmp_path_factory.mktemp("modules")
+    if request.param == "asyncio":
+        (modules / "sitecustomize.py").write_text("import sys\nsys.modules['uvloop'] = None\n")
+    folder = small_folder(tmp_path_factory.mktemp("models") / "small")
+    with ServerProcess(modules=modules, model_path=folder, threads=1, client_timeout_seconds=2) as running:
+        yield running
+        assert running.stop() == 0, running.describe()
+
+
+def exchange(server: ServerProcess, data: bytes) -> tuple[list[int], bytes]:
+    """The statuses that come back until the server closes, and everything that was read."""
+    address = httpx.URL(server.url)
+    received = b""
+    with socket.create_connection((address.host, address.port), timeout=30) as connection:
+        connection.sendall(data)
+        while piece := connection.recv(65536):
+            received += piece
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", received)], received
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n" + HOST + HOST + b"\r\n",
+        b"GET /healthz HTTP/3.0\r\n" + HOST + b"\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n" + HOST + b"X : a\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n" + HOST + b"X: a\x00b\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 70_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
+        POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        POST + b"Content-Length: 1\r\n" + CHUNKED + b"\r\n1\r\na\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        POST + CHUNKED + b"\r\nzz\r\na\r\n0\r\n\r\n",
+        POST + CHUNKED + b"\r\n1;" + b"x" * 400_000,
+    ],
+)
+def test_what_is_not_valid_is_refused_in_the_contracts_shape(small: ServerProcess, data: bytes) -> None:
+    statuses, received = exchange(small, data)
+    assert statuses == [400]
+    assert b'"code":"invalid_http"' in received
+    assert b"\r\nX-Request-ID: " in received
+
+
+def test_pipelined_requests_are_answered_in_order_and_what_is_wrong_is_said_in_its_turn(small: ServerProcess) -> None:
+    statuses, received = exchange(small, POST + IMAGE + b"GET /nothing HTTP/1.1\r\n" + HOST + b"\r\n\x16\x03\x01")
+    assert statuses == [200, 404, 400]
+    assert received.index(b'"results"') < received.index(b"not_found") < received.index(b"invalid_http")
+    assert exchange(small, (POST + IMAGE) * 20 + LAST)[0] == [200] * 21
+
+
+def test_a_request_that_asks_for_another_protocol_is_answered_with_its_body(small: ServerProcess) -> None:
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
+    assert exchange(small, POST + upgrade + IMAGE + LAST)[0] == [200, 200]
+    chunks = b"\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(JPEG), JPEG)
+    assert exchange(small, POST + upgrade + CHUNKED + chunks + LAST)[0] == [200, 200]
+
+
+def test_trailers_are_no_headers(small: ServerProcess) -> None:
+    body = b"\r\n%x\r\n%b\r\n0\r\nX-Model-Variant: nonsense\r\n\r\n" % (len(JPEG), JPEG)
+    assert exchange(small, POST + CHUNKED + body + LAST)[0] == [200, 200]
+
+
+def test_values_lose_the_spaces_around_them(small: ServerProcess) -> None:
+    _, received = exchange(small, LAST.replace(b"\r\n\r\n", b"\r\nX-Request-ID:  mine \t \r\n\r\n"))
+    assert b": mine\r\n" in received
+
+
+def test_whoever_waits_for_100_continue_is_told(small: ServerProcess) -> None:
+    statuses, _ = exchange(small, POST + b"Expect: 100-continue\r\nConnection: close\r\n" + IMAGE)
+    assert statuses in ([100, 200], [200])
+
+
+def test_answers_that_have_been_sent_have_been_counted(small: ServerProcess) -> None:
+    """Counting waits until an answer is out, but no reader is to notice."""
+
+    def counts() -> list[float]:
+        text = httpx.get(f"{small.url}/metrics").text
+        names = (
+            "tessera_images_total",
+            "tessera_routed_requests_total",
+            "tessera_request_duration_seconds_count",
+            'tessera_request_stage_seconds_count{stage="output"',
+        )
+        return [sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name)) for name in names]
+
+    with httpx.Client(base_url=small.url) as client:
+        before = counts()
+        for number in range(1, 6):
+            assert client.post("/v1/classify", content=JPEG).status_code == 200
+            now = [after - earlier for earlier, after in zip(before, counts(), strict=True)]
+            assert now[0] == now[1] == now[2] == number, now
