@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote
@@ -12,7 +13,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.handlers import error_response
-from app.errors import InvalidHttpError, RequestError, TooManyConnectionsError
+from app.errors import InvalidHttpError, MethodNotAllowedError, RequestError, TooManyConnectionsError
 from app.http_response import Exchange
 from app.protocol.request_id import HEADER, request_id_for
 
@@ -20,6 +21,10 @@ _LINGER = 1.0  # seconds
 _REFUSING = 64  # connections that may be told of their refusal at once; more are closed without a word
 _MOST_HEAD = 64 * 1024  # bytes of a request's line and headers, trailers included
 _MOST_PIPELINED = 128  # requests of one connection that wait for their turn
+
+
+# A valid request line whose method llhttp does not know (RFC 9110, section 5.6.2).
+_STRANGE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/1\.[01]\r\n")
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(**arguments)
         self._limits = limits
         self._refused = False
-        self._broken = False  # what comes after the requests that are being answered is not valid
+        self._broken: RequestError | None = None  # what is wrong after the requests that are being answered
         self._held = b""
         self._partial = False  # some of a request has arrived, and not all of it
         self._head_bytes = 0
@@ -126,8 +131,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._progress = False
         try:
             self._parse(data)
-        except httptools.HttpParserError:
-            self._break_off()
+        except httptools.HttpParserError as error:
+            strange = isinstance(error, httptools.HttpParserInvalidMethodError) and _STRANGE.match(data)
+            self._break_off(_strange_method() if strange else _invalid())
             return
         if self._partial and self.cycle is not None and len(self.cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
@@ -221,8 +227,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._is_answering():
             return  # the next of several that arrived together
-        if self._broken:
-            self._refuse_invalid()
+        if self._broken is not None:
+            self._refuse(self._broken)
         elif self._held and not self.transport.is_closing():
             held, self._held = self._held, b""
             self.flow.holding = False
@@ -287,8 +293,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._head_bytes > _MOST_HEAD:
             raise _RefusedError
 
-    def _break_off(self) -> None:
-        """What has arrived is not valid: say so when its turn comes."""
+    def _break_off(self, error: RequestError) -> None:
+        """What has arrived cannot be parsed on: say why when its turn comes."""
         exchange = cast(Exchange | None, self.cycle)
         if exchange is not None and exchange.more_body:
             if exchange.response_complete:
@@ -298,16 +304,13 @@ class HttpProtocol(HttpToolsProtocol):
             _leave(exchange)
             self.pipeline = type(self.pipeline)(entry for entry in self.pipeline if entry[0] is not exchange)
             if exchange is self._answering:
-                self._refuse_invalid()
+                self._refuse(error)
                 return
         if self._is_answering():
-            self._broken = True
+            self._broken = error
             self._stop_sending_timer()
         else:
-            self._refuse_invalid()
-
-    def _refuse_invalid(self) -> None:
-        self._refuse(InvalidHttpError("The request is not valid HTTP, or its headers are too large."))
+            self._refuse(error)
 
     def _refuse(self, error: RequestError) -> None:
         self._refused = True
@@ -354,6 +357,14 @@ class HttpProtocol(HttpToolsProtocol):
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
+
+
+def _invalid() -> RequestError:
+    return InvalidHttpError("The request is not valid HTTP, or its headers are too large.")
+
+
+def _strange_method() -> RequestError:
+    return MethodNotAllowedError("No path here answers this method.", allow="GET, POST")
 
 
 def _leave(exchange: Exchange) -> None:
