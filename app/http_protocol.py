@@ -129,10 +129,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._partial = True
         self._progress = False
+        before = self.cycle
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
-            strange = isinstance(error, httptools.HttpParserInvalidMethodError) and _STRANGE.match(data)
+            strange = isinstance(error, httptools.HttpParserInvalidMethodError) and self.cycle is before
+            strange = strange and _STRANGE.match(data) is not None
             self._break_off(_strange_method() if strange else _invalid())
             return
         if self._partial and self.cycle is not None and len(self.cycle.body) > HIGH_WATER_LIMIT:
