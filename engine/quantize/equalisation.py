@@ -23,7 +23,7 @@ from engine.quantize.nodes import NodeRunners
 from engine.quantize.observer import chunks
 from engine.quantize.placement import Placement
 from engine.quantize.ranges import candidate_ranges
-from engine.quantize.walk import fake_quantise, relative_error
+from engine.quantize.statistics import fake_quantise, relative_error
 from engine.quantize.weights import quantise_weights
 
 Array = NDArray[np.float32]

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.quantize.calibration import ActivationRange, Calibration
+from engine.quantize.correction import corrected_values
 from engine.quantize.equalisation import equalise
 from engine.quantize.float_graph import FloatGraph
 from engine.quantize.folding import read_float_graph
 from engine.quantize.measures import agreement, sqnr
 from engine.quantize.nodes import NodeRunners
-from engine.quantize.observation import Observation, observe_network
+from engine.quantize.observation import Observation, observe_means, observe_network
 from engine.quantize.placement import Placement, place
 from engine.quantize.ranges import Method, candidate_ranges, pixel_ranges
 from engine.quantize.report import Gate, Report, Round
@@ -169,21 +170,17 @@ class _Quantiser:
         runners = NodeRunners(self._graph, self._threads)
         floats: list[str] = []
         sensitivities: list[Sensitivity] = []
-        limit = 10 ** (-(gate.sqnr + _MARGIN_DB) / 10)
-        if self._fallback != "none":
-            first = {name: next(iter(choice.values())) for name, choice in candidates.items()}
-            some = seen.images[:_SENSITIVE]
-            sensitivities = measure_sensitivities(runners, placement, first, some, self.report)
-            floats = choose_floats(sensitivities, limit)
         rounds: list[Round] = []
         while True:
             placement = place(self._graph, floats)
-            settled = self._settle(runners, placement, candidates, seen.images[: _settled(seen)])
+            settled = self._settle(runners, placement, candidates, seen)
             calibration = self._calibration(placement, settled, floats, scales, seen.seen, sha256)
             rounds.append(self._check(placement, calibration, seen))
             met = _meets(rounds[-1], gate)
             if met or self._fallback == "none" or len(rounds) == _MOST_ROUNDS:
                 break
+            if not sensitivities:
+                sensitivities = self._sensitivities(runners, placement, settled, seen)
             left = sum(entry.noise for entry in sensitivities if entry.tensor not in floats)
             more = choose_floats(sensitivities, left * 10 ** (-_missing(rounds[-1], gate) / 10), floats)
             if more == floats or not place(self._graph, more).roots:
@@ -209,10 +206,20 @@ class _Quantiser:
         runners: NodeRunners,
         placement: Placement,
         candidates: dict[str, dict[str, ActivationRange]],
-        images: NDArray[np.float32],
+        seen: Observation,
     ) -> Settled:
-        walk = Walk(runners, placement, candidates, correct=self._bias_correction, report=self.report)
-        return walk.run(images)
+        count = _settled(seen)
+        means = {name: values[:count] for name, values in seen.means.items()}
+        if missing := set(corrected_values(self._graph, placement)) - set(means):
+            means.update(observe_means(self._graph, sorted(missing), seen.images[:count], self._threads))
+        targets = {name: values.mean(axis=0, dtype=np.float64) for name, values in means.items()}
+        walk = Walk(runners, placement, candidates, targets, correct=self._bias_correction, report=self.report)
+        return walk.run(seen.images[:count])
+
+    def _sensitivities(
+        self, runners: NodeRunners, placement: Placement, settled: Settled, seen: Observation
+    ) -> list[Sensitivity]:
+        return measure_sensitivities(runners, placement, settled.ranges, seen.images[:_SENSITIVE], self.report)
 
     def _calibration(
         self,

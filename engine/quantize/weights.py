@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_LARGEST = 127
+LARGEST = 127
 
 # A bias may use half of the s32 accumulator; the sums of products that join it stay far below the other half.
 _LARGEST_BIAS = 2.0**30
@@ -46,7 +46,9 @@ class QuantisedWeights:
         return self.values.astype(np.float32) * scales
 
 
-def quantise_weights(weight: NDArray[Any], bias: NDArray[Any], input_scale: np.float32) -> QuantisedWeights:
+def quantise_weights(
+    weight: NDArray[Any], bias: NDArray[Any], input_scale: np.float32, largest: int = LARGEST
+) -> QuantisedWeights:
     """Quantise the weight and bias of one layer.
 
     Args:
@@ -60,8 +62,8 @@ def quantise_weights(weight: NDArray[Any], bias: NDArray[Any], input_scale: np.f
     """
     rows = weight.reshape(len(weight), -1)
     needed_by_bias = np.abs(bias) / (float(input_scale) * _LARGEST_BIAS)
-    scales = np.maximum(np.maximum(least_error_scales(rows), needed_by_bias), _SMALLEST_SCALE).astype(np.float32)
-    values = np.clip(np.rint(rows / scales[:, None].astype(np.float64)), -_LARGEST, _LARGEST).astype(np.int8)
+    scales = np.maximum(np.maximum(least_error_scales(rows, largest), needed_by_bias), _SMALLEST_SCALE).astype(np.float32)
+    values = np.clip(np.rint(rows / scales[:, None].astype(np.float64)), -largest, largest).astype(np.int8)
     bias_scales = (np.float32(input_scale) * scales).astype(np.float32)
     integers = np.rint(bias / bias_scales.astype(np.float64))
     return QuantisedWeights(
@@ -69,7 +71,7 @@ def quantise_weights(weight: NDArray[Any], bias: NDArray[Any], input_scale: np.f
     )
 
 
-def least_error_scales(rows: NDArray[Any]) -> NDArray[np.float64]:
+def least_error_scales(rows: NDArray[Any], largest: int = LARGEST) -> NDArray[np.float64]:
     """The scale of each row of weights that loses least when the row is stored as integers in [-127, 127].
 
     Candidates put the row's largest weight on one of the integers around the end of the grid, below it (a finer fit of
@@ -86,10 +88,10 @@ def least_error_scales(rows: NDArray[Any]) -> NDArray[np.float64]:
     step = max(1, rows.shape[1] // _COMPARED_WEIGHTS)
     some = (rows[:, ::step] / np.where(peak > 0, peak, 1.0)[:, None]).astype(np.float32)
     least = np.full(len(rows), np.inf, np.float32)
-    best = np.full(len(rows), float(_LARGEST))
-    for end in _ENDS:
+    best = np.full(len(rows), float(largest))
+    for end in (largest, *range(largest - 1, largest // 2, -1), *range(largest + 1, largest * 9 // 8 + 2, 2)):
         stored = np.rint(some * np.float32(end))
-        np.clip(stored, -_LARGEST, _LARGEST, out=stored)
+        np.clip(stored, -largest, largest, out=stored)
         error = stored * np.float32(1 / end) - some
         squared = np.einsum("rw,rw->r", error, error)
         better = squared < least * _CLEARLY
