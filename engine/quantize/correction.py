@@ -1,4 +1,4 @@
-"""Where the bias of each quantised layer is corrected: behind the residual Add and the ReLU that its result goes through."""
+"""Where the bias of each quantised layer is corrected: behind the residual Add and ReLU its result goes through."""
 
 from __future__ import annotations
 

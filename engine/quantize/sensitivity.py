@@ -15,7 +15,7 @@ from engine.quantize.float_graph import weight_names
 from engine.quantize.nodes import NodeRunners
 from engine.quantize.placement import Placement
 from engine.quantize.statistics import fake_quantise, per_channel, power
-from engine.quantize.weights import quantise_weights
+from engine.quantize.weights import LARGEST, quantise_weights
 
 Array = NDArray[np.float32]
 
@@ -55,6 +55,7 @@ def measure_sensitivities(
     runners: NodeRunners,
     placement: Placement,
     ranges: Mapping[str, ActivationRange],
+    weight_limits: Mapping[str, int],
     images: Array,
     report: Callable[[str, float], None],
 ) -> list[Sensitivity]:
@@ -64,6 +65,7 @@ def measure_sensitivities(
         runners: the float network and what runs its nodes.
         placement: which tensors are quantised.
         ranges: their ranges.
+        weight_limits: as for `engine.quantize.walk.Walk`.
         images: float32 [n, C, H, W]; a handful, because what counts is power summed over all of the result.
         report: called as `report(stage, fraction)`.
 
@@ -84,7 +86,7 @@ def measure_sensitivities(
     def measure(tensor: str) -> Sensitivity:
         nonlocal done
         layers = _layers_behind(runners, placement, tensor)
-        got = _run_with(runners, values, tensor, ranges[tensor], layers)
+        got = _run_with(runners, values, tensor, ranges[tensor], layers, weight_limits)
         noise = power(np.subtract(got, values[result])) / signal
         names = tuple(layer.output[0] for layer in layers)
         done += 1
@@ -146,6 +148,7 @@ def _run_with(
     tensor: str,
     stored_as: ActivationRange,
     layers: Sequence[onnx.NodeProto],
+    weight_limits: Mapping[str, int],
 ) -> Array:
     """The network's result with one tensor and the weights of its layers in eight bits."""
     graph = runners.graph
@@ -161,7 +164,8 @@ def _run_with(
             names = weight_names(graph, node)
             assert names is not None, "layers have weights"
             scale = stored_as.scale_and_zero_point()[0]
-            integers = quantise_weights(graph.constants[names[0]], graph.constants[names[1]], scale)
+            weight, bias = (graph.constants[name] for name in names)
+            integers = quantise_weights(weight, bias, scale, weight_limits.get(output, LARGEST))
             runner = runners.quantised(node, {names[0]: integers.real()})
         got = runner.run_on([changed.get(name, values[name]) for name in runner.inputs if name in values])
         if output in quantised:  # its bias will be corrected

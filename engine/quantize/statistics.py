@@ -27,7 +27,7 @@ def thinned(images: Array, phase: int = 0) -> Array:
 
 
 def channel_means(images: Array) -> Array:
-    """The mean of each channel of float32 [n, C, ...], image by image: [n, C], over the positions that `thinned` takes."""
+    """The mean of each channel in each image of float32 [n, C, ...], over what `thinned` takes: float32 [n, C]."""
     some = np.ascontiguousarray(thinned(images))
     return np.asarray(some.reshape(*some.shape[:2], -1).mean(axis=2), np.float32)
 

@@ -1,9 +1,10 @@
 """One walk through the network, node by node, that settles every number of its quantised form where it is needed.
 
-The sample images are held at the current node as the quantised network will have them, with everything upstream already
-settled. So each decision is taken by its measured effect: the range of a tensor by the error that it causes in the layers
-that read the tensor, and the bias of a layer by the shift of its channel means from the float network's, to which all
-earlier layers have contributed. The cost is about two passes of the float network over the sample, whatever its depth.
+The sample images are held at the current node as the quantised network will have them, with everything upstream
+already settled. So each decision is taken by its measured effect: the range of a tensor by the error that it causes in
+the layers that read the tensor, and the bias of a layer by the shift of its channel means from the float network's, to
+which all earlier layers have contributed. The cost is about two passes of the float network over the sample, whatever
+its depth.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from engine.quantize.float_graph import weight_names
 from engine.quantize.nodes import NodeRunner, NodeRunners
 from engine.quantize.placement import Placement
 from engine.quantize.statistics import channel_means, fake_quantise, per_channel, power, relative_error, thinned
-from engine.quantize.weights import quantise_weights
+from engine.quantize.weights import LARGEST, quantise_weights
 
 Array = NDArray[np.float32]
 
@@ -92,6 +93,7 @@ class Walk:
         candidates: by tensor, the ranges to choose from, by method.
         targets: by value, the float network's channel means [C] over the sample, as `channel_means` takes them; of all
             `corrected_values`.
+        weight_limits: by layer, the magnitude that its integer weights end at, where it is not 127.
         correct: whether biases are corrected.
         report: called as `report(stage, fraction)`.
     """
@@ -102,6 +104,7 @@ class Walk:
         placement: Placement,
         candidates: Mapping[str, Mapping[str, ActivationRange]],
         targets: Mapping[str, NDArray[np.float64]],
+        weight_limits: Mapping[str, int],
         *,
         correct: bool,
         report: Callable[[str, float], None],
@@ -111,6 +114,7 @@ class Walk:
         self._placement = placement
         self._candidates = candidates
         self._targets = targets
+        self._weight_limits = weight_limits
         self._correct = correct
         self._report = report
         self._readers = graph.consumers()
@@ -167,7 +171,8 @@ class Walk:
         if names is None or root is None:
             return None
         weight, bias = (self._graph.constants[name] for name in names)
-        integers = quantise_weights(weight, bias, self._ranges[root].scale_and_zero_point()[0])
+        limit = self._weight_limits.get(node.output[0], LARGEST)
+        integers = quantise_weights(weight, bias, self._ranges[root].scale_and_zero_point()[0], limit)
         return self._runners.quantised(node, {names[0]: integers.real()})
 
     def _correct_bias(self, layer: onnx.NodeProto, value: str, pieces: list[Array], *, rectified: bool) -> None:

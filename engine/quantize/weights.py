@@ -16,8 +16,9 @@ _LARGEST_BIAS = 2.0**30
 # Channels that training has switched off have weights near 1e-20; a scale that small only breeds denormal products.
 _SMALLEST_SCALE = 1e-12
 
-# Where the largest weight of a channel may be put. 127 comes first: it stays unless another one is clearly better.
-_ENDS = (127, *range(126, 63, -1), *range(128, 145, 2))
+# Where the largest weight of a channel may be put, as a share of the grid's end. The end itself comes first: it stays
+# unless another one is clearly better.
+_LEAST_END, _MOST_END = 0.5, 1.145
 _CLEARLY = np.float32(0.98)
 
 # Weights of a channel that candidates are compared on, spread evenly over it.
@@ -29,7 +30,7 @@ class QuantisedWeights:
     """Integer weights of one Conv or Gemm.
 
     Attributes:
-        values: int8, shaped like the float weight, output channels first, in [-127, 127].
+        values: int8, shaped like the float weight, output channels first, in [-largest, largest].
         scales: float32 [output channels].
         bias: int32 [output channels], at scale `input_scale * scales`.
         bias_scales: float32 [output channels].
@@ -55,6 +56,7 @@ def quantise_weights(
         weight: float64 [output channels, ...].
         bias: float64 [output channels].
         input_scale: scale of the layer's quantised input.
+        largest: magnitude that the integer weights end at, at most 127.
 
     Returns:
         The integers and their scales. A channel's scale is the one with the least squared error, or larger where its
@@ -62,7 +64,8 @@ def quantise_weights(
     """
     rows = weight.reshape(len(weight), -1)
     needed_by_bias = np.abs(bias) / (float(input_scale) * _LARGEST_BIAS)
-    scales = np.maximum(np.maximum(least_error_scales(rows, largest), needed_by_bias), _SMALLEST_SCALE).astype(np.float32)
+    exact_scales = np.maximum(least_error_scales(rows, largest), needed_by_bias)
+    scales = np.maximum(exact_scales, _SMALLEST_SCALE).astype(np.float32)
     values = np.clip(np.rint(rows / scales[:, None].astype(np.float64)), -largest, largest).astype(np.int8)
     bias_scales = (np.float32(input_scale) * scales).astype(np.float32)
     integers = np.rint(bias / bias_scales.astype(np.float64))
@@ -72,7 +75,7 @@ def quantise_weights(
 
 
 def least_error_scales(rows: NDArray[Any], largest: int = LARGEST) -> NDArray[np.float64]:
-    """The scale of each row of weights that loses least when the row is stored as integers in [-127, 127].
+    """The scale of each row of weights that loses least when the row is stored as integers in [-largest, largest].
 
     Candidates put the row's largest weight on one of the integers around the end of the grid, below it (a finer fit of
     the rest) or past it (the largest weights saturate). Weights that have been through eight bits before find the grid
@@ -80,6 +83,7 @@ def least_error_scales(rows: NDArray[Any], largest: int = LARGEST) -> NDArray[np
 
     Args:
         rows: float64 [channels, weights].
+        largest: as for `quantise_weights`.
 
     Returns:
         float64 [channels]; 0 for rows of zeros.
@@ -89,7 +93,8 @@ def least_error_scales(rows: NDArray[Any], largest: int = LARGEST) -> NDArray[np
     some = (rows[:, ::step] / np.where(peak > 0, peak, 1.0)[:, None]).astype(np.float32)
     least = np.full(len(rows), np.inf, np.float32)
     best = np.full(len(rows), float(largest))
-    for end in (largest, *range(largest - 1, largest // 2, -1), *range(largest + 1, largest * 9 // 8 + 2, 2)):
+    below, above = range(largest - 1, int(_LEAST_END * largest), -1), range(largest + 1, int(_MOST_END * largest), 2)
+    for end in (largest, *below, *above):
         stored = np.rint(some * np.float32(end))
         np.clip(stored, -largest, largest, out=stored)
         error = stored * np.float32(1 / end) - some
