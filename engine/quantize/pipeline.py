@@ -184,12 +184,16 @@ class _Quantiser:
             calibration = self._calibration(placement, settled, floats, scales, limits, seen.seen, sha256)
             rounds.append(self._check(placement, calibration, seen))
             met = _meets(rounds[-1], gate)
-            if met or self._fallback == "none" or len(rounds) == _MOST_ROUNDS:
+            if met or len(rounds) == _MOST_ROUNDS:
                 break
             left = sum(entry.noise for entry in sensitivities if entry.tensor not in floats)
             more = choose_floats(sensitivities, left * 10 ** (-_missing(rounds[-1], gate) / 10), floats)
-            if more == floats or not place(self._graph, more).roots:
+            if not place(self._graph, more).roots:
+                more = floats
+            if more == floats and not limits:
                 break
+            if more == floats or len(rounds) == _MOST_ROUNDS - 1:
+                limits = {}  # a little speed is worth less than the gate
             floats = more
         checked = len(seen.images) - _settled(seen)
         report = Report(
