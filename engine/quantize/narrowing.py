@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from engine.quantize.float_graph import FloatGraph, attributes, weight_names
+from engine.quantize.nodes import NodeRunners
 from engine.quantize.weights import LARGEST, least_error_scales
 
 NARROW = 64
@@ -28,9 +29,11 @@ _SUM_LIMIT = 128
 _CROWDED = 0.08
 
 
-def narrow_layers(graph: FloatGraph) -> dict[str, int]:
+def narrow_layers(runners: NodeRunners) -> dict[str, int]:
     """The convolutions that gain, by their outputs, each with the magnitude that its integer weights are to end at."""
-    return {node.output[0]: NARROW for node in graph.nodes if _gains(graph, node)}
+    nodes = runners.graph.nodes
+    gains = runners.each(lambda node: _gains(runners.graph, node), nodes)
+    return {node.output[0]: NARROW for node, gain in zip(nodes, gains, strict=True) if gain}
 
 
 def crowding(integers: NDArray[Any]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -111,6 +111,10 @@ class NodeRunners:
     def each(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """The function's results for all items, in their order, computed on all threads; not to be nested."""
         return list(self._pool.map(function, items))
+
+    def start(self, function: Callable[[T], R], item: T) -> Future[R]:
+        """The function's result for one item, computed on another thread."""
+        return self._pool.submit(function, item)
 
     def of(self, node: onnx.NodeProto) -> NodeRunner:
         """The runner of a node with the graph's own constants."""

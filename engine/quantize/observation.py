@@ -101,6 +101,7 @@ class _Pass:
     def __init__(self, graph: FloatGraph, placement: Placement, threads: int) -> None:
         self._source, self._output = graph.inputs[0].name, graph.outputs[0].name
         self._ranged = placement.ranges_needed()
+        self._non_negative = placement.non_negative
         self._corrected = list(corrected_values(graph, placement))
         inner = dict.fromkeys(name for name in (*self._ranged, *self._corrected) if name != self._source)
         self._observer = Observer(graph.to_model([*inner, self._output]))
@@ -122,7 +123,8 @@ class _Pass:
         try:
             for name in self._ranged:
                 batch, histogram = values[name], histograms[name]
-                histogram.widen(float(batch.min(initial=0.0)), float(batch.max(initial=0.0)))
+                low = 0.0 if name in self._non_negative else float(batch.min(initial=0.0))
+                histogram.widen(low, float(batch.max(initial=0.0)))
                 for index in range(len(batch)):
                     histogram.add(thinned(batch[index : index + 1], seen + index))
         finally:

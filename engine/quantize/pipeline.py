@@ -169,7 +169,7 @@ class _Quantiser:
         candidates = {name: candidate_ranges(seen.histograms[name], self._method) for name in seen.histograms}
         candidates.update({name: {"pixels": found} for name, found in pixel_ranges(self._graph, placement).items()})
         runners = NodeRunners(self._graph, self._threads)
-        limits = narrow_layers(self._graph)
+        limits = narrow_layers(runners)
         floats: list[str] = []
         sensitivities: list[Sensitivity] = []
         if self._fallback != "none":

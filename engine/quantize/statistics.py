@@ -10,7 +10,7 @@ from engine.quantize.calibration import ActivationRange
 Array = NDArray[np.float32]
 
 # Of feature maps this wide or wider, every so many rows and columns are looked at: neighbours are alike.
-_STEPS = ((56, 4), (14, 2))
+_STEPS = ((56, 8), (28, 4), (14, 2))
 
 
 def thinned(images: Array, phase: int = 0) -> Array:

@@ -150,16 +150,16 @@ class Walk:
     def _pass(self, node: onnx.NodeProto) -> None:
         output, layer = node.output[0], self._corrected.get(node.output[0])
         runner = self._runners.of(node)
-        jobs = [(runner, [self._floats[name] for name in runner.inputs])]
+        rounding = self._runners.start(self._quantised, node)  # meanwhile, what the float network has:
+        wanted = runner.run(self._floats)
+        quantised = rounding.result() or runner
         rectified = node.op_type == "Relu" and layer is not None
-        if not rectified:
-            quantised = self._quantised(node) or runner
-            inputs = zip(*(self._stored[name] for name in runner.inputs), strict=True)
-            jobs += [(quantised, list(activations)) for activations in inputs]
-        wanted, *got = self._runners.each(lambda job: job[0].run_on(job[1]), jobs)
+        if rectified:
+            got = self._stored[node.input[0]]
+        else:
+            inputs = list(zip(*(self._stored[name] for name in runner.inputs), strict=True))
+            got = self._runners.each(quantised.run_on, inputs)
         if layer is not None:
-            if rectified:
-                got = self._stored[node.input[0]]
             self._correct_bias(layer, output, got, rectified=rectified)
             self._note(layer, wanted, got[0][: len(wanted)])
         self._floats[output] = wanted

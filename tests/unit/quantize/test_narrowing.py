@@ -19,6 +19,7 @@ from engine.quantize import Calibration, calibrate, quantised_model
 from engine.quantize.folding import read_float_graph
 from engine.quantize.measures import sqnr
 from engine.quantize.narrowing import NARROW, crowding, narrow_layers
+from engine.quantize.nodes import NodeRunners
 from engine.quantize.weights import quantise_weights
 from tests.unit.models.tiny import tiny_images, tiny_model
 from tests.unit.quantize.networks import constants, nodes, producers, run
@@ -105,7 +106,7 @@ def test_impossible_limits_are_refused(limits: object) -> None:
 
 def test_narrow_layers_were_crowded_and_are_no_longer() -> None:
     graph = read_float_graph(tiny_model())
-    for name in narrow_layers(graph):
+    for name in narrow_layers(NodeRunners(graph, 1)):
         node = next(node for node in graph.nodes if node.output[0] == name)
         weight = graph.constants[node.input[1]]
         full, narrow = (
