@@ -24,6 +24,7 @@ NARROW = 64
 _LANES = 16
 _FOURS = 4
 _SUM_LIMIT = 128
+_MOST_WINOGRAD = 256 * 256
 
 # Below this share of instructions that have to be doubled, there is little to win.
 _CROWDED = 0.08
@@ -57,8 +58,10 @@ def _gains(graph: FloatGraph, node: onnx.NodeProto) -> bool:
         return False  # what the first layer loses, all others work on
     weight, options = graph.constants[names[0]], attributes(node)
     strides, kernel = list(options.get("strides", [1, 1])), list(weight.shape[2:])
-    # 3x3 convolutions of stride 1 are computed after Winograd, in another way.
-    if weight.ndim != 4 or options.get("group", 1) != 1 or (kernel == [3, 3] and strides == [1, 1]):
+    if weight.ndim != 4 or options.get("group", 1) != 1:
+        return False
+    # 3x3 convolutions of stride 1 are computed after Winograd, in another way, unless that takes too much memory.
+    if kernel == [3, 3] and strides == [1, 1] and weight.shape[0] * weight.shape[1] <= _MOST_WINOGRAD:
         return False
     rows = weight.reshape(len(weight), -1)
     scales = np.maximum(least_error_scales(rows), np.finfo(np.float64).tiny)
