@@ -82,10 +82,10 @@ lint: $(VENV)/test-installed
 types: $(VENV)/test-installed
 	$(BIN)/mypy
 
-# Unit tests share the cores; the others start real servers and loads, which want them to themselves.
+# Two at a time, but for those that load the machine.
 python-test: $(VENV)/test-installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
-	$(BIN)/python -m pytest --ignore tests/unit
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 # The C core without Python: plain, under AddressSanitizer and UBSan, and the thread pool under ThreadSanitizer.
 native-test: $(VENV)/test-installed

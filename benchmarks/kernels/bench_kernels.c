@@ -9,7 +9,7 @@
  */
 #define _POSIX_C_SOURCE 200809L
 #include "kernels.h"
-#include "pairing.h"
+#include "chains.h"
 #include "peak.h"
 
 #include <math.h>
@@ -70,8 +70,7 @@ typedef struct {
     uint8_t *input, *output, *weights;
     float *parameters;
     int32_t *offsets;
-    ts_member *members[2];
-    int8_t *member_weights[2];
+    ts_chains chains;
     ts_epilogue epilogue;
     ts_tile tile;
 } setup;
@@ -85,7 +84,7 @@ static void *zeroed(size_t bytes)
     return memset(memory, 0, size);
 }
 
-/* Bell-shaped with a deviation of 25, as in quantised networks: the speed of kernels that want pairs depends on it. */
+/* Bell-shaped with a deviation of 25, as in quantised networks: the speed of kernels that want chains depends on it. */
 static int8_t random_weight(uint32_t *state)
 {
     int sum = 0;
@@ -96,7 +95,7 @@ static int8_t random_weight(uint32_t *state)
     return (int8_t)sum;
 }
 
-static void pair_weights(setup *s, int entries)
+static void chain_weights(setup *s, int entries)
 {
     const size_t room = (size_t)entries * 4 + 4;
     int8_t *weights = zeroed(room * 64);
@@ -106,17 +105,14 @@ static void pair_weights(setup *s, int entries)
         offsets[i] = s->offsets[i / 2] + i % 2 * 4;
     for (int i = 0; i < 2 * entries * 64; i++)
         weights[i] = random_weight(&state);
-    for (int i = 0; i < 2; i++) {
-        s->members[i] = zeroed(room * sizeof *s->members[i]);
-        s->member_weights[i] = zeroed(room * 64);
+    for (int i = 0; i < TS_CHAIN; i++) {
+        s->chains.members[i] = zeroed(room * sizeof *s->chains.members[i]);
+        s->chains.weights[i] = zeroed(room * 64);
     }
-    if (ts_pair_dwords(weights, offsets, 2 * entries, s->members[0], s->member_weights[0], &s->tile.twins.count, s->members[1],
-                       s->member_weights[1], &s->tile.singles.count))
+    if (ts_form_chains(weights, offsets, 2 * entries, &s->chains))
         exit(1);
-    s->tile.twins.members = s->members[0];
-    s->tile.twins.weights = s->member_weights[0];
-    s->tile.singles.members = s->members[1];
-    s->tile.singles.weights = s->member_weights[1];
+    for (int i = 0; i < TS_CHAIN; i++)
+        s->tile.chains[i] = (ts_member_list){s->chains.members[i], s->chains.weights[i], s->chains.counts[i]};
     free(weights);
     free(offsets);
 }
@@ -144,8 +140,8 @@ static setup prepare(const ts_kernel *kernel, const layer_class *class)
                        .blocks = kernel->blocks, .pixel_step = (ptrdiff_t)pixel * class->stride,
                        .output_block = 64 * 2 * TS_LANES * element, .offsets = s.offsets, .entries = entries,
                        .weights = s.weights};
-    if (kernel->packing == TS_PACK_TWINS)
-        pair_weights(&s, entries);
+    if (kernel->packing == TS_PACK_CHAINS)
+        chain_weights(&s, entries);
     return s;
 }
 
@@ -156,9 +152,9 @@ static void release(setup *s)
     free(s->weights);
     free(s->parameters);
     free(s->offsets);
-    for (int i = 0; i < 2; i++) {
-        free(s->members[i]);
-        free(s->member_weights[i]);
+    for (int i = 0; i < TS_CHAIN; i++) {
+        free(s->chains.members[i]);
+        free(s->chains.weights[i]);
     }
 }
 

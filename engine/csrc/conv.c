@@ -101,10 +101,10 @@ static ts_member_list members_between(const ts_member_list *list, const int32_t 
 /* The reduction over kernel rows [from, to). */
 static void place_reduction(const ts_conv *data, ts_tile *tile, int panel, int from, int to)
 {
-    if (data->paired) {
-        const ts_paired_panel *paired = &data->paired[panel];
-        tile->twins = members_between(&paired->twins, paired->twin_rows, from, to);
-        tile->singles = members_between(&paired->singles, paired->single_rows, from, to);
+    if (data->chained) {
+        const ts_chained_panel *chained = &data->chained[panel];
+        for (int i = 0; i < TS_CHAIN; i++)
+            tile->chains[i] = members_between(&chained->chains[i], chained->rows[i], from, to);
         return;
     }
     tile->offsets = data->offsets + from * data->row_entries;

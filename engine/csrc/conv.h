@@ -7,11 +7,11 @@
 #include "step.h"
 #include "winograd.h"
 
-/* The lists of one panel (TS_PACK_TWINS) and where each kernel row begins in them. */
+/* The lists of one panel (TS_PACK_CHAINS) and where each kernel row begins in them. */
 typedef struct {
-    ts_member_list twins, singles;
-    const int32_t *twin_rows, *single_rows; /* [kernel rows + 1], in members */
-} ts_paired_panel;
+    ts_member_list chains[TS_CHAIN];
+    const int32_t *rows[TS_CHAIN]; /* [kernel rows + 1], in members */
+} ts_chained_panel;
 
 /* A convolution that runs by Winograd's algorithm (conv_winograd.c). */
 typedef struct {
@@ -32,7 +32,7 @@ typedef struct {
     int entries;
     uint8_t *weights; /* in the program's region */
     size_t panel_bytes;
-    ts_paired_panel *paired; /* [groups * panels] with TS_PACK_TWINS, else null */
+    ts_chained_panel *chained; /* [groups * panels] with TS_PACK_CHAINS, else null */
     float *scale;
     void *bias;
     int rows_first; /* input rows outermost: weights are small and stay in cache */
@@ -58,10 +58,10 @@ typedef struct {
 } ts_reduction;
 
 /*
- * Packs the weights of a step whose kernel wants TS_PACK_TWINS. `weights`: s8 [outputs of all groups][filter]. 0, or -1
+ * Packs the weights of a step whose kernel wants TS_PACK_CHAINS. `weights`: s8 [outputs of all groups][filter]. 0, or -1
  * when memory runs out.
  */
-int ts_pack_twins(ts_program *program, ts_conv *data, const ts_reduction *order, const int8_t *weights, int outputs, int filter);
+int ts_pack_chains(ts_program *program, ts_conv *data, const ts_reduction *order, const int8_t *weights, int outputs, int filter);
 
 /* Whether a convolution step runs by Winograd's algorithm: it is shaped for it, faster, and exact with these weights. */
 int ts_winograd_takes(const ts_program *program, const ts_conv *data, const ts_conv_desc *desc, const ts_tensor *source,

@@ -12,7 +12,7 @@ static void conv_free(void *pointer)
     if (!data)
         return;
     free(data->offsets);
-    free(data->paired);
+    free(data->chained);
     free(data->scale);
     free(data->bias);
     free(data);
@@ -80,8 +80,8 @@ static int pack_weights(ts_program *program, ts_conv *data, const ts_reduction *
 {
     if (data->fixed)
         return ts_pack_fixed(program, data, order, desc, source, outputs, filter);
-    if (data->kernel->packing == TS_PACK_TWINS)
-        return ts_pack_twins(program, data, order, desc->weights, outputs, filter);
+    if (data->kernel->packing == TS_PACK_CHAINS)
+        return ts_pack_chains(program, data, order, desc->weights, outputs, filter);
     const int blocks = data->kernel->blocks;
     const int dword = 4 / (data->kernel->dtype == TS_F32 ? 4 : data->kernel->dtype == TS_BF16 ? 2 : 1);
     const int width = blocks * TS_LANES; /* output channels of a panel */

@@ -54,7 +54,7 @@ int ts_winograd_takes(const ts_program *program, const ts_conv *data, const ts_c
     const int shape = desc->kernel_h == 3 && desc->kernel_w == 3 && desc->stride_h == 1 && desc->stride_w == 1 &&
                       desc->dilation_h == 1 && desc->dilation_w == 1 && desc->groups == 1 && !source->desc.packed;
     /* Where the CPU has a dot product, direct convolution is faster. */
-    if (!shape || data->kernel->packing != TS_PACK_TWINS || !ts_find_winograd_kernel(program->features))
+    if (!shape || data->kernel->packing != TS_PACK_CHAINS || !ts_find_winograd_kernel(program->features))
         return 0;
     /* At least two thirds of the tiles' pixels must be wanted. */
     const int rows = ts_ceil_div(target->desc.height, OUT) * OUT, columns = ts_ceil_div(target->desc.width, OUT) * OUT;

@@ -20,6 +20,7 @@ enum {
     TS_STEP_BYTES = 8,         /* bytes of one pixel that one reduction entry covers */
     TS_MAX_PIXELS = 16,        /* the largest tile any kernel may declare */
     TS_MAX_BLOCKS = 4,
+    TS_CHAIN = 4,              /* the longest chain of products that are added in 16 bits */
     TS_ALIGN = 64,
 };
 
@@ -39,7 +40,7 @@ typedef struct {
     int plain;                 /* u8 output and residual with zero points 0 and no clamp beyond u8: the common case */
 } ts_epilogue;
 
-/* One dword of the reduction where a kernel has its own order of them (TS_PACK_TWINS). */
+/* One dword of the reduction where a kernel has its own order of them (TS_PACK_CHAINS). */
 typedef struct {
     int32_t offset;            /* bytes from the tile's first input pixel */
 } ts_member;
@@ -68,8 +69,8 @@ typedef struct {
     const int32_t *offsets;    /* the reduction */
     int entries;
     const void *weights;       /* packed panel: [entries][2][blocks][16 lanes][dword] */
-    /* With TS_PACK_TWINS instead of offsets, entries and weights: pairing.h says which sums of these fit 16 bits. */
-    ts_member_list twins, singles;
+    /* With TS_PACK_CHAINS instead of offsets, entries and weights: chains (chains.h) of n members in element n - 1. */
+    ts_member_list chains[TS_CHAIN];
     float factor;              /* fixed.h: the value of one unit of the input */
     size_t channel;            /* first output channel of the tile, an index into scale and bias */
     const ts_epilogue *epilogue;
@@ -77,7 +78,7 @@ typedef struct {
 
 typedef void (*ts_tile_fn)(const ts_tile *tile);
 
-typedef enum { TS_PACK_DWORD = 0, TS_PACK_TWINS = 1 } ts_packing;
+typedef enum { TS_PACK_DWORD = 0, TS_PACK_CHAINS = 1 } ts_packing;
 
 /* One row of the kernel table. */
 typedef struct {

@@ -13,6 +13,7 @@ import numpy as np
 
 from engine.errors import ModelError
 from engine.quantize.files import write_whole
+from engine.quantize.weights import LARGEST
 
 _FORMAT = 1
 _RANGE_DIGITS = 6
@@ -53,6 +54,8 @@ class Calibration:
         float_precision: "bf16" or "fp32": what these layers are meant to compute in.
         channel_scales: by tensor, what each channel of it, and of the tensors tied to it, is divided by before
             quantisation (see `engine.quantize.equalisation`).
+        weight_limits: per Conv (named by its output) whose integer weights end below 127, where (see
+            `engine.quantize.narrowing`).
     """
 
     ranges: dict[str, ActivationRange]
@@ -63,10 +66,11 @@ class Calibration:
     floats: tuple[str, ...] = ()
     float_precision: str = "fp32"
     channel_scales: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    weight_limits: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The calibration as text: the same numbers always give the same bytes."""
-        head = {
+        head: dict[str, Any] = {
             "format": _FORMAT,
             "method": self.method,
             "images": self.images,
@@ -74,6 +78,8 @@ class Calibration:
             "floats": list(self.floats),
             "float_precision": self.float_precision,
         }
+        if self.weight_limits:
+            head["weight_limits"] = self.weight_limits
         ranges = {name: _short((r.low, r.high), _RANGE_DIGITS) for name, r in self.ranges.items()}
         biases = {name: _short(values, _BIAS_DIGITS) for name, values in self.bias_corrections.items()}
         lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
@@ -134,7 +140,10 @@ class Calibration:
             name: _positive(name, values)
             for name, values in _table({"channel_scales": {}, **document}, "channel_scales").items()
         }
-        return cls(ranges, biases, method, images, digest, tuple(floats), precision, scales)
+        limits = document.get("weight_limits", {})
+        if not isinstance(limits, dict) or not all(type(end) is int and 1 <= end <= LARGEST for end in limits.values()):
+            raise ModelError(f"This calibration's 'weight_limits' are not 1 to {LARGEST}. Calibrate the model again.")
+        return cls(ranges, biases, method, images, digest, tuple(floats), precision, scales, limits)
 
 
 def rounded_range(exact: ActivationRange) -> ActivationRange:

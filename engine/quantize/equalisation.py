@@ -23,7 +23,7 @@ from engine.quantize.nodes import NodeRunners
 from engine.quantize.observer import chunks
 from engine.quantize.placement import Placement
 from engine.quantize.ranges import candidate_ranges
-from engine.quantize.walk import fake_quantise, relative_error
+from engine.quantize.statistics import fake_quantise, relative_error
 from engine.quantize.weights import quantise_weights
 
 Array = NDArray[np.float32]
@@ -59,11 +59,12 @@ def equalise(
     values = {graph.inputs[0].name: np.concatenate(some)[:_IMAGES]}
     for node in graph.nodes:
         values[node.output[0]] = runners.of(node).run(values)
-    found: dict[str, tuple[float, ...]] = {}
     tied = tied_tensors(graph)
     groups = [sorted(group) for group in tied if any(name in placement.ranges_needed() for name in group)]
-    for position, group in enumerate(groups):
-        report("equalising channels", position / len(groups))
+    done = 0
+
+    def improve(group: Sequence[str]) -> dict[str, tuple[float, ...]]:
+        nonlocal done
         roots = [name for name in placement.ranges_needed() if name in group]
         reach = np.max([_reach(values[name]) for name in roots], axis=0)
         relative = np.maximum(reach / max(float(reach.max()), 1e-30), _SMALLEST)
@@ -71,8 +72,12 @@ def equalise(
         for exponent in _EXPONENTS:
             errors[exponent] = _error(runners, placement, values, roots, relative**exponent)
         best = min(errors, key=lambda exponent: errors[exponent])
-        if best and errors[best] < _CLEARLY * errors[0.0]:
-            found[roots[0]] = rounded_correction(relative**best)
+        done += 1
+        report("equalising channels", done / len(groups))
+        helps = best and errors[best] < _CLEARLY * errors[0.0]
+        return {roots[0]: rounded_correction(relative**best)} if helps else {}
+
+    found = {root: scales for gains in runners.each(improve, groups) for root, scales in gains.items()}
     apply_scales(graph, found)
     return found
 

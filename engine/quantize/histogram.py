@@ -43,6 +43,16 @@ class Histogram:
         scaled = np.floor(flat * np.float32(2.0**-self._exponent)).astype(np.intp)
         self._counts += np.bincount(scaled + _BINS_PER_SIDE, minlength=2 * _BINS_PER_SIDE)
 
+    def merge(self, other: Histogram) -> None:
+        """Count what another histogram has counted."""
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        if other._exponent is not None:
+            self._grow_to(math.ldexp(1.0, other._exponent + int(math.log2(_BINS_PER_SIDE)) - 1))
+        counts, exponent = other._counts, other._exponent
+        while exponent is not None and self._exponent is not None and exponent < self._exponent:
+            counts, exponent = _halved(counts), exponent + 1
+        self._counts = self._counts + counts
+
     def widen(self, low: float, high: float) -> None:
         """Note that values from `low` to `high` occur, without counting any."""
         self.low, self.high = min(self.low, low), max(self.high, high)

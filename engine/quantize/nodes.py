@@ -1,15 +1,17 @@
-"""Running single nodes of a float network on stored values, through ONNX Runtime."""
+"""Running single nodes of a float network on stored values, through ONNX Runtime, on several threads at once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from engine.budget import cpu_budget
 from engine.errors import ModelError
 from engine.onnx_runtime import onnxruntime
 from engine.quantize.float_graph import FloatGraph
@@ -17,18 +19,18 @@ from engine.quantize.float_graph import FloatGraph
 Array = NDArray[np.float32]
 
 _IR_VERSION = 8
-# Images per run: enough to keep every thread busy, few enough that the runtime's own copies stay in tens of megabytes.
-_CHUNK = 8
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class NodeRunner:
-    """Runs one node of a graph on any number of images.
+    """Runs one node of a graph on one thread: the caller's. Several callers may run it at once.
 
     Args:
         graph: the graph that the node and its constants belong to.
         node: the node; it has one output.
         constants: constants to use instead of the graph's, by name: quantised weights, for example.
-        threads: threads of a run; None leaves the choice to ONNX Runtime.
 
     Raises:
         ModelError: ONNX Runtime cannot load the node.
@@ -38,7 +40,6 @@ class NodeRunner:
         self,
         graph: FloatGraph,
         node: onnx.NodeProto,
-        threads: int | None,
         constants: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         known = {**graph.constants, **(constants or {})}
@@ -56,13 +57,10 @@ class NodeRunner:
         )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        # A session a node: threads that spin after a run would take the cores from the next node's.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Nor may each keep the memory of its largest run.
+        options.intra_op_num_threads = 1
+        # A session a node: none may keep the memory of its largest run.
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
-        if threads is not None:
-            options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(
                 model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
@@ -86,18 +84,11 @@ class NodeRunner:
 
     def run_on(self, activations: Sequence[Array]) -> Array:
         """As `run`, with the activations in the order of `inputs`."""
-        count = len(activations[0])
         try:
-            parts = [
-                self._session.run(
-                    None,
-                    {name: value[start : start + _CHUNK] for name, value in zip(self.inputs, activations, strict=True)},
-                )[0]
-                for start in range(0, count, _CHUNK)
-            ]
+            result: Array = self._session.run(None, dict(zip(self.inputs, activations, strict=True)))[0]
         except Exception as error:  # as above
             raise ModelError(f"A node cannot run on its calibration images: {error}") from error
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return result
 
 
 def _float32(array: NDArray[Any]) -> NDArray[Any]:
@@ -105,25 +96,33 @@ def _float32(array: NDArray[Any]) -> NDArray[Any]:
 
 
 class NodeRunners:
-    """The runners of a float graph's nodes, each made when it is first asked for.
+    """The runners of a float graph's nodes, each made when it is first asked for, and the threads that use them.
 
     Args:
         graph: the graph.
-        threads: threads of a run; None leaves the choice to ONNX Runtime.
+        threads: how many; None for as many as the process may use.
     """
 
     def __init__(self, graph: FloatGraph, threads: int | None) -> None:
         self.graph = graph
-        self.threads = threads
+        self._pool = ThreadPoolExecutor(threads or cpu_budget(), thread_name_prefix="tessera-quantise")
         self._made: dict[str, NodeRunner] = {}
+
+    def each(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """The function's results for all items, in their order, computed on all threads; not to be nested."""
+        return list(self._pool.map(function, items))
+
+    def start(self, function: Callable[[T], R], item: T) -> Future[R]:
+        """The function's result for one item, computed on another thread."""
+        return self._pool.submit(function, item)
 
     def of(self, node: onnx.NodeProto) -> NodeRunner:
         """The runner of a node with the graph's own constants."""
         key = node.output[0]
         if key not in self._made:
-            self._made[key] = NodeRunner(self.graph, node, self.threads)
+            self._made[key] = NodeRunner(self.graph, node)
         return self._made[key]
 
     def quantised(self, node: onnx.NodeProto, constants: Mapping[str, NDArray[Any]]) -> NodeRunner:
         """A runner of a node with other constants."""
-        return NodeRunner(self.graph, node, self.threads, constants)
+        return NodeRunner(self.graph, node, constants)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.budget import cpu_budget
 from engine.errors import InputError
+from engine.quantize.correction import corrected_values
 from engine.quantize.float_graph import FloatGraph
 from engine.quantize.histogram import Histogram
-from engine.quantize.observer import chunks, observe
+from engine.quantize.observer import Observer, chunks
 from engine.quantize.placement import Placement
+from engine.quantize.statistics import channel_means, thinned
 
 Array = NDArray[np.float32]
-
-# Of feature maps this wide or wider, every so many rows and columns are counted, other ones from image to image:
-# neighbours are alike, and some positions of every image say more than all positions of some.
-_STEPS = ((56, 4), (14, 2))
+Histograms = dict[str, Histogram]
 
 
 @dataclass
@@ -30,12 +32,14 @@ class Observation:
         histograms: the values of every tensor that needs a range.
         images: the sample of the images, float32 [n, C, H, W].
         logits: the float network's answers to the sample, float32 [n, ...].
+        means: by value, the mean of each channel in each image of the sample, float32 [n, C].
         seen: how many images there were.
     """
 
-    histograms: dict[str, Histogram]
+    histograms: Histograms
     images: Array = field(default_factory=lambda: np.empty((0, 0, 0, 0), np.float32))
     logits: Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    means: dict[str, Array] = field(default_factory=dict)
     seen: int = 0
 
 
@@ -49,56 +53,103 @@ def observe_network(
         placement: which of its values need a range.
         images: float32 arrays [n, C, H, W].
         sample: most images to keep; a uniform choice, always the same for the same images.
-        threads: threads of the runs; None leaves the choice to ONNX Runtime.
+        threads: how many; None for as many as the process may use.
 
     Raises:
         ModelError: the network cannot be run.
         InputError: there are no images, or they do not fit the network.
     """
-    source, output = graph.inputs[0].name, graph.outputs[0].name
-    inner = [name for name in placement.ranges_needed() if name != source]
-    seen = Observation({name: Histogram() for name in placement.ranges_needed()})
+    workers = threads or cpu_budget()
+    counted = _Pass(graph, placement, workers)
     kept = _Sample(sample)
-    fed: list[Array] = []
-
-    def passing() -> Iterator[Array]:
+    seen = 0
+    with ThreadPoolExecutor(workers, thread_name_prefix="tessera-observe") as pool:
+        running: deque[Future[list[_Row]]] = deque()
         for chunk in chunks(images):
-            fed.append(chunk)
-            yield chunk
-
-    # ONNX Runtime is on the next images while the last ones are being counted.
-    with ThreadPoolExecutor(1, thread_name_prefix="tessera-count") as counter:
-        counting: Future[None] | None = None
-        for values in observe(graph.to_model([*inner, output]), passing(), threads):
-            chunk = fed.pop(0)
-            kept.offer(chunk, values[output])
-            if counting is not None:
-                counting.result()
-            if source in seen.histograms:
-                values[source] = chunk
-            counting = counter.submit(_count, seen, values)
-        if counting is not None:
-            counting.result()
-    if not seen.seen:
+            running.append(pool.submit(counted.run, chunk, seen))
+            seen += len(chunk)
+            if len(running) > 2 * workers:
+                kept.offer(running.popleft().result())
+        for future in running:
+            kept.offer(future.result())
+    if not seen:
         raise InputError("There are no calibration images. Give at least one; 100 to 500 do well.")
-    seen.images, seen.logits = kept.stacked()
-    return seen
+    rows = kept.rows()
+    means = {name: np.stack([row.means[name] for row in rows]) for name in rows[0].means} if rows else {}
+    observation = Observation(counted.histograms(), means=means, seen=seen)
+    if rows:
+        observation.images = np.stack([row.image for row in rows])
+        observation.logits = np.stack([row.answer for row in rows])
+    return observation
 
 
-def _count(seen: Observation, values: dict[str, Array]) -> None:
-    for name, histogram in seen.histograms.items():
-        batch = values[name]
-        histogram.widen(float(batch.min(initial=0.0)), float(batch.max(initial=0.0)))
-        for index, image in enumerate(batch, start=seen.seen):
-            histogram.add(_thinned(image, index))
-    seen.seen += len(next(iter(values.values())))
+def observe_means(graph: FloatGraph, names: Iterable[str], images: Array, threads: int | None) -> dict[str, Array]:
+    """The mean of each channel of some of the float network's values in each image, float32 [n, C]."""
+    observer = Observer(graph.to_model(names))
+
+    def run(chunk: Array) -> dict[str, Array]:
+        return {name: channel_means(value) for name, value in observer.run(chunk).items()}
+
+    with ThreadPoolExecutor(threads or cpu_budget()) as pool:
+        parts = list(pool.map(run, chunks([images])))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _thinned(image: Array, index: int) -> Array:
-    if image.ndim != 3:
-        return image
-    step = next((step for width, step in _STEPS if min(image.shape[1:]) >= width), 1)
-    return image[:, index % step :: step, index // step % step :: step]
+class _Pass:
+    """The float network with the values that are wanted, and histograms that several threads fill."""
+
+    def __init__(self, graph: FloatGraph, placement: Placement, threads: int) -> None:
+        self._source, self._output = graph.inputs[0].name, graph.outputs[0].name
+        self._ranged = placement.ranges_needed()
+        self._non_negative = placement.non_negative
+        self._corrected = list(corrected_values(graph, placement))
+        inner = dict.fromkeys(name for name in (*self._ranged, *self._corrected) if name != self._source)
+        self._observer = Observer(graph.to_model([*inner, self._output]))
+        self._sets = [{name: Histogram() for name in self._ranged} for _ in range(threads)]
+        self._free: SimpleQueue[Histograms] = SimpleQueue()
+        for histograms in self._sets:
+            self._free.put(histograms)
+
+    def run(self, images: Array, seen: int) -> list[_Row]:
+        """What is kept of each image, if the sample takes it; counts its values in histograms.
+
+        Args:
+            images: float32 [n, C, H, W].
+            seen: how many images were before them.
+        """
+        values = self._observer.run(images)
+        values[self._source] = images
+        histograms = self._free.get()
+        try:
+            for name in self._ranged:
+                batch, histogram = values[name], histograms[name]
+                low = 0.0 if name in self._non_negative else float(batch.min(initial=0.0))
+                histogram.widen(low, float(batch.max(initial=0.0)))
+                for index in range(len(batch)):
+                    histogram.add(thinned(batch[index : index + 1], seen + index))
+        finally:
+            self._free.put(histograms)
+        means = {name: channel_means(values[name]) for name in self._corrected}
+        answers = values[self._output].copy()
+        return [
+            _Row(image, answer, {name: mean[index] for name, mean in means.items()})
+            for index, (image, answer) in enumerate(zip(images, answers, strict=True))
+        ]
+
+    def histograms(self) -> Histograms:
+        """All that was counted."""
+        first, *others = self._sets
+        for histograms in others:
+            for name, histogram in histograms.items():
+                first[name].merge(histogram)
+        return first
+
+
+@dataclass(frozen=True)
+class _Row:
+    image: Array
+    answer: Array
+    means: dict[str, Array]
 
 
 class _Sample:
@@ -107,20 +158,17 @@ class _Sample:
     def __init__(self, size: int) -> None:
         self._size = size
         self._seen = 0
-        self._rows: list[tuple[Array, Array]] = []
+        self._rows: list[_Row] = []
         self._random = np.random.Generator(np.random.PCG64(0))
 
-    def offer(self, images: Array, logits: Array) -> None:
-        for image, answer in zip(images, logits, strict=True):
+    def offer(self, rows: Iterable[_Row]) -> None:
+        for row in rows:
             self._seen += 1
             if len(self._rows) < self._size:
-                self._rows.append((image.copy(), answer.copy()))
+                self._rows.append(row)
             elif self._size and (slot := int(self._random.integers(self._seen))) < self._size:
-                self._rows[slot] = (image.copy(), answer.copy())
+                self._rows[slot] = row
 
-    def stacked(self) -> tuple[Array, Array]:
-        """The images and their answers, in an order that does not depend on where they stood in the stream."""
-        if not self._rows:
-            return np.empty((0, 0, 0, 0), np.float32), np.empty((0, 0), np.float32)
-        order = self._random.permutation(len(self._rows))
-        return np.stack([self._rows[i][0] for i in order]), np.stack([self._rows[i][1] for i in order])
+    def rows(self) -> list[_Row]:
+        """The sample in an order that does not depend on where its images stood in the stream."""
+        return [self._rows[index] for index in self._random.permutation(len(self._rows))]

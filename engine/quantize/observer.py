@@ -15,24 +15,40 @@ from engine.onnx_runtime import onnxruntime
 _CHUNK = 4
 
 
-def observe(
-    model: onnx.ModelProto, images: Iterable[NDArray[np.float32]], threads: int | None = None
-) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Run the model on the images, a few at a time, and yield its outputs by name.
+class Observer:
+    """Runs a model on one thread, the caller's; several callers may run it at once.
+
+    Args:
+        model: its outputs are what is looked at.
 
     Raises:
-        ModelError: ONNX Runtime cannot load or run the model.
-        InputError: a chunk of images does not fit the model.
+        ModelError: ONNX Runtime cannot load the model.
     """
-    session = _session(model, threads)
-    source = session.get_inputs()[0].name
-    names = [output.name for output in session.get_outputs()]
-    for chunk in chunks(images):
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = 1
         try:
-            values = session.run(names, {source: chunk})
+            self._session = onnxruntime.InferenceSession(
+                model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # the runtime's exceptions share no base class
-            raise InputError(f"The model cannot run on images of shape {chunk.shape}: {error}") from error
-        yield dict(zip(names, values, strict=True))
+            raise ModelError(f"ONNX Runtime cannot run the model that is to be calibrated: {error}") from error
+        self._source = self._session.get_inputs()[0].name
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """The model's outputs by name for float32 images [n, C, H, W].
+
+        Raises:
+            InputError: the images do not fit the model.
+        """
+        try:
+            values = self._session.run(self._names, {self._source: images})
+        except Exception as error:  # as above
+            raise InputError(f"The model cannot run on images of shape {images.shape}: {error}") from error
+        return dict(zip(self._names, values, strict=True))
 
 
 def chunks(images: Iterable[NDArray[np.float32]], size: int = _CHUNK) -> Iterator[NDArray[np.float32]]:
@@ -49,16 +65,3 @@ def chunks(images: Iterable[NDArray[np.float32]], size: int = _CHUNK) -> Iterato
             raise InputError("A calibration image holds values that are not finite. Normalise 8-bit pixels instead.")
         for start in range(0, len(batch), size):
             yield np.ascontiguousarray(batch[start : start + size])
-
-
-def _session(model: onnx.ModelProto, threads: int | None) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(
-            model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # the runtime's exceptions share no base class
-        raise ModelError(f"ONNX Runtime cannot run the model that is to be calibrated: {error}") from error

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.quantize.calibration import ActivationRange, Calibration
+from engine.quantize.correction import corrected_values
 from engine.quantize.equalisation import equalise
 from engine.quantize.float_graph import FloatGraph
 from engine.quantize.folding import read_float_graph
 from engine.quantize.measures import agreement, sqnr
+from engine.quantize.narrowing import narrow_layers
 from engine.quantize.nodes import NodeRunners
-from engine.quantize.observation import Observation, observe_network
+from engine.quantize.observation import Observation, observe_means, observe_network
 from engine.quantize.placement import Placement, place
 from engine.quantize.ranges import Method, candidate_ranges, pixel_ranges
 from engine.quantize.report import Gate, Report, Round
@@ -36,11 +38,11 @@ Progress = Callable[[str, float], None]
 # others.
 _SAMPLE = 160
 _SETTLED = 64
-_SENSITIVE = 4
+_SENSITIVE = 2
 _MOST_ROUNDS = 3
 
 # Errors of tensors are not quite independent, and other images are a little worse than those looked at.
-_MARGIN_DB = 1.5
+_MARGIN_DB = 1.0
 _STEP_DB = 0.5
 
 _CHECK_BATCH = 16
@@ -167,27 +169,31 @@ class _Quantiser:
         candidates = {name: candidate_ranges(seen.histograms[name], self._method) for name in seen.histograms}
         candidates.update({name: {"pixels": found} for name, found in pixel_ranges(self._graph, placement).items()})
         runners = NodeRunners(self._graph, self._threads)
+        limits = narrow_layers(runners)
         floats: list[str] = []
         sensitivities: list[Sensitivity] = []
-        limit = 10 ** (-(gate.sqnr + _MARGIN_DB) / 10)
         if self._fallback != "none":
             first = {name: next(iter(choice.values())) for name, choice in candidates.items()}
             some = seen.images[:_SENSITIVE]
-            sensitivities = measure_sensitivities(runners, placement, first, some, self.report)
-            floats = choose_floats(sensitivities, limit)
+            sensitivities = measure_sensitivities(runners, placement, first, limits, some, self.report)
+            floats = choose_floats(sensitivities, 10 ** (-(gate.sqnr + _MARGIN_DB) / 10))
         rounds: list[Round] = []
         while True:
             placement = place(self._graph, floats)
-            settled = self._settle(runners, placement, candidates, seen.images[: _settled(seen)])
-            calibration = self._calibration(placement, settled, floats, scales, seen.seen, sha256)
+            settled = self._settle(runners, placement, candidates, limits, seen)
+            calibration = self._calibration(placement, settled, floats, scales, limits, seen.seen, sha256)
             rounds.append(self._check(placement, calibration, seen))
             met = _meets(rounds[-1], gate)
-            if met or self._fallback == "none" or len(rounds) == _MOST_ROUNDS:
+            if met or len(rounds) == _MOST_ROUNDS:
                 break
             left = sum(entry.noise for entry in sensitivities if entry.tensor not in floats)
             more = choose_floats(sensitivities, left * 10 ** (-_missing(rounds[-1], gate) / 10), floats)
-            if more == floats or not place(self._graph, more).roots:
+            if not place(self._graph, more).roots:
+                more = floats
+            if more == floats and not limits:
                 break
+            if more == floats or len(rounds) == _MOST_ROUNDS - 1:
+                limits = {}  # a little speed is worth less than the gate
             floats = more
         checked = len(seen.images) - _settled(seen)
         report = Report(
@@ -209,10 +215,16 @@ class _Quantiser:
         runners: NodeRunners,
         placement: Placement,
         candidates: dict[str, dict[str, ActivationRange]],
-        images: NDArray[np.float32],
+        limits: dict[str, int],
+        seen: Observation,
     ) -> Settled:
-        walk = Walk(runners, placement, candidates, correct=self._bias_correction, report=self.report)
-        return walk.run(images)
+        count = _settled(seen)
+        means = {name: values[:count] for name, values in seen.means.items()}
+        if missing := set(corrected_values(self._graph, placement)) - set(means):
+            means.update(observe_means(self._graph, sorted(missing), seen.images[:count], self._threads))
+        targets = {name: values.mean(axis=0, dtype=np.float64) for name, values in means.items()}
+        walk = Walk(runners, placement, candidates, targets, limits, correct=self._bias_correction, report=self.report)
+        return walk.run(seen.images[:count])
 
     def _calibration(
         self,
@@ -220,9 +232,11 @@ class _Quantiser:
         settled: Settled,
         floats: list[str],
         scales: dict[str, tuple[float, ...]],
+        limits: dict[str, int],
         images: int,
         sha256: str,
     ) -> Calibration:
+        placed = {node.output[0] for node in self._graph.nodes if node.input[0] in placement.roots}
         method = re.sub("^auto$", "by measured error", self._method)
         return Calibration(
             ranges={name: settled.ranges[name] for name in placement.ranges_needed()},
@@ -233,6 +247,7 @@ class _Quantiser:
             floats=tuple(floats),
             float_precision="bf16" if self._fallback == "bf16" else "fp32",
             channel_scales=scales,
+            weight_limits={layer: limit for layer, limit in limits.items() if layer in placed},
         )
 
     def _check(self, placement: Placement, calibration: Calibration, seen: Observation) -> Round:

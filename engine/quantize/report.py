@@ -18,7 +18,7 @@ class Gate:
         agreement: least share of images for which both networks name the same class first, 0 to 1.
     """
 
-    sqnr: float = 31.0
+    sqnr: float = 30.0
     agreement: float = 0.98
 
 

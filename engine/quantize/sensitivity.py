@@ -14,8 +14,8 @@ from engine.quantize.calibration import ActivationRange
 from engine.quantize.float_graph import weight_names
 from engine.quantize.nodes import NodeRunners
 from engine.quantize.placement import Placement
-from engine.quantize.walk import fake_quantise, power
-from engine.quantize.weights import quantise_weights
+from engine.quantize.statistics import fake_quantise, per_channel, power
+from engine.quantize.weights import LARGEST, quantise_weights
 
 Array = NDArray[np.float32]
 
@@ -55,6 +55,7 @@ def measure_sensitivities(
     runners: NodeRunners,
     placement: Placement,
     ranges: Mapping[str, ActivationRange],
+    weight_limits: Mapping[str, int],
     images: Array,
     report: Callable[[str, float], None],
 ) -> list[Sensitivity]:
@@ -64,6 +65,7 @@ def measure_sensitivities(
         runners: the float network and what runs its nodes.
         placement: which tensors are quantised.
         ranges: their ranges.
+        weight_limits: as for `engine.quantize.walk.Walk`.
         images: float32 [n, C, H, W]; a handful, because what counts is power summed over all of the result.
         report: called as `report(stage, fraction)`.
 
@@ -78,16 +80,20 @@ def measure_sensitivities(
     signal = max(power(values[result]), 1e-30)
     costs = _multiplications(runners, values)
     total = max(sum(costs.values()), 1)
-    found = []
     tensors = placement.ranges_needed()
-    for position, tensor in enumerate(tensors):
-        report("measuring sensitivity", position / len(tensors))
+    done = 0
+
+    def measure(tensor: str) -> Sensitivity:
+        nonlocal done
         layers = _layers_behind(runners, placement, tensor)
-        got = _run_with(runners, placement, values, tensor, ranges[tensor], layers)
+        got = _run_with(runners, values, tensor, ranges[tensor], layers, weight_limits)
         noise = power(np.subtract(got, values[result])) / signal
         names = tuple(layer.output[0] for layer in layers)
-        found.append(Sensitivity(tensor, names, noise, sum(costs[name] for name in names) / total))
-    return sorted(found, key=lambda entry: -entry.noise)
+        done += 1
+        report("measuring sensitivity", done / len(tensors))
+        return Sensitivity(tensor, names, noise, sum(costs[name] for name in names) / total)
+
+    return sorted(runners.each(measure, tensors), key=lambda entry: -entry.noise)
 
 
 def choose_floats(sensitivities: Sequence[Sensitivity], noise_limit: float, already: Sequence[str] = ()) -> list[str]:
@@ -138,11 +144,11 @@ def _layers_behind(runners: NodeRunners, placement: Placement, tensor: str) -> l
 
 def _run_with(
     runners: NodeRunners,
-    placement: Placement,
     values: Mapping[str, Array],
     tensor: str,
     stored_as: ActivationRange,
     layers: Sequence[onnx.NodeProto],
+    weight_limits: Mapping[str, int],
 ) -> Array:
     """The network's result with one tensor and the weights of its layers in eight bits."""
     graph = runners.graph
@@ -158,9 +164,14 @@ def _run_with(
             names = weight_names(graph, node)
             assert names is not None, "layers have weights"
             scale = stored_as.scale_and_zero_point()[0]
-            integers = quantise_weights(graph.constants[names[0]], graph.constants[names[1]], scale)
+            weight, bias = (graph.constants[name] for name in names)
+            integers = quantise_weights(weight, bias, scale, weight_limits.get(output, LARGEST))
             runner = runners.quantised(node, {names[0]: integers.real()})
-        changed[output] = runner.run_on([changed.get(name, values[name]) for name in runner.inputs if name in values])
+        got = runner.run_on([changed.get(name, values[name]) for name in runner.inputs if name in values])
+        if output in quantised:  # its bias will be corrected
+            error = np.subtract(values[output], got)
+            got += per_channel(error.mean(axis=(0, *range(2, error.ndim)), dtype=np.float64), got)
+        changed[output] = got
         for name in node.input:
             if last_reader[name] == position:
                 changed.pop(name, None)

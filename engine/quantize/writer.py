@@ -18,7 +18,7 @@ from engine.quantize.files import write_whole
 from engine.quantize.float_graph import FloatGraph, assemble_model, weight_names
 from engine.quantize.folding import read_float_graph
 from engine.quantize.placement import Placement, place
-from engine.quantize.weights import quantise_weights
+from engine.quantize.weights import LARGEST, quantise_weights
 
 _Array = NDArray[Any]
 
@@ -131,8 +131,8 @@ class _Writer:
         correction = self._calibration.bias_corrections.get(node.output[0])
         if correction is not None:
             bias = bias + np.array(correction)
-        integers = quantise_weights(weight, bias, input_scale)
         output = node.output[0]
+        integers = quantise_weights(weight, bias, input_scale, self._calibration.weight_limits.get(output, LARGEST))
         return (
             self._dequantise_constant(f"{output}.weight", integers.values, integers.scales),
             self._dequantise_constant(f"{output}.bias", integers.bias, integers.bias_scales),

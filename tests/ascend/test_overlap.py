@@ -17,6 +17,8 @@ from tests.ascend.service import VARIANTS, account_of, answers, serving, until
 from tests.imagefiles import jpeg
 from tests.processes import children, replaced
 
+pytestmark = pytest.mark.alone
+
 PHOTOS = [jpeg(200 + 20 * number, 240) for number in range(8)]
 
 

@@ -19,6 +19,8 @@ from tests.ascend.service import NORMALISATION, VARIANTS, answers, converted, se
 from tests.imagefiles import jpeg
 from tests.servers import CACHE, ServerProcess
 
+pytestmark = pytest.mark.alone
+
 FAULTS = (
     "memcpy=207001*1",
     "gear=145013*1",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.chaos.clients import Clients
 from tests.chaos.killer import Killer
 from tests.servers import ServerProcess
+
+pytestmark = pytest.mark.alone
 
 
 def test_processes_that_die_at_random_cost_nothing_but_clean_refusals() -> None:

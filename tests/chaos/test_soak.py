@@ -11,6 +11,8 @@ from tests.chaos.soak import soak
 from tests.servers import ServerProcess
 from tests.small_model import small_folder
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize("frontends", [0, 2])
 def test_mixed_load_loses_nothing_and_answers_right(frontends: int, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from tests import imagefiles
 from tests.servers import REPOSITORY, ServerProcess, environment, tessera
 from tests.shared_data import SHARED_DATA, requires_shared_data
 
+pytestmark = pytest.mark.alone
+
 README = (REPOSITORY / "README.md").read_text()
 ARCHITECTURE = (REPOSITORY / "docs" / "architecture.md").read_text()
 # Names in the architecture's text are short where their folder is plain from the context.

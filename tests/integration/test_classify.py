@@ -11,6 +11,8 @@ from tests import imagefiles
 from tests.imagefiles import KINDS
 from tests.servers import ServerProcess
 
+pytestmark = pytest.mark.alone
+
 PATH = "/v1/classify"
 
 

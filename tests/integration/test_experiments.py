@@ -21,6 +21,8 @@ from models.quantise import quantise_model
 from tests.servers import ServerProcess
 from tests.unit.models.tiny import LABELS, tiny_state
 
+pytestmark = pytest.mark.alone
+
 CLASSIFY = "/v1/classify"
 RESET = "/v1/experiments/guard/reset"
 TOKEN = "a token of sixteen or more"

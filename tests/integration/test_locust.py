@@ -16,6 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.servers import REPOSITORY, ServerProcess, environment
 
+pytestmark = pytest.mark.alone
+
 USERS = 8
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import imagefiles
 from tests.contract.test_metrics_documented import documented
 from tests.servers import ServerProcess
+
+pytestmark = pytest.mark.alone
 
 
 def scrape(server: ServerProcess) -> dict[str, float]:

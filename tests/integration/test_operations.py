@@ -21,6 +21,8 @@ from tests.processes import children, replaced
 from tests.servers import ServerProcess
 from tests.small_model import small_folder
 
+pytestmark = pytest.mark.alone
+
 PATH = "/v1/classify"
 JPEG = imagefiles.jpeg(64, 48)
 TOKEN = "correct-horse-battery-staple"

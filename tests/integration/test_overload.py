@@ -18,6 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests import imagefiles
 from tests.servers import ServerProcess
 
+pytestmark = pytest.mark.alone
+
 PATH = "/v1/classify"
 JPEG = imagefiles.jpeg(64, 48)
 

@@ -18,6 +18,8 @@ from tests.processes import children, until
 from tests.servers import REPOSITORY, ServerProcess
 from tests.small_model import small_folder
 
+pytestmark = pytest.mark.alone
+
 PATH = "/v1/classify"
 POISON = encode(Image.new("RGB", (224, 224), (255, 0, 255)), "PNG")  # see tests/poison/sitecustomize.py
 

@@ -17,6 +17,8 @@ from tests.chaos.clients import Clients, pictures, probabilities, same
 from tests.processes import children, command_of, replaced, until
 from tests.servers import ServerProcess
 
+pytestmark = pytest.mark.alone
+
 PATH = "/v1/classify"
 
 

@@ -30,6 +30,7 @@ from engine.graph.ir import NO_CLIP, Graph, Node
 from engine.normalisation import Normalisation
 
 _PACKED_CHANNELS = 4
+_BLOCK_BYTES = {_native.U8: 16, _native.BF16: 32, _native.F32: 64}  # one pixel of C0 channels
 
 
 def plan_graph(graph: Graph, precision: Precision, normalisation: Normalisation | None) -> ExecutionPlan:
@@ -83,6 +84,8 @@ class _Planner:
                 raise UnsupportedOperatorError(node.name, node.op, "the CPU engine has no kernel for this form of it.")
             handler(node)
         self._output(self._graph.outputs[0])
+        for tensor in self._tensors:
+            _spread_planes(tensor)
         return ExecutionPlan(self._tensors, self._steps)
 
     # Tensors
@@ -328,6 +331,17 @@ class _Planner:
         self._steps.append(SoftmaxStep(node.name, node.op, source, target=floats))
         if floats != target:
             self._quantise(floats, target)
+
+
+def _spread_planes(tensor: Tensor) -> None:
+    """Adds a row to a frame whose channel blocks lie a multiple of 1 KiB apart.
+
+    A convolution reads the same pixels of all channel blocks; at such distances they would share a few cache sets.
+    """
+    top, left, bottom, right = tensor.frame
+    pixels = (top + tensor.height + bottom) * (left + tensor.width + right)
+    if tensor.framed and not tensor.packed and pixels * _BLOCK_BYTES[tensor.dtype] % 1024 == 0:
+        tensor.frame = (top, left, bottom + 1, right)
 
 
 def _pixel_values(tensor: Tensor, normalisation: Normalisation) -> npt.NDArray[Any]:

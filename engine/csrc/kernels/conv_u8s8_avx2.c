@@ -1,10 +1,10 @@
 /*
  * u8 activations, s8 weights on AVX2, exactly. vpmaddubsw multiplies 32 bytes an instruction, but adds its products in 16
- * bits, and vpmaddwd by ones and vpaddd must follow. So the reduction comes in the order of pairing.h, which proves from
- * the weights which products can be added in 16 bits: most dwords come as twins, whose products are added before they are
- * widened, and cost five instructions for 64 products, the rest as singles, three for 32.
+ * bits, and vpmaddwd by ones and vpaddd must follow. So the reduction comes in the order of chains.h, which proves from
+ * the weights which products can be added in 16 bits: a chain of n members costs 2 n + 1 instructions for 32 n products,
+ * n + 1 of them on the two multipliers, so four members cost little more than half of four single ones.
  *
- * 4 pixels by 16 channels: 8 accumulators, weights, the ones and what is on its way between them fill 16 registers.
+ * 4 pixels by 16 channels: 8 accumulators, the ones and the sums of one chain in registers; weights come from L1.
  */
 #include "../kernels.h"
 #include "unroll.h"
@@ -42,40 +42,36 @@ TS_INLINE void add_widened(acc_t *acc, __m256i sums)
     *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(sums, _mm256_set1_epi16(1)));
 }
 
-TS_INLINE void add_twins(const ts_tile *t, acc_t (*acc)[2], const int M)
+/* The chains of N members. */
+TS_INLINE void add_chains(const ts_tile *t, acc_t (*acc)[2], const int M, const int N)
 {
-    const ts_member *member = t->twins.members, *end = member + t->twins.count;
-    const int8_t *w = t->twins.weights;
-    for (; member < end; member += 2, w += 2 * MEMBER_BYTES) {
+    const ts_member_list *list = &t->chains[N - 1];
+    const ts_member *member = list->members, *end = member + list->count;
+    const int8_t *w = list->weights;
+    for (; member < end; member += N, w += N * MEMBER_BYTES) {
         TS_UNROLL
         for (int m = 0; m < M; m++) {
             const uint8_t *pixel = t->input[0] + m * t->pixel_step;
-            const __m256i a = load_pixel(pixel, member), b = load_pixel(pixel, member + 1);
+            __m256i sums[2];
             TS_UNROLL
-            for (int h = 0; h < 2; h++) {
-                const __m256i first = _mm256_maddubs_epi16(a, load(w + 32 * h));
-                const __m256i second = _mm256_maddubs_epi16(b, load(w + MEMBER_BYTES + 32 * h));
-                add_widened(&acc[m][h], _mm256_add_epi16(first, second));
+            for (int n = 0; n < N; n++) {
+                __m256i x = load_pixel(pixel, member + n);
+                TS_PIN(x);
+                TS_UNROLL
+                for (int h = 0; h < 2; h++) {
+                    __m256i products = _mm256_maddubs_epi16(x, load(w + n * MEMBER_BYTES + 32 * h));
+                    TS_PIN(products);
+                    sums[h] = n ? _mm256_add_epi16(sums[h], products) : products;
+                    TS_PIN(sums[h]);
+                }
             }
+            add_widened(&acc[m][0], sums[0]);
+            add_widened(&acc[m][1], sums[1]);
         }
     }
 }
 
-TS_INLINE void add_singles(const ts_tile *t, acc_t (*acc)[2], const int M)
-{
-    const ts_member *member = t->singles.members, *end = member + t->singles.count;
-    const int8_t *w = t->singles.weights;
-    for (; member < end; member++, w += MEMBER_BYTES) {
-        TS_UNROLL
-        for (int m = 0; m < M; m++) {
-            const __m256i x = load_pixel(t->input[0] + m * t->pixel_step, member);
-            add_widened(&acc[m][0], _mm256_maddubs_epi16(x, load(w)));
-            add_widened(&acc[m][1], _mm256_maddubs_epi16(x, load(w + 32)));
-        }
-    }
-}
-
-TS_INLINE void paired_tile(const ts_tile *t, const int M)
+TS_INLINE void chained_tile(const ts_tile *t, const int M)
 {
     acc_t acc[TS_MAX_PIXELS][2];
     TS_UNROLL
@@ -83,15 +79,17 @@ TS_INLINE void paired_tile(const ts_tile *t, const int M)
         acc[m][0] = init(t->epilogue->bias, t->channel);
         acc[m][1] = init(t->epilogue->bias, t->channel + 8);
     }
-    add_twins(t, acc, M);
-    add_singles(t, acc, M);
+    add_chains(t, acc, M, 4);
+    add_chains(t, acc, M, 3);
+    add_chains(t, acc, M, 2);
+    add_chains(t, acc, M, 1);
     finish_block(t, acc, 0, M);
 }
 
-static void tile_1(const ts_tile *t) { paired_tile(t, 1); }
-static void tile_2(const ts_tile *t) { paired_tile(t, 2); }
-static void tile_3(const ts_tile *t) { paired_tile(t, 3); }
-static void tile_4(const ts_tile *t) { paired_tile(t, 4); }
+static void tile_1(const ts_tile *t) { chained_tile(t, 1); }
+static void tile_2(const ts_tile *t) { chained_tile(t, 2); }
+static void tile_3(const ts_tile *t) { chained_tile(t, 3); }
+static void tile_4(const ts_tile *t) { chained_tile(t, 4); }
 
 static ts_tile_fn select_tile(int pixels, ptrdiff_t pixel_step, int split, int *capacity)
 {
@@ -103,4 +101,4 @@ static ts_tile_fn select_tile(int pixels, ptrdiff_t pixel_step, int split, int *
     return tiles[*capacity - 1];
 }
 
-const ts_kernel ts_conv_u8s8_avx2 = {"u8s8_4x1_avx2", TS_CPU_AVX2, TS_U8, 4, 1, TS_PACK_TWINS, select_tile};
+const ts_kernel ts_conv_u8s8_avx2 = {"u8s8_4x1_avx2", TS_CPU_AVX2, TS_U8, 4, 1, TS_PACK_CHAINS, select_tile};

@@ -16,6 +16,9 @@
  */
 #define TS_KEEP(vector) __asm__ volatile("" : "+x"(vector) : : "memory")
 
+/* The same for sums alone: loads may move. */
+#define TS_PIN(vector) __asm__("" : "+x"(vector))
+
 TS_INLINE int32_t load_dword(const uint8_t *source)
 {
     int32_t value;

@@ -1,5 +1,5 @@
-/* Matching the dwords of a reduction by the range of their sums. */
-#include "pairing.h"
+/* Joining the dwords of a reduction by the range of their sums. */
+#include "chains.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -57,28 +57,48 @@ static int by_largest(const void *a, const void *b)
     return x->largest != y->largest ? y->largest - x->largest : (x > y) - (x < y);
 }
 
-static int fit_together(const candidate *a, const candidate *b)
+/* Whether the candidate's sums fit those of the chain so far. */
+static int fits(const uint8_t *sums, const candidate *c)
 {
     int over = 0;
     for (int i = 0; i < 2 * SUMS; i++)
-        over |= a->sums[i] + b->sums[i] > LIMIT;
+        over |= sums[i] + c->sums[i] > LIMIT;
     return !over;
 }
 
-static void put(const candidate *c, ts_member *members, int8_t *weights, int *count)
+/*
+ * Takes open candidates from `from` on into a chain, each the first that still fits; what does not fit now will not fit
+ * later. Returns how many.
+ */
+static int take_chain(candidate **open, int from, int count, const candidate **chain)
 {
-    members[*count] = c->member;
-    memcpy(weights + (size_t)*count * BYTES, c->weights, BYTES);
-    ++*count;
+    uint8_t sums[2 * SUMS] = {0};
+    int length = 0;
+    for (int i = from; i < count && length < TS_CHAIN; i++) {
+        if (!open[i] || !fits(sums, open[i]))
+            continue;
+        for (int k = 0; k < 2 * SUMS; k++)
+            sums[k] = (uint8_t)(sums[k] + open[i]->sums[k]);
+        chain[length++] = open[i];
+        open[i] = NULL;
+    }
+    return length;
 }
 
-int ts_pair_dwords(const int8_t *weights, const int32_t *offsets, int dwords, ts_member *twins, int8_t *twin_weights,
-                   int *twin_members, ts_member *singles, int8_t *single_weights, int *single_members)
+static void put_chain(const candidate *const *chain, int length, ts_chains *chains)
+{
+    int *count = &chains->counts[length - 1];
+    for (int i = 0; i < length; i++, ++*count) {
+        chains->members[length - 1][*count] = chain[i]->member;
+        memcpy(chains->weights[length - 1] + (size_t)*count * BYTES, chain[i]->weights, BYTES);
+    }
+}
+
+int ts_form_chains(const int8_t *weights, const int32_t *offsets, int dwords, ts_chains *chains)
 {
     candidate *all = malloc(2 * (size_t)dwords * sizeof *all);
     candidate **open = malloc(2 * (size_t)dwords * sizeof *open);
     int count = 0;
-    *twin_members = *single_members = 0;
     for (int i = 0; all && open && i < dwords; i++)
         count += make_candidates(weights + (size_t)i * BYTES, offsets[i], all + count);
     for (int i = 0; i < count; i++)
@@ -86,18 +106,10 @@ int ts_pair_dwords(const int8_t *weights, const int32_t *offsets, int dwords, ts
     if (count)
         qsort(open, (size_t)count, sizeof *open, by_largest);
     for (int i = 0; i < count; i++) {
-        int partner = i + 1;
-        if (!open[i])
-            continue;
-        while (partner < count && !(open[partner] && fit_together(open[i], open[partner])))
-            partner++;
-        if (partner == count) {
-            put(open[i], singles, single_weights, single_members);
-            continue;
-        }
-        put(open[i], twins, twin_weights, twin_members);
-        put(open[partner], twins, twin_weights, twin_members);
-        open[partner] = NULL;
+        const candidate *chain[TS_CHAIN];
+        const int length = take_chain(open, i, count, chain);
+        if (length)
+            put_chain(chain, length, chains);
     }
     const int failed = !all || !open;
     free(all);
