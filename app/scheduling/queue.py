@@ -15,7 +15,8 @@ from app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, Sta
 
 # Largest part of the engine's time that BACKGROUND gets while others wait: it is not starved, nor does it delay.
 BACKGROUND_SHARE = 0.01
-# Largest part of the time that its first request allows which a full batch may take.
+# Largest part of the time that its first request allows which a full batch may take. Otherwise, and while no more wait
+# than a full batch holds, batches are of the size that suits.
 BATCH_SHARE = 0.25
 
 
@@ -297,21 +298,11 @@ class ImageQueue:
         return members
 
     def _most(self, first: Ticket, waiting: int) -> int:
-        """The largest batch to form.
-
-        More wait than a full batch holds: the size that suits, or a full one where it is faster and the first has the
-        time. Fewer: the least that is not wasteful where that is half as large or less, because everybody in a batch
-        waits for all of it, and who comes meanwhile for what it holds; only images of one request, which are answered
-        together, go in more at once.
-        """
-        suits, most = self.table.efficient(first.variant), self._max_batch
-        if waiting <= most:
-            least = self.table.frugal(first.variant)
-            return max(least, min(suits, len(first.waiting))) if 2 * least <= suits else suits
-        allowed = first.deadline - first.admitted_at
-        if self.table.tail(first.variant, most) <= BATCH_SHARE * allowed:
-            return max(most, suits, key=lambda size: self._rate(first.variant, size))
-        return suits
+        """The largest batch to form: the size that suits, or a full one where it is faster and more have the time."""
+        allowed, most = first.deadline - first.admitted_at, self._max_batch
+        if waiting > most and self.table.tail(first.variant, most) <= BATCH_SHARE * allowed:
+            return max(most, self.table.efficient(first.variant), key=lambda size: self._rate(first.variant, size))
+        return self.table.efficient(first.variant)
 
     def _rate(self, variant: str, size: int) -> float:
         """Images per second in batches of a size; of a variant that has never run, more in larger ones."""
