@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from app.errors import NotReadyError, RequestError
 from app.loading import Progress
 from app.observability.metrics import Metrics
 from app.scheduling.rows import row_shapes
+from app.scheduling.scheduler import Scheduler
 from app.scheduling.snapshot import Snapshot
 from app.scheduling.ticket import InputType, Outcome, Priority, Ticket
 from app.settings import Settings
@@ -107,12 +109,11 @@ class LocalDispatcher:
         """Run the images; one outcome per image, in order."""
         assert isinstance(reservation, LocalReservation), "a reservation goes back to who made it"
         ticket, scheduler = reservation.ticket, self._host.scheduler
-        if core_seconds > 0:
-            for _ in range(ticket.images):
-                scheduler.decoded(core_seconds / ticket.images)
         done = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         try:
             scheduler.submit(ticket, reservation.rows)
+            if core_seconds > 0:
+                self._metrics.deferral.later(partial(_count_decoding, scheduler, ticket.images, core_seconds))
             await done
         finally:
             self._waiting.pop(ticket, None)
@@ -153,3 +154,8 @@ class LocalDispatcher:
 def _present(outcome: Outcome | None) -> Outcome:
     assert outcome is not None, "a delivered ticket has every outcome"
     return outcome
+
+
+def _count_decoding(scheduler: Scheduler, images: int, core_seconds: float) -> None:
+    for _ in range(images):
+        scheduler.decoded(core_seconds / images)
