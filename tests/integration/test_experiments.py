@@ -61,7 +61,7 @@ def wrong(right: Path) -> Path:
         (folder / file.name).write_bytes(file.read_bytes())
     calibration = json.loads((folder / "calibration.json").read_text())
     ranges = calibration["ranges"]
-    calibration["ranges"] = {name: [end * 0.02 for end in ends] for name, ends in ranges.items()}
+    calibration["ranges"] = {name: [end * 0.002 for end in ends] for name, ends in ranges.items()}
     (folder / "calibration.json").write_text(json.dumps(calibration))
     return folder
 
