@@ -137,7 +137,8 @@ class HttpProtocol(HttpToolsProtocol):
             strange = strange and _STRANGE.match(data) is not None
             self._break_off(_strange_method() if strange else _invalid())
             return
-        if self._partial and self.cycle is not None and len(self.cycle.body) > HIGH_WATER_LIMIT:
+        # After the answer nobody would resume reading, and what is left of a refused body has to pass.
+        if self._partial and self._is_answering() and len(self.cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
         self._watch()
 

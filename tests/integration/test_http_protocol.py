@@ -118,3 +118,13 @@ def test_answers_that_have_been_sent_have_been_counted(small: ServerProcess) -> 
             assert client.post("/v1/classify", content=JPEG).status_code == 200
             now = [after - earlier for earlier, after in zip(before, counts(), strict=True)]
             assert now[0] == now[1] == now[2] == number, now
+
+
+def test_a_large_body_refused_before_it_has_come_leaves_the_connection_usable(small: ServerProcess) -> None:
+    address, body = httpx.URL(small.url), b"a" * 400_000
+    head = POST + b"X-Model-Variant: fast\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with socket.create_connection((address.host, address.port), timeout=30) as connection:
+        connection.sendall(head + body[:150_000])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+        connection.sendall(body[150_000:] + LAST)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
