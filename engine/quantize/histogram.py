@@ -40,7 +40,9 @@ class Histogram:
         if self._exponent is None:
             self._counts[_BINS_PER_SIDE] += flat.size  # nothing but zeros so far: their bin is the same at any width
             return
-        scaled = np.floor(flat * np.float32(2.0**-self._exponent)).astype(np.intp)
+        # Shrinking could turn a tiny negative value into -0, whose bin is another: float64 has the range, float32 not.
+        exact = flat.astype(np.float64) if self._exponent > 0 else flat
+        scaled = np.floor(exact * exact.dtype.type(2.0**-self._exponent)).astype(np.intp)
         self._counts += np.bincount(scaled + _BINS_PER_SIDE, minlength=2 * _BINS_PER_SIDE)
 
     def merge(self, other: Histogram) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -17,6 +17,7 @@ VALUES = hnp.arrays(np.float32, st.integers(0, 200), elements=st.floats(-1e4, 1e
 
 
 @given(first=VALUES, second=VALUES, third=VALUES)
+@example(first=np.float32([]), second=np.float32([4096]), third=np.float32([-1e-45]))
 def test_merged_histograms_are_one_histogram_of_all(first: np.ndarray, second: np.ndarray, third: np.ndarray) -> None:
     whole, merged = Histogram(), Histogram()
     for values in (first, second, third):
