@@ -6,13 +6,12 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
 from app.dispatch.dispatcher import Dispatcher, Phase, Reservation
+from app.dispatch.eventloop import call_soon
 from app.dispatch.experiment import ExperimentAccess, plan_from
 from app.dispatch.model import ServedModel
 from app.dispatch.shadow import Shadow
@@ -25,6 +24,7 @@ from app.errors import (
     ShuttingDownError,
 )
 from app.imaging.decoder import ImageDecoder
+from app.imaging.pool import DecoderPool, Decoding
 from app.limits.admin import AdminGate
 from app.observability.logs import request_id
 from app.observability.metrics import Metrics
@@ -36,13 +36,6 @@ from app.routing.split import KEY_HEADER
 from app.routing.variants import HEADER
 from app.scheduling.ticket import InputType, Outcome, Priority
 from app.settings import Settings
-
-
-class _Decoded(NamedTuple):
-    """What decoding an image took: of the clock, and of a core."""
-
-    seconds: float
-    core_seconds: float
 
 
 class Service:
@@ -64,8 +57,7 @@ class Service:
         self.admin = admin
         self.leaving = False
         self.draining = False
-        self._decoder: ImageDecoder | None = None
-        self._decoders: ThreadPoolExecutor | None = None
+        self._decoders: DecoderPool | None = None
         self._router = Router(plan_from(self.settings))
         self._shadow = Shadow(dispatcher, share=self.settings.effective_shadow_share)
 
@@ -77,7 +69,7 @@ class Service:
         """Stop the engine and free everything. Requests in flight should have been waited for before."""
         self.drain()
         if self._decoders is not None:
-            self._decoders.shutdown(wait=False, cancel_futures=True)
+            self._decoders.stop()
         await self._shadow.stop()
         await self.dispatcher.stop()
 
@@ -205,21 +197,20 @@ class Service:
             InferenceError, DeviceFailedError: The engine failed on one of the images.
         """
         reservation = self.dispatcher.reserve(variant, len(uploads), deadline=deadline, priority=priority)
-        decoder, threads = self._image_decoder(), self._decoder_threads()
-        jobs = [
-            threads.submit(self._decode_one, decoder, upload.data, row, reservation)
-            for upload, row in zip(uploads, reservation.rows, strict=True)
-        ]
+        decoding = self._decoder_pool().start(
+            [upload.data for upload in uploads],
+            reservation.rows,
+            over=partial(self._run_decoded, reservation, uploads),
+        )
         try:
-            decoded = await _decoded(jobs, uploads)
-            outcomes = await self.dispatcher.run(reservation, sum(image.core_seconds for image in decoded))
-            self._shadow.offer(reservation, outcomes, self._available())
+            outcomes = await reservation.done
+            self._shadow.offer(reservation, outcomes, self._available)
         finally:
-            self._release(reservation, jobs)
-        self.metrics.request_ran(variant, outcomes, max(image.seconds for image in decoded))
+            self._abandon(decoding, reservation)
+        self.metrics.request_ran(variant, outcomes, max(decoding.seconds))
         return [
-            _classified(uploads, index, outcome, image.seconds)
-            for index, (outcome, image) in enumerate(zip(outcomes, decoded, strict=True))
+            _classified(uploads, index, outcome, seconds)
+            for index, (outcome, seconds) in enumerate(zip(outcomes, decoding.seconds, strict=True))
         ]
 
     async def infer(
@@ -253,8 +244,9 @@ class Service:
             started = time.perf_counter()
             np.copyto(reservation.rows, tensor)
             copied = time.perf_counter()
-            outcomes = await self.dispatcher.run(reservation)
-            self._shadow.offer(reservation, outcomes, self._available())
+            self.dispatcher.submit(reservation)
+            outcomes = await reservation.done
+            self._shadow.offer(reservation, outcomes, self._available)
         finally:
             self.dispatcher.release(reservation)
         self.metrics.request_ran(variant, outcomes, copied - started)
@@ -286,45 +278,37 @@ class Service:
         """The variants that answer requests."""
         return self.dispatcher.model().variants.keys() - self.unloaded
 
-    def _release(self, reservation: Reservation, jobs: Sequence[Future[_Decoded]]) -> None:
+    def _run_decoded(self, reservation: Reservation, uploads: Sequence[Upload], decoding: Decoding) -> None:
+        """Run a request whose images are decoded, or end it; called on the thread that decoded the last one."""
+        try:
+            if decoding.failures:
+                first = min(decoding.failures)
+                error = decoding.failures[first]
+                raise _naming(error, uploads, first) if isinstance(error, RequestError) else error
+            self.dispatcher.submit(reservation, decoding.core_seconds)
+        except Exception as error:
+            call_soon(reservation.done.get_loop(), _fail, reservation.done, error)
+            return
+        for seconds in decoding.seconds:
+            self.metrics.stage("decode", seconds)
+
+    def _abandon(self, decoding: Decoding, reservation: Reservation) -> None:
         """Give a reservation back as soon as no decoder writes into its rows, which will belong to somebody else."""
-        running = [asyncio.wrap_future(job) for job in jobs if not job.cancel() and not job.done()]
-        if running:
-            ended = asyncio.gather(*running, return_exceptions=True)
-            ended.add_done_callback(lambda _: self.dispatcher.release(reservation))
-        else:
-            self.dispatcher.release(reservation)
+        release = partial(self.dispatcher.release, reservation)
+        if decoding.abandon(partial(call_soon, reservation.done.get_loop(), release)):
+            release()
 
-    def _image_decoder(self) -> ImageDecoder:
-        if self._decoder is None:  # a model never changes how its photos are prepared, see `reload_variant`
+    def _decoder_pool(self) -> DecoderPool:
+        if self._decoders is None:  # a model never changes how its photos are prepared, see `reload_variant`
             preprocessing = self.dispatcher.model().preprocessing
-            self._decoder = ImageDecoder(preprocessing, max_pixels=self.settings.max_pixels)
-        return self._decoder
-
-    def _decoder_threads(self) -> ThreadPoolExecutor:
-        if self._decoders is None:
-            self._decoders = ThreadPoolExecutor(self.dispatcher.decoders, thread_name_prefix="tessera-decode")
+            decoder = ImageDecoder(preprocessing, max_pixels=self.settings.max_pixels)
+            self._decoders = DecoderPool(decoder, self.dispatcher.decoders)
         return self._decoders
 
-    def _decode_one(self, decoder: ImageDecoder, data: bytes, row: np.ndarray, reservation: Reservation) -> _Decoded:
-        if reservation.refusal is not None:
-            return _Decoded(0.0, 0.0)  # `run` is about to say why
-        started, on_core = time.perf_counter(), time.thread_time()
-        decoder.decode(data, row)
-        decoded = _Decoded(time.perf_counter() - started, time.thread_time() - on_core)
-        self.metrics.stage("decode", decoded.seconds)
-        return decoded
 
-
-async def _decoded(jobs: Sequence[Future[_Decoded]], uploads: Sequence[Upload]) -> list[_Decoded]:
-    """Wait until every image is decoded; returns what each took. The first bad image ends it."""
-    decoded = []
-    for index, job in enumerate(jobs):
-        try:
-            decoded.append(await asyncio.wrap_future(job))
-        except RequestError as error:
-            raise _naming(error, uploads, index) from error
-    return decoded
+def _fail(done: asyncio.Future[list[Outcome]], error: Exception) -> None:
+    if not done.done():
+        done.set_exception(error)
 
 
 def _classified(uploads: Sequence[Upload], index: int, outcome: Outcome, decode_seconds: float) -> Classified:

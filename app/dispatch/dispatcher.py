@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -10,7 +11,6 @@ import numpy as np
 
 from app.dispatch.experiment import ExperimentAccess
 from app.dispatch.model import ServedModel
-from app.errors import RequestError
 from app.scheduling.snapshot import Snapshot
 from app.scheduling.ticket import InputType, Outcome, Priority
 
@@ -48,21 +48,21 @@ class Reservation(Protocol):
         variant: The variant that will run them.
         rows: Where the images go, writable and contiguous: uint8 [n, size, size, 3], or float32 [n, 3, size, size],
             of the model's size. The engine reads them where they lie.
-        refusal: Set when the engine has refused the request after all, while its images are still being decoded:
-            `run` will raise it, so there is no point in decoding on.
+        done: One outcome per image, in order, or the error that the request ends with. The engine may refuse it after
+            all while its images are still being decoded.
     """
 
     variant: str
     rows: np.ndarray
-    refusal: RequestError | None
+    done: asyncio.Future[list[Outcome]]
 
 
 class Dispatcher(Protocol):
-    """Runs images somewhere. All methods are called on the event loop of the process; none blocks it.
+    """Runs images somewhere. All methods but `submit` are called on the event loop of the process; none blocks it.
 
-    A request goes through `check_room` (before its body is read), `reserve` (before its images are decoded), `run`, and
-    `release`, which every reservation must come to, whatever happened. Times are seconds on `time.perf_counter`, which
-    is the same clock in every process of a machine.
+    A request goes through `check_room` (before its body is read), `reserve` (before its images are decoded), `submit`,
+    and `release`, which every reservation must come to, whatever happened. Times are seconds on `time.perf_counter`,
+    which is the same clock in every process of a machine.
     """
 
     def start(self) -> None:
@@ -124,23 +124,21 @@ class Dispatcher(Protocol):
             DeadlineUnreachableError: The answer could not be ready by the deadline.
         """
 
-    async def run(self, reservation: Reservation, core_seconds: float = 0.0) -> list[Outcome]:
-        """Run the images that have been written into `rows`; one outcome per image, in order.
+    def submit(self, reservation: Reservation, core_seconds: float = 0.0) -> None:
+        """Run the images that have been written into `rows`; `done` tells what came of them. Callable on any thread.
 
-        Cancelling the call drops whatever has not run yet.
+        `done` may end with:
+            QueueFullError, DeadlineUnreachableError: As `reserve`, when the engine decides so only later.
+            DeadlineExceededError: The images were dropped because their deadline had come.
+            EngineLostError: The engine process died while it ran these images, and again when it ran them alone.
 
         Args:
             reservation: As `reserve` returned it.
             core_seconds: What decoding its images took of a core, in all; predictions learn from it.
-
-        Raises:
-            QueueFullError, DeadlineUnreachableError: As `reserve`, when the engine decides so only now.
-            DeadlineExceededError: The images were dropped because their deadline had come.
-            EngineLostError: The engine process died while it ran these images, and again when it ran them alone.
         """
 
     def release(self, reservation: Reservation) -> None:
-        """Give the room back; `rows` must not be touched any more."""
+        """Give the room back and drop what has not run yet; `rows` must not be touched any more."""
 
     async def load(self, variant: str) -> None:
         """Load a variant from its files again, beside the one that answers; then let it answer in its place.

@@ -15,6 +15,7 @@ from app.dispatch.board import Board
 from app.dispatch.process import configuration, inherited, join_parent
 from app.dispatch.remote import RemoteDispatcher
 from app.dispatch.wire import Kind, Message
+from app.heap import freeze_heap
 from app.main import create_app
 from app.observability.metrics import Metrics
 from app.server import http_config, in_flight_of, service_of
@@ -95,5 +96,6 @@ def main() -> None:
 
     app = create_app(settings, dispatcher=dispatcher)
     server = FrontendServer(app, settings, beat=lambda: board.frontend_beat(index))
+    freeze_heap()
     server.run(sockets=[listener])
     sys.exit(0)

@@ -13,9 +13,11 @@ from typing import TypeVar
 
 import engine
 from app.dispatch.dispatcher import Phase, Status
+from app.dispatch.eventloop import call_soon
 from app.dispatch.lifecycle import ModelLifecycle
 from app.dispatch.model import ServedModel
 from app.errors import InternalError, NotReadyError, StartupError
+from app.heap import freeze_heap
 from app.loading import LoadedModel, LoadedVariant, Progress, default_decode_threads, load
 from app.observability.metrics import Metrics
 from app.scheduling.scheduler import ENGINE_THREAD, Around, Runner, Scheduler
@@ -144,6 +146,7 @@ class EngineHost:
         self._scheduler = self._schedule(loaded, loaded.served)
         self._lifecycle = ModelLifecycle(self._settings, loaded, self._scheduler, self._watch)
         self._metrics.watch_devices(self._lifecycle.devices)
+        freeze_heap()
         self.status = Status(Phase.READY)
 
     def _schedule(self, loaded: LoadedModel, model: ServedModel) -> Scheduler:
@@ -153,7 +156,7 @@ class EngineHost:
             size=model.preprocessing.size,
             max_batch=self._settings.max_batch,
             capacity=self._settings.max_queue_images,
-            deliver=lambda tickets: _call_soon(loop, self._deliver, tickets),
+            deliver=lambda tickets: call_soon(loop, self._deliver, tickets),
             observer=self._metrics,
             decoders=min(self.decoders, engine.cpu_budget()),
             around=self._around,
@@ -186,13 +189,6 @@ def leave_working_threads(code: int) -> None:
         os._exit(code)
 
 
-def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: object) -> None:
-    try:
-        loop.call_soon_threadsafe(callback, *arguments)
-    except RuntimeError:
-        logger.debug("the event loop closed before a thread was done; nobody waits for it")
-
-
 async def _in_daemon_thread(work: Callable[[], T]) -> T:
     """Run `work` in a thread that does not hold up the end of the process, as asyncio's own worker threads would."""
     loop = asyncio.get_running_loop()
@@ -211,7 +207,7 @@ async def _in_daemon_thread(work: Callable[[], T]) -> T:
             outcome: tuple[list[T], Exception | None] = ([work()], None)
         except Exception as error:
             outcome = ([], error)
-        _call_soon(loop, settle, *outcome)
+        call_soon(loop, settle, *outcome)
 
     threading.Thread(target=run, name=LOADING_THREAD, daemon=True).start()
     return await done

@@ -13,7 +13,7 @@ from app.dispatch.dispatcher import Phase, Reservation, Status
 from app.dispatch.experiment import ExperimentAccess, LocalExperiment, open_experiment
 from app.dispatch.host import EngineHost
 from app.dispatch.model import ServedModel
-from app.errors import NotReadyError, RequestError
+from app.errors import NotReadyError
 from app.loading import Progress
 from app.observability.metrics import Metrics
 from app.scheduling.rows import row_shapes
@@ -29,8 +29,8 @@ class LocalReservation:
 
     variant: str
     rows: np.ndarray
+    done: asyncio.Future[list[Outcome]]
     ticket: Ticket
-    refusal: RequestError | None = None
 
 
 class LocalDispatcher:
@@ -47,7 +47,7 @@ class LocalDispatcher:
         self._host = EngineHost(settings, metrics, deliver=self._resolve, progress=progress)
         self._settings = settings
         self._experiment: LocalExperiment | None = None
-        self._waiting: dict[Ticket, asyncio.Future[None]] = {}
+        self._waiting: dict[Ticket, asyncio.Future[list[Outcome]]] = {}
 
     def start(self) -> None:
         """Begin loading in the background."""
@@ -103,27 +103,21 @@ class LocalDispatcher:
         """Make room for `images`."""
         ticket = self._host.scheduler.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype)
         shape = row_shapes(self._host.model.preprocessing.size)[dtype]
-        return LocalReservation(variant, np.empty((images, *shape), dtype), ticket)
+        done = self._waiting[ticket] = asyncio.get_running_loop().create_future()
+        return LocalReservation(variant, np.empty((images, *shape), dtype), done, ticket)
 
-    async def run(self, reservation: Reservation, core_seconds: float = 0.0) -> list[Outcome]:
-        """Run the images; one outcome per image, in order."""
+    def submit(self, reservation: Reservation, core_seconds: float = 0.0) -> None:
+        """Run the images, straight from the thread that decoded the last one."""
         assert isinstance(reservation, LocalReservation), "a reservation goes back to who made it"
         ticket, scheduler = reservation.ticket, self._host.scheduler
-        done = self._waiting[ticket] = asyncio.get_running_loop().create_future()
-        try:
-            scheduler.submit(ticket, reservation.rows)
-            if core_seconds > 0:
-                self._metrics.deferral.later(partial(_count_decoding, scheduler, ticket.images, core_seconds))
-            await done
-        finally:
-            self._waiting.pop(ticket, None)
-        if ticket.failure is not None:
-            raise ticket.failure
-        return [_present(outcome) for outcome in ticket.outcomes]
+        scheduler.submit(ticket, reservation.rows)
+        if core_seconds > 0:
+            self._metrics.deferral.later(partial(_count_decoding, scheduler, ticket.images, core_seconds))
 
     def release(self, reservation: Reservation) -> None:
         """Drop what has not run yet."""
         assert isinstance(reservation, LocalReservation), "a reservation goes back to who made it"
+        self._waiting.pop(reservation.ticket, None)
         self._host.scheduler.cancel(reservation.ticket)
 
     async def load(self, variant: str) -> None:
@@ -146,8 +140,12 @@ class LocalDispatcher:
     def _resolve(self, tickets: Sequence[Ticket]) -> None:
         for ticket in tickets:
             done = self._waiting.get(ticket)
-            if done is not None and not done.done():
-                done.set_result(None)
+            if done is None or done.done():
+                continue
+            if ticket.failure is not None:
+                done.set_exception(ticket.failure)
+            else:
+                done.set_result([_present(outcome) for outcome in ticket.outcomes])
         self._metrics.deferral.later(self._host.scheduler.learn)
 
 

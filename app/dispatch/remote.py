@@ -13,6 +13,7 @@ from itertools import count
 
 from app.dispatch.board import Board
 from app.dispatch.dispatcher import Phase, Reservation, Status
+from app.dispatch.eventloop import call_soon
 from app.dispatch.experiment import ExperimentAccess, RemoteExperiment
 from app.dispatch.model import ServedModel
 from app.dispatch.reservation import RemoteReservation
@@ -179,23 +180,26 @@ class RemoteDispatcher:
             math.inf if deadline is None else deadline,
         )
         rows = self._area.rows(first, images, dtype)
-        reservation = RemoteReservation(variant, rows, next(self._identities), first, dtype, admission)
+        done: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        reservation = RemoteReservation(variant, rows, done, next(self._identities), first, dtype, admission)
         self._reservations[reservation.identity] = reservation
         self._ask(reservation)
         return reservation
 
-    async def run(self, reservation: Reservation, core_seconds: float = 0.0) -> list[Outcome]:
-        """Run the images; one outcome per image, in order."""
+    def submit(self, reservation: Reservation, core_seconds: float = 0.0) -> None:
+        """Have the engine process told that the images are in their slots."""
         assert isinstance(reservation, RemoteReservation), "a reservation goes back to who made it"
-        if reservation.refusal is not None:
-            raise reservation.refusal
         reservation.core_seconds = core_seconds
-        reservation.done = asyncio.get_running_loop().create_future()
+        call_soon(reservation.done.get_loop(), self._written, reservation)
+
+    def _written(self, reservation: RemoteReservation) -> None:
+        if reservation.over or reservation.released:
+            return
+        reservation.submitted = True
         if self._engine is None:
             self._wait_for_engine(reservation)
         else:
             self._submit(reservation)
-        return await reservation.done
 
     def release(self, reservation: Reservation) -> None:
         """Give the slots back as soon as the engine has no claim to them any more."""
@@ -295,7 +299,7 @@ class RemoteDispatcher:
         for reservation in self._reservations.values():
             if not (reservation.over or reservation.released):
                 self._ask(reservation)
-                if reservation.done is not None:
+                if reservation.submitted:
                     self._submit(reservation)
 
     def _lose_engine(self) -> None:
@@ -308,7 +312,7 @@ class RemoteDispatcher:
         for reservation in list(self._reservations.values()):
             if reservation.released:
                 self._free(reservation)
-            elif reservation.done is not None and not reservation.over:
+            elif reservation.submitted and not reservation.over:
                 assert self._area is not None, "its rows are in it"
                 reservation.suspect(self._area)
                 self._wait_for_engine(reservation)
@@ -364,7 +368,7 @@ class RemoteDispatcher:
 
     def _finish(self, identity: int) -> None:
         reservation = self._reservations.get(identity)
-        if reservation is None or reservation.over or reservation.done is None:
+        if reservation is None or reservation.over or not reservation.submitted:
             return
         reservation.over = True
         if not reservation.done.done():
@@ -376,8 +380,7 @@ class RemoteDispatcher:
         if reservation.over:
             return
         reservation.over = True
-        reservation.refusal = error
-        if reservation.done is not None and not reservation.done.done():
+        if not reservation.done.done():
             reservation.done.set_exception(error)
 
     def _free(self, reservation: RemoteReservation) -> None:

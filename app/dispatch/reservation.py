@@ -9,7 +9,6 @@ import numpy as np
 
 from app.dispatch.slots import SLOTS_PER_ROW, SlotArea
 from app.dispatch.wire import Request
-from app.errors import RequestError
 from app.scheduling.ticket import InputType, Outcome
 
 
@@ -24,7 +23,7 @@ class RemoteReservation:
         attempts: How many engine processes have been given the images.
         deaths: How many of them died while they ran one of them.
         core_seconds: What decoding took of a core.
-        done: Waits for the outcomes; None until the images are submitted.
+        submitted: Whether its images are in the slots.
         over: Whether the engine has said its last word on it.
         released: Whether nobody waits for it any more.
         patience: Gives it up when no engine process comes.
@@ -32,15 +31,15 @@ class RemoteReservation:
 
     variant: str
     rows: np.ndarray
+    done: asyncio.Future[list[Outcome]]
     identity: int
     first: int
     dtype: InputType
     admission: Request
-    refusal: RequestError | None = None
     attempts: int = 0
     deaths: int = 0
     core_seconds: float = 0.0
-    done: asyncio.Future[list[Outcome]] | None = None
+    submitted: bool = False
     over: bool = False
     released: bool = False
     patience: asyncio.TimerHandle | None = None

@@ -65,18 +65,20 @@ class Shadow:
         self._jobs: deque[_Job] = deque()
         self._worker: asyncio.Task[None] | None = None
 
-    def offer(self, reservation: Reservation, outcomes: Sequence[Outcome], variants: Collection[str]) -> None:
+    def offer(
+        self, reservation: Reservation, outcomes: Sequence[Outcome], variants: Callable[[], Collection[str]]
+    ) -> None:
         """Perhaps run a request's images again. Copies what it takes and returns at once.
 
         Args:
             reservation: The request's, not yet released.
             outcomes: What came of its images.
-            variants: The variants that can run.
+            variants: Tells which variants can run.
         """
         if self._share == 0 or self._chance() >= self._share:
             return
         variant, rows = reservation.variant, reservation.rows
-        other = shadow_of(variant, variants)
+        other = shadow_of(variant, variants())
         if other is None:
             return
         waiting = sum(len(job.rows) for job in self._jobs)
@@ -131,7 +133,8 @@ class Shadow:
         reservation = self._dispatcher.reserve(job.other, images, dtype=dtype, priority=Priority.BACKGROUND)
         try:
             np.copyto(reservation.rows, job.rows)
-            return await asyncio.wait_for(self._dispatcher.run(reservation), PATIENCE * images)
+            self._dispatcher.submit(reservation)
+            return await asyncio.wait_for(reservation.done, PATIENCE * images)
         finally:
             self._dispatcher.release(reservation)
 

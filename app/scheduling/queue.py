@@ -140,9 +140,11 @@ class ImageQueue:
             self._background_from = max(self._background_from, ticket.queued_at + pause)
         line.join(ticket, ticket.due)
 
-    def cancel(self, ticket: Ticket) -> None:
-        """Drop what has not run yet of a request; its outcomes are no longer wanted. Harmless when already over."""
+    def cancel(self, ticket: Ticket) -> bool:
+        """Drop what has not run yet of a request, whose outcomes are no longer wanted; False when it is over."""
+        wanted = ticket.state in (State.ADMITTED, State.QUEUED)
         self._drop(ticket, State.CANCELLED)
+        return wanted
 
     def take(self) -> Batch | None:
         """Form the next batch now, or None when none is to start; see also `take_dropped` and `wake_at`."""

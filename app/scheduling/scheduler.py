@@ -192,9 +192,9 @@ class Scheduler:
     def cancel(self, ticket: Ticket) -> None:
         """Drop a request that nobody waits for; harmless when it is over, or when it is being delivered right now."""
         with self._work:
-            self._queue.cancel(ticket)
-            self._work.notify()
-            self._over.notify_all()
+            if self._queue.cancel(ticket):
+                self._work.notify()
+                self._over.notify_all()
 
     def measured(self, variant: str, images: int, seconds: float) -> None:
         """Seed the table of batch times with a warm-up batch, so that the first predictions are true."""

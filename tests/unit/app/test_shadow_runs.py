@@ -48,12 +48,15 @@ class Engine:
         if images > self.room:
             raise QueueFullError("full")
         self.reserved.append((variant, images, priority))
-        return SimpleNamespace(variant=variant, rows=np.empty((images, 4, 4, 3), dtype))
+        return SimpleNamespace(variant=variant, rows=np.empty((images, 4, 4, 3), dtype), done=None)
 
-    async def run(self, reservation: SimpleNamespace) -> list[Outcome]:
+    def submit(self, reservation: SimpleNamespace) -> None:
+        reservation.done = asyncio.ensure_future(self._run(len(reservation.rows)))
+
+    async def _run(self, images: int) -> list[Outcome]:
         if self.gate is not None:
             await self.gate.wait()
-        return [outcome(failed=self.fails, seconds=0.3)] * len(reservation.rows)
+        return [outcome(failed=self.fails, seconds=0.3)] * images
 
     def release(self, reservation: SimpleNamespace) -> None:
         self.released += 1
@@ -76,7 +79,7 @@ def offered(
     async def run() -> None:
         runs = Shadow(engine, share=share, chance=chance)  # type: ignore[arg-type]
         for _ in range(times):
-            runs.offer(request(images), [outcome()] * images, VARIANTS)
+            runs.offer(request(images), [outcome()] * images, lambda: VARIANTS)
         for _ in range(200):
             await asyncio.sleep(0)
         await asyncio.sleep(0.05 if engine.gate else 0)
@@ -118,7 +121,7 @@ def test_a_variant_that_is_not_loaded_is_not_run() -> None:
     async def run() -> Engine:
         engine = Engine()
         runs = Shadow(engine, share=1.0)  # type: ignore[arg-type]
-        runs.offer(request(), [outcome()], ["optimised"])
+        runs.offer(request(), [outcome()], lambda: ["optimised"])
         await runs.stop()
         return engine
 
@@ -145,7 +148,7 @@ def test_memory_is_bounded() -> None:
         engine = Engine(gate=asyncio.Event())
         runs = Shadow(engine, share=1.0, chance=lambda: 0.0)  # type: ignore[arg-type]
         for _ in range(10):
-            runs.offer(request(10), [outcome()] * 10, VARIANTS)
+            runs.offer(request(10), [outcome()] * 10, lambda: VARIANTS)
         await runs.stop()
         return engine
 
