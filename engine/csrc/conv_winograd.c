@@ -5,6 +5,7 @@
 
 enum {
     OUT = TS_WINOGRAD_OUT,
+    NARROW = TS_WINOGRAD_NARROW_OUT,
     IN = TS_WINOGRAD_IN,
     POSITIONS = TS_WINOGRAD_POSITIONS,
     LARGEST_SUM = 1 << 25,            /* 64 times a sum must fit 32 bits */
@@ -57,7 +58,7 @@ int ts_winograd_takes(const ts_program *program, const ts_conv *data, const ts_c
     if (!shape || data->kernel->packing != TS_PACK_CHAINS || !ts_find_winograd_kernel(program->features))
         return 0;
     /* At least two thirds of the tiles' pixels must be wanted. */
-    const int rows = ts_ceil_div(target->desc.height, OUT) * OUT, columns = ts_ceil_div(target->desc.width, OUT) * OUT;
+    const int rows = ts_ceil_div(target->desc.height, NARROW) * NARROW, columns = ts_ceil_div(target->desc.width, NARROW) * NARROW;
     const int64_t wanted = (int64_t)target->desc.height * target->desc.width, computed = (int64_t)rows * columns;
     const int64_t bytes = (int64_t)POSITIONS * 2 * inputs * outputs;
     return 3 * wanted >= 2 * computed && inputs >= LEAST_CHANNELS && outputs >= LEAST_CHANNELS && bytes <= MOST_WEIGHT_BYTES &&
@@ -124,8 +125,16 @@ static int smaller(int a, int b)
     return a < b ? a : b;
 }
 
+static ts_winograd_form form_of(const ts_step *step, int tile)
+{
+    const ts_tensor *target = step->target;
+    const place at = place_of(&((const ts_conv *)step->data)->winograd, tile);
+    const int narrow_x = target->desc.width - at.x <= NARROW, narrow_y = target->desc.height - at.y <= NARROW;
+    return (ts_winograd_form)((narrow_x ? TS_NARROW_X : 0) | (narrow_y ? TS_NARROW_Y : 0));
+}
+
 /* Tiles may hang over the frame: what lies beyond it reaches no pixel that is kept, so any pixel will do. */
-static void spread_tile(const ts_step *step, const ts_scope *scope, int tile, int16_t *out, size_t stride)
+static void spread_tile(const ts_step *step, const ts_scope *scope, int tile, ts_winograd_form form, int16_t *out, size_t stride)
 {
     const ts_conv *data = step->data;
     const ts_tensor *source = step->source;
@@ -138,13 +147,14 @@ static void spread_tile(const ts_step *step, const ts_scope *scope, int tile, in
         columns[i] = smaller(at.x - data->pad_left + i, last_x) * (int32_t)source->pixel_bytes;
     }
     for (int block = 0; block < source->blocks; block++) {
-        data->winograd.kernel->spread(rows, columns, out + block * TS_LANES, stride);
+        data->winograd.kernel->spread[form](rows, columns, out + block * TS_LANES, stride);
         for (int i = 0; i < IN; i++)
             rows[i] += source->plane_bytes;
     }
 }
 
-static void finish_tile(const ts_step *step, const ts_scope *scope, int block, int tile, const int32_t *products, size_t stride)
+static void finish_tile(const ts_step *step, const ts_scope *scope, int block, int tile, ts_winograd_form form,
+                        const int32_t *products, size_t stride)
 {
     const ts_conv *data = step->data;
     const place at = place_of(&data->winograd, tile);
@@ -159,13 +169,17 @@ static void finish_tile(const ts_step *step, const ts_scope *scope, int block, i
     if (other)
         out.residual[0] = ts_pixels(other, scope, image) + (size_t)block * other->plane_bytes + (size_t)at.y * other->row_bytes +
                           (size_t)at.x * other->pixel_bytes;
-    data->winograd.kernel->finish(&out, smaller(OUT, target->desc.height - at.y), (ptrdiff_t)target->row_bytes,
-                                  other ? (ptrdiff_t)other->row_bytes : 0, products, stride);
+    data->winograd.kernel->finish[form](&out, smaller(OUT, target->desc.height - at.y), (ptrdiff_t)target->row_bytes,
+                                        other ? (ptrdiff_t)other->row_bytes : 0, products, stride);
 }
+
+/* In this order of their forms the tiles that need a position lie side by side, whichever position it is. */
+static const ts_winograd_form order[TS_WINOGRAD_FORMS] = {TS_NARROW_X, TS_FULL_TILE, TS_NARROW_Y, TS_NARROW_X | TS_NARROW_Y};
 
 /* The tiles of one pass: transformed pixels for all output blocks, then products of one block at a time. */
 typedef struct {
-    int first, count;
+    int count, tiles[MOST_TILES];       /* in `order` */
+    int ends[TS_WINOGRAD_FORMS];        /* where each form ends, in `order` */
     int16_t *input; /* [POSITIONS][tiles][channels] */
     int32_t *products; /* [POSITIONS][tiles][16] */
     size_t input_stride, product_stride;
@@ -174,12 +188,29 @@ typedef struct {
 static pass start_pass(const ts_step *step, const ts_scope *scope, int first, int count)
 {
     const int depth = padded_channels(step->source);
-    pass p = {.first = first, .count = count, .input = (int16_t *)(void *)scope->scratch,
+    pass p = {.input = (int16_t *)(void *)scope->scratch,
               .input_stride = input_stride(count, depth), .product_stride = product_stride(count)};
     p.products = (int32_t *)(void *)(p.input + POSITIONS * p.input_stride);
+    ts_winograd_form forms[MOST_TILES];
     for (int i = 0; i < count; i++)
-        spread_tile(step, scope, first + i, p.input + (size_t)i * (size_t)depth, p.input_stride);
+        forms[i] = form_of(step, first + i);
+    for (int f = 0; f < TS_WINOGRAD_FORMS; f++) {
+        for (int i = 0; i < count; i++)
+            if (forms[i] == order[f]) {
+                spread_tile(step, scope, first + i, order[f], p.input + (size_t)p.count * (size_t)depth, p.input_stride);
+                p.tiles[p.count++] = first + i;
+            }
+        p.ends[f] = p.count;
+    }
     return p;
+}
+
+/* The tiles of a pass that need a position: [from, to). */
+static void tiles_of(const pass *p, int position, int *from, int *to)
+{
+    const int narrow_y = ts_winograd_narrow_needs(position / IN), narrow_x = ts_winograd_narrow_needs(position % IN);
+    *from = narrow_x ? 0 : p->ends[0];
+    *to = narrow_y ? (narrow_x ? p->ends[3] : p->ends[2]) : p->ends[1];
 }
 
 static void run_block(const ts_step *step, const ts_scope *scope, const pass *p, int block)
@@ -187,11 +218,16 @@ static void run_block(const ts_step *step, const ts_scope *scope, const pass *p,
     const ts_winograd *w = &((const ts_conv *)step->data)->winograd;
     const size_t depth = (size_t)padded_channels(step->source);
     const int16_t *weights = w->weights + (size_t)block * w->block_weights;
-    for (int position = 0; position < POSITIONS; position++)
-        w->kernel->multiply(p->input + (size_t)position * p->input_stride, depth, weights + (size_t)position * depth * TS_LANES,
-                            (int)depth / 2, p->count, p->products + (size_t)position * p->product_stride);
-    for (int i = 0; i < p->count; i++)
-        finish_tile(step, scope, block, p->first + i, p->products + (size_t)i * TS_LANES, p->product_stride);
+    for (int position = 0; position < POSITIONS; position++) {
+        int from, to;
+        tiles_of(p, position, &from, &to);
+        w->kernel->multiply(p->input + (size_t)position * p->input_stride + (size_t)from * depth, depth,
+                            weights + (size_t)position * depth * TS_LANES, (int)depth / 2, to - from,
+                            p->products + (size_t)position * p->product_stride + (size_t)from * TS_LANES);
+    }
+    for (int i = 0, tile = 0; i < TS_WINOGRAD_FORMS; i++)
+        for (; tile < p->ends[i]; tile++)
+            finish_tile(step, scope, block, p->tiles[tile], order[i], p->products + (size_t)tile * TS_LANES, p->product_stride);
 }
 
 void ts_winograd_run(const ts_step *step, const ts_scope *scope)

@@ -5,7 +5,7 @@
 
 #include <immintrin.h>
 
-enum { OUT = TS_WINOGRAD_OUT, IN = TS_WINOGRAD_IN, INVERSE_OF_9 = 0x38e38e39, LOG_64 = 6 };
+enum { OUT = TS_WINOGRAD_OUT, NARROW = TS_WINOGRAD_NARROW_OUT, IN = TS_WINOGRAD_IN, INVERSE_OF_9 = 0x38e38e39, LOG_64 = 6 };
 
 typedef __m256i acc_t;
 
@@ -31,27 +31,48 @@ TS_INLINE void spread_line(const __m256i d[IN], __m256i v[IN])
     v[5] = _mm256_sub_epi16(_mm256_sub_epi16(d[5], d[3]), _mm256_add_epi16(twice, twice));
 }
 
-static void spread(const uint8_t *const rows[IN], const int32_t columns[IN], int16_t *out, size_t stride)
+/* Of a narrow tile: 4 0 -4 0; 0 -3 -3 0; 0 3 -3 0; 0 -1 0 1, at the first three places and the last. */
+TS_INLINE void spread_narrow_line(const __m256i d[IN], __m256i v[IN])
 {
+    const __m256i minus_3 = _mm256_set1_epi16(-3);
+    v[0] = _mm256_slli_epi16(_mm256_sub_epi16(d[0], d[2]), 2);
+    v[1] = _mm256_mullo_epi16(_mm256_add_epi16(d[1], d[2]), minus_3);
+    v[2] = _mm256_mullo_epi16(_mm256_sub_epi16(d[2], d[1]), minus_3);
+    v[5] = _mm256_sub_epi16(d[3], d[1]);
+}
+
+TS_INLINE void spread_form(const uint8_t *const rows[IN], const int32_t columns[IN], int16_t *out, size_t stride, const int narrow_x,
+                           const int narrow_y)
+{
+    const int width = narrow_x ? NARROW + 2 : IN, height = narrow_y ? NARROW + 2 : IN;
     __m256i half[IN][IN];
     TS_UNROLL
-    for (int i = 0; i < IN; i++) {
+    for (int i = 0; i < height; i++) {
         __m256i d[IN];
         TS_UNROLL
-        for (int j = 0; j < IN; j++)
+        for (int j = 0; j < width; j++)
             d[j] = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(rows[i] + columns[j])));
-        spread_line(d, half[i]);
+        if (narrow_x)
+            spread_narrow_line(d, half[i]);
+        else
+            spread_line(d, half[i]);
     }
     TS_UNROLL
     for (int j = 0; j < IN; j++) {
+        if (narrow_x && !ts_winograd_narrow_needs(j))
+            continue;
         __m256i d[IN], v[IN];
         TS_UNROLL
-        for (int i = 0; i < IN; i++)
+        for (int i = 0; i < height; i++)
             d[i] = half[i][j];
-        spread_line(d, v);
+        if (narrow_y)
+            spread_narrow_line(d, v);
+        else
+            spread_line(d, v);
         TS_UNROLL
         for (int i = 0; i < IN; i++)
-            _mm256_store_si256((__m256i *)(void *)(out + (size_t)(i * IN + j) * stride), v[i]);
+            if (!narrow_y || ts_winograd_narrow_needs(i))
+                _mm256_store_si256((__m256i *)(void *)(out + (size_t)(i * IN + j) * stride), v[i]);
     }
 }
 
@@ -110,20 +131,36 @@ TS_INLINE void gather_line(const __m256i m[IN], __m256i y[OUT])
     y[3] = _mm256_add_epi32(_mm256_add_epi32(difference, last), _mm256_slli_epi32(far_difference, 3));
 }
 
-static void finish(ts_tile *tile, int rows, ptrdiff_t output_step, ptrdiff_t residual_step, const int32_t *products, size_t stride)
+/* Of a narrow tile: 1 1 1 0; 0 1 -1 3. */
+TS_INLINE void gather_narrow_line(const __m256i m[IN], __m256i y[OUT])
 {
+    const __m256i last = _mm256_add_epi32(m[5], _mm256_add_epi32(m[5], m[5]));
+    y[0] = _mm256_add_epi32(m[0], _mm256_add_epi32(m[1], m[2]));
+    y[1] = _mm256_add_epi32(_mm256_sub_epi32(m[1], m[2]), last);
+}
+
+TS_INLINE void finish_form(ts_tile *tile, int rows, ptrdiff_t output_step, ptrdiff_t residual_step, const int32_t *products,
+                           size_t stride, const int narrow_x, const int narrow_y)
+{
+    const int width = narrow_x ? NARROW : OUT, height = narrow_y ? NARROW : OUT;
     __m256i half[OUT][IN][2], bias[2];
     for (int h = 0; h < 2; h++) {
         bias[h] = _mm256_loadu_si256((const __m256i *)(const void *)((const int32_t *)tile->epilogue->bias + tile->channel + 8 * h));
         TS_UNROLL
         for (int j = 0; j < IN; j++) {
+            if (narrow_x && !ts_winograd_narrow_needs(j))
+                continue;
             __m256i m[IN], y[OUT];
             TS_UNROLL
             for (int i = 0; i < IN; i++)
-                m[i] = _mm256_load_si256((const __m256i *)(const void *)(products + (size_t)(i * IN + j) * stride + 8 * h));
-            gather_line(m, y);
+                if (!narrow_y || ts_winograd_narrow_needs(i))
+                    m[i] = _mm256_load_si256((const __m256i *)(const void *)(products + (size_t)(i * IN + j) * stride + 8 * h));
+            if (narrow_y)
+                gather_narrow_line(m, y);
+            else
+                gather_line(m, y);
             TS_UNROLL
-            for (int i = 0; i < OUT; i++)
+            for (int i = 0; i < height; i++)
                 half[i][j][h] = y[i];
         }
     }
@@ -134,19 +171,45 @@ static void finish(ts_tile *tile, int rows, ptrdiff_t output_step, ptrdiff_t res
             __m256i m[IN], y[OUT];
             TS_UNROLL
             for (int j = 0; j < IN; j++)
-                m[j] = half[row][j][h];
-            gather_line(m, y);
+                if (!narrow_x || ts_winograd_narrow_needs(j))
+                    m[j] = half[row][j][h];
+            if (narrow_x)
+                gather_narrow_line(m, y);
+            else
+                gather_line(m, y);
             TS_UNROLL
-            for (int j = 0; j < OUT; j++) {
+            for (int j = 0; j < width; j++) {
                 const __m256i times_64 = _mm256_mullo_epi32(y[j], _mm256_set1_epi32(INVERSE_OF_9));
                 acc[j][h] = _mm256_add_epi32(_mm256_srai_epi32(times_64, LOG_64), bias[h]);
             }
         }
-        finish_block(tile, acc, 0, OUT);
+        finish_block(tile, acc, 0, width);
         tile->output[0] += output_step;
         if (tile->residual[0])
             tile->residual[0] += residual_step;
     }
 }
 
-const ts_winograd_kernel ts_winograd_avx2 = {"u8s8_winograd_avx2", TS_CPU_AVX2, spread, multiply, finish};
+#define FORM(name, narrow_x, narrow_y)                                                                                        \
+    static void spread_##name(const uint8_t *const rows[IN], const int32_t columns[IN], int16_t *out, size_t stride)           \
+    {                                                                                                                          \
+        spread_form(rows, columns, out, stride, narrow_x, narrow_y);                                                           \
+    }                                                                                                                          \
+    static void finish_##name(ts_tile *tile, int rows, ptrdiff_t output_step, ptrdiff_t residual_step, const int32_t *products, \
+                              size_t stride)                                                                                   \
+    {                                                                                                                          \
+        finish_form(tile, rows, output_step, residual_step, products, stride, narrow_x, narrow_y);                             \
+    }
+
+FORM(full, 0, 0)
+FORM(narrow_x, 1, 0)
+FORM(narrow_y, 0, 1)
+FORM(narrow, 1, 1)
+
+const ts_winograd_kernel ts_winograd_avx2 = {
+    .name = "u8s8_winograd_avx2",
+    .features = TS_CPU_AVX2,
+    .spread = {spread_full, spread_narrow_x, spread_narrow_y, spread_narrow},
+    .multiply = multiply,
+    .finish = {finish_full, finish_narrow_x, finish_narrow_y, finish_narrow},
+};
