@@ -5,12 +5,12 @@
 
 enum {
     OUT = TS_WINOGRAD_OUT,
-    NARROW = TS_WINOGRAD_NARROW_OUT,
     IN = TS_WINOGRAD_IN,
     POSITIONS = TS_WINOGRAD_POSITIONS,
     LARGEST_SUM = 1 << 25,            /* 64 times a sum must fit 32 bits */
     LEAST_CHANNELS = 32,              /* fewer do not pay for the transforms */
-    MOST_WEIGHT_BYTES = 8 * 1024 * 1024, /* more would be bound by memory */
+    MOST_WEIGHT_BYTES = 24 * 1024 * 1024, /* more would be bound by memory */
+    CLASSES = 4, /* of tiles in a layer: full, narrow, low, both */
     INPUT_BYTES = 640 * 1024,         /* of the transformed pixels of one pass: a good part of L2 */
     MOST_TILES = 48,                  /* of one pass */
     LINE = 64,
@@ -39,10 +39,10 @@ static int padded_channels(const ts_tensor *source)
 static int sums_fit(const int8_t *weights, int outputs, int filter)
 {
     for (int oc = 0; oc < outputs; oc++, weights += filter) {
-        int64_t magnitude = 0;
+        int64_t positive = 0, negative = 0;
         for (int i = 0; i < filter; i++)
-            magnitude += abs(weights[i]);
-        if (255 * magnitude >= LARGEST_SUM)
+            *(weights[i] > 0 ? &positive : &negative) += abs(weights[i]);
+        if (255 * (positive > negative ? positive : negative) >= LARGEST_SUM)
             return 0;
     }
     return 1;
@@ -57,11 +57,8 @@ int ts_winograd_takes(const ts_program *program, const ts_conv *data, const ts_c
     /* Where the CPU has a dot product, direct convolution is faster. */
     if (!shape || data->kernel->packing != TS_PACK_CHAINS || !ts_find_winograd_kernel(program->features))
         return 0;
-    /* At least two thirds of the tiles' pixels must be wanted. */
-    const int rows = ts_ceil_div(target->desc.height, NARROW) * NARROW, columns = ts_ceil_div(target->desc.width, NARROW) * NARROW;
-    const int64_t wanted = (int64_t)target->desc.height * target->desc.width, computed = (int64_t)rows * columns;
     const int64_t bytes = (int64_t)POSITIONS * 2 * inputs * outputs;
-    return 3 * wanted >= 2 * computed && inputs >= LEAST_CHANNELS && outputs >= LEAST_CHANNELS && bytes <= MOST_WEIGHT_BYTES &&
+    return target->desc.height > 1 && target->desc.width > 1 && inputs >= LEAST_CHANNELS && outputs >= LEAST_CHANNELS && bytes <= MOST_WEIGHT_BYTES &&
            sums_fit(desc->weights, outputs, inputs * 9);
 }
 
@@ -125,16 +122,24 @@ static int smaller(int a, int b)
     return a < b ? a : b;
 }
 
-static ts_winograd_form form_of(const ts_step *step, int tile)
+/* How many pixels less than a full tile a tile has that begins so far from the edge. */
+static int cut(int left)
+{
+    return left >= OUT ? 0 : smaller(OUT - left, TS_WINOGRAD_CUTS - 1);
+}
+
+/* A tile's form; in `class` 1 where it is narrow, 2 where it is low. */
+static int form_of(const ts_step *step, int tile, int *class)
 {
     const ts_tensor *target = step->target;
     const place at = place_of(&((const ts_conv *)step->data)->winograd, tile);
-    const int narrow_x = target->desc.width - at.x <= NARROW, narrow_y = target->desc.height - at.y <= NARROW;
-    return (ts_winograd_form)((narrow_x ? TS_NARROW_X : 0) | (narrow_y ? TS_NARROW_Y : 0));
+    const int x = cut(target->desc.width - at.x), y = cut(target->desc.height - at.y);
+    *class = (x > 0) + 2 * (y > 0);
+    return TS_WINOGRAD_CUTS * y + x;
 }
 
 /* Tiles may hang over the frame: what lies beyond it reaches no pixel that is kept, so any pixel will do. */
-static void spread_tile(const ts_step *step, const ts_scope *scope, int tile, ts_winograd_form form, int16_t *out, size_t stride)
+static void spread_tile(const ts_step *step, const ts_scope *scope, int tile, int form, int16_t *out, size_t stride)
 {
     const ts_conv *data = step->data;
     const ts_tensor *source = step->source;
@@ -153,7 +158,7 @@ static void spread_tile(const ts_step *step, const ts_scope *scope, int tile, ts
     }
 }
 
-static void finish_tile(const ts_step *step, const ts_scope *scope, int block, int tile, ts_winograd_form form,
+static void finish_tile(const ts_step *step, const ts_scope *scope, int block, int tile, int form,
                         const int32_t *products, size_t stride)
 {
     const ts_conv *data = step->data;
@@ -173,14 +178,15 @@ static void finish_tile(const ts_step *step, const ts_scope *scope, int block, i
                                         other ? (ptrdiff_t)other->row_bytes : 0, products, stride);
 }
 
-/* In this order of their forms the tiles that need a position lie side by side, whichever position it is. */
-static const ts_winograd_form order[TS_WINOGRAD_FORMS] = {TS_NARROW_X, TS_FULL_TILE, TS_NARROW_Y, TS_NARROW_X | TS_NARROW_Y};
+/* In this order of their classes the tiles that need a position lie side by side, whichever position it is. */
+enum { NARROW = 1, FULL = 0, LOW = 2, LOW_AND_NARROW = 3 };
+static const int order[CLASSES] = {NARROW, FULL, LOW, LOW_AND_NARROW};
 
 /* The tiles of one pass: transformed pixels for all output blocks, then products of one block at a time. */
 typedef struct {
-    int count, tiles[MOST_TILES];       /* in `order` */
-    int ends[TS_WINOGRAD_FORMS];        /* where each form ends, in `order` */
-    int16_t *input; /* [POSITIONS][tiles][channels] */
+    int count, tiles[MOST_TILES], forms[MOST_TILES]; /* in `order` */
+    int ends[CLASSES];                               /* where the tiles of each class end */
+    int16_t *input;    /* [POSITIONS][tiles][channels] */
     int32_t *products; /* [POSITIONS][tiles][16] */
     size_t input_stride, product_stride;
 } pass;
@@ -191,26 +197,29 @@ static pass start_pass(const ts_step *step, const ts_scope *scope, int first, in
     pass p = {.input = (int16_t *)(void *)scope->scratch,
               .input_stride = input_stride(count, depth), .product_stride = product_stride(count)};
     p.products = (int32_t *)(void *)(p.input + POSITIONS * p.input_stride);
-    ts_winograd_form forms[MOST_TILES];
+    int forms[MOST_TILES], classes[MOST_TILES];
     for (int i = 0; i < count; i++)
-        forms[i] = form_of(step, first + i);
-    for (int f = 0; f < TS_WINOGRAD_FORMS; f++) {
+        forms[i] = form_of(step, first + i, &classes[i]);
+    for (int c = 0; c < CLASSES; c++) {
         for (int i = 0; i < count; i++)
-            if (forms[i] == order[f]) {
-                spread_tile(step, scope, first + i, order[f], p.input + (size_t)p.count * (size_t)depth, p.input_stride);
-                p.tiles[p.count++] = first + i;
+            if (classes[i] == order[c]) {
+                spread_tile(step, scope, first + i, forms[i], p.input + (size_t)p.count * (size_t)depth, p.input_stride);
+                p.tiles[p.count] = first + i;
+                p.forms[p.count++] = forms[i];
             }
-        p.ends[f] = p.count;
+        p.ends[order[c]] = p.count;
     }
     return p;
 }
 
-/* The tiles of a pass that need a position: [from, to). */
-static void tiles_of(const pass *p, int position, int *from, int *to)
+/* The tiles of a pass that need a position, [from, to). All narrow tiles of a layer are equally narrow, as all low ones are low. */
+static void tiles_of(const ts_step *step, const pass *p, int position, int *from, int *to)
 {
-    const int narrow_y = ts_winograd_narrow_needs(position / IN), narrow_x = ts_winograd_narrow_needs(position % IN);
-    *from = narrow_x ? 0 : p->ends[0];
-    *to = narrow_y ? (narrow_x ? p->ends[3] : p->ends[2]) : p->ends[1];
+    const ts_tensor *target = step->target;
+    const int low = ts_winograd_needs(cut(target->desc.height % OUT), position / IN);
+    const int narrow = ts_winograd_needs(cut(target->desc.width % OUT), position % IN);
+    *from = narrow ? 0 : p->ends[NARROW];
+    *to = p->ends[low ? (narrow ? LOW_AND_NARROW : LOW) : FULL];
 }
 
 static void run_block(const ts_step *step, const ts_scope *scope, const pass *p, int block)
@@ -220,14 +229,13 @@ static void run_block(const ts_step *step, const ts_scope *scope, const pass *p,
     const int16_t *weights = w->weights + (size_t)block * w->block_weights;
     for (int position = 0; position < POSITIONS; position++) {
         int from, to;
-        tiles_of(p, position, &from, &to);
+        tiles_of(step, p, position, &from, &to);
         w->kernel->multiply(p->input + (size_t)position * p->input_stride + (size_t)from * depth, depth,
                             weights + (size_t)position * depth * TS_LANES, (int)depth / 2, to - from,
                             p->products + (size_t)position * p->product_stride + (size_t)from * TS_LANES);
     }
-    for (int i = 0, tile = 0; i < TS_WINOGRAD_FORMS; i++)
-        for (; tile < p->ends[i]; tile++)
-            finish_tile(step, scope, block, p->tiles[tile], order[i], p->products + (size_t)tile * TS_LANES, p->product_stride);
+    for (int i = 0; i < p->count; i++)
+        finish_tile(step, scope, block, p->tiles[i], p->forms[i], p->products + (size_t)i * TS_LANES, p->product_stride);
 }
 
 void ts_winograd_run(const ts_step *step, const ts_scope *scope)

@@ -4,6 +4,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #define HUGE_PAGE ((size_t)2 << 20)
 #define REGION_BLOCK ((size_t)32 << 20) /* address space; memory is taken page by page as it is written */
@@ -82,4 +85,11 @@ void ts_region_free(ts_region *region)
         free(region);
         region = older;
     }
+}
+
+void ts_heap_trim(void)
+{
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
 }

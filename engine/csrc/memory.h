@@ -14,4 +14,7 @@ typedef struct ts_region ts_region;
 void *ts_region_take(ts_region **region, size_t bytes);
 void ts_region_free(ts_region *region);
 
+/* Gives what free() keeps for later back to the system, where the C library can. */
+void ts_heap_trim(void);
+
 #endif

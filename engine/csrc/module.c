@@ -3,6 +3,7 @@
 #include <Python.h>
 
 #include "cpu.h"
+#include "memory.h"
 #include "peak.h"
 #include "program.h"
 
@@ -406,10 +407,20 @@ static PyObject *isa(PyObject *module, PyObject *unused)
     return PyUnicode_FromString(ts_cpu_level_name(features));
 }
 
+static PyObject *trim_heap(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    Py_BEGIN_ALLOW_THREADS
+    ts_heap_trim();
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     {"image_bytes", METHOD(image_bytes), WITH_KEYWORDS, "Bytes of one image of a tensor."},
     {"measure_peak", METHOD(measure_peak), METH_VARARGS, "MAC/s in registers for a dtype and number of threads."},
     {"isa", METHOD(isa), METH_NOARGS, "The instruction-set level that a program made now would use."},
+    {"trim_heap", METHOD(trim_heap), METH_NOARGS, "Gives freed memory back to the system."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -10,10 +10,12 @@
  * result is 24 * 24 = 576 times the sum of the convolution modulo 2^32. Multiplied by the inverse of 9 it is 64 times the
  * sum, and the sum itself follows as long as it stays within 2^25, which `ts_winograd_takes` proves from the weights.
  *
- * At the right and lower edge a tile may have only one or two columns or rows that are wanted, at 14x14 a quarter of all.
- * There F(2, 3) takes its place in that direction: of the six points 0, 1, -1, 2, -2 and infinity it needs the first three
- * and the last, so it does with four of the six products and with the same weights. Its own G would have -4, -3, -3 and 1
- * times theirs, which its B is multiplied by instead: rows of at most 8 in magnitude.
+ * At the right and lower edge fewer than four columns or rows of a tile may be wanted, at 14x14 in almost every other
+ * tile, at 7x7 in three of four. There F(3, 3) or F(2, 3) takes its place in that direction: of the six points 0, 1, -1, 2,
+ * -2 and infinity they leave out -2, and 2 and -2, and so one or two of six products, and need no weights of their own.
+ * Their G would be a multiple of the same rows, by which their B is multiplied instead. The positive part of a row of B
+ * and its negative part then add up to (p, n) of at most (6, 6) or (3, 9), so with pixels of at most 255 an element of
+ * B' d B is at most (3 * 3 + 9 * 9) * 255 = 22950.
  */
 #ifndef TS_WINOGRAD_H
 #define TS_WINOGRAD_H
@@ -22,18 +24,17 @@
 
 enum {
     TS_WINOGRAD_OUT = 4,        /* output pixels of a tile, in each direction */
-    TS_WINOGRAD_NARROW_OUT = 2, /* those of a tile that is narrow in a direction */
     TS_WINOGRAD_IN = 6,         /* input pixels */
     TS_WINOGRAD_POSITIONS = 36, /* independent products: elements of a transformed tile */
 };
 
-/* In which directions a tile is narrow, as bits. */
-typedef enum { TS_FULL_TILE = 0, TS_NARROW_X = 1, TS_NARROW_Y = 2, TS_WINOGRAD_FORMS = 4 } ts_winograd_form;
+/* How much narrower or lower than a full tile one is: its form is TS_WINOGRAD_CUTS * (rows less) + (columns less). */
+enum { TS_WINOGRAD_CUTS = 3, TS_WINOGRAD_FORMS = TS_WINOGRAD_CUTS * TS_WINOGRAD_CUTS };
 
-/* Whether tiles that are narrow in a direction need the products of a row or column of positions. */
-static inline int ts_winograd_narrow_needs(int line)
+/* Whether a tile that is so much narrower needs the products of a column of positions; the same for rows. */
+static inline int ts_winograd_needs(int cut, int line)
 {
-    return line != 3 && line != 4;
+    return line == TS_WINOGRAD_IN - 1 || line < TS_WINOGRAD_IN - 1 - cut;
 }
 
 typedef struct {
@@ -42,7 +43,7 @@ typedef struct {
 
     /*
      * B' d B of 16 channels, for a tile of each form: `columns` are offsets from `rows`; element p goes to out + p * stride,
-     * [16] s16. Of a narrow tile only the elements that it needs.
+     * [16] s16. Only the elements that it needs.
      */
     void (*spread[TS_WINOGRAD_FORMS])(const uint8_t *const rows[TS_WINOGRAD_IN], const int32_t columns[TS_WINOGRAD_IN],
                                       int16_t *out, size_t stride);

@@ -56,20 +56,6 @@ class _Planner:
         self._tensors: list[Tensor] = []
         self._steps: list[Step] = []
         self._by_value: dict[str, int] = {}
-        self._handlers: dict[str, Callable[[Node], None]] = {
-            "Conv": self._conv,
-            "MaxPool": self._pool,
-            "AveragePool": self._pool,
-            "GlobalAveragePool": self._global_average,
-            "Add": self._add,
-            "Clip": self._clip,
-            "BatchNormalization": self._batch_normalization,
-            "Flatten": self._flatten,
-            "Reshape": self._flatten,
-            "Softmax": self._softmax,
-            "QuantizeLinear": self._convert,
-            "DequantizeLinear": self._convert,
-        }
 
     def plan(self) -> ExecutionPlan:
         if len(self._graph.inputs) != 1 or len(self._graph.outputs) != 1:
@@ -79,10 +65,10 @@ class _Planner:
             )
         self._input(self._graph.inputs[0])
         for node in self._graph.nodes:
-            handler = self._handlers.get(node.op)
+            handler = _HANDLERS.get(node.op)
             if handler is None:
                 raise UnsupportedOperatorError(node.name, node.op, "the CPU engine has no kernel for this form of it.")
-            handler(node)
+            handler(self, node)
         self._output(self._graph.outputs[0])
         for tensor in self._tensors:
             _spread_planes(tensor)
@@ -331,6 +317,22 @@ class _Planner:
         self._steps.append(SoftmaxStep(node.name, node.op, source, target=floats))
         if floats != target:
             self._quantise(floats, target)
+
+
+_HANDLERS: dict[str, Callable[[_Planner, Node], None]] = {
+    "Conv": _Planner._conv,
+    "MaxPool": _Planner._pool,
+    "AveragePool": _Planner._pool,
+    "GlobalAveragePool": _Planner._global_average,
+    "Add": _Planner._add,
+    "Clip": _Planner._clip,
+    "BatchNormalization": _Planner._batch_normalization,
+    "Flatten": _Planner._flatten,
+    "Reshape": _Planner._flatten,
+    "Softmax": _Planner._softmax,
+    "QuantizeLinear": _Planner._convert,
+    "DequantizeLinear": _Planner._convert,
+}
 
 
 def _spread_planes(tensor: Tensor) -> None:

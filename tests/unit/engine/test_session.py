@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from onnx import helper, numpy_helper
 
 import engine
 from engine.backends.cpu.session import CpuSession
+from engine.graph.ir import Graph
 
 CLASSES = 7
 SIDE = 20
@@ -139,6 +141,17 @@ def test_the_gil_is_free_while_a_batch_runs(tmp_path: Path) -> None:
     thread.join()
     # With the GIL held this loop could not turn between the start and the end of the call.
     assert ticks > 1000
+
+
+def test_a_loaded_model_leaves_nothing_of_its_file_in_memory(tmp_path: Path) -> None:
+    path = classifier(tmp_path / "model.onnx")
+    gc.collect()
+    gc.disable()  # what only a collection frees would stay for as long as none comes
+    try:
+        with CpuSession(path, threads=1, precision="auto"):
+            assert not [graph for graph in gc.get_objects() if isinstance(graph, Graph)]
+    finally:
+        gc.enable()
 
 
 def test_describe_names_what_runs(session: engine.Session) -> None:
