@@ -167,6 +167,14 @@ class Session(ABC):
         """
         return 1
 
+    @property
+    def parallel_images(self) -> int:
+        """How many images of a batch run side by side, at least 1.
+
+        What is beyond a multiple of it takes no longer as a batch of its own.
+        """
+        return 1
+
     @abstractmethod
     def profile(self, x: Array, runs: int = 10) -> list[LayerTiming]:
         """Times every layer: medians over `runs` runs of the batch `x`.

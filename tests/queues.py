@@ -41,10 +41,18 @@ def make_queue(
     capacity: int = 200,
     max_batch: int = 16,
     parallel: int = 1,
+    abreast: int = 1,
 ) -> tuple[ImageQueue, Clock]:
     """A queue whose variants take `fixed + each * images` seconds per batch."""
     clock = Clock()
-    queue = ImageQueue(VARIANTS, capacity=capacity, max_batch=max_batch, clock=clock, parallel=lambda: parallel)
+    queue = ImageQueue(
+        VARIANTS,
+        capacity=capacity,
+        max_batch=max_batch,
+        clock=clock,
+        parallel=lambda: parallel,
+        abreast=lambda variant: abreast,
+    )
     for variant, (fixed, each) in (seconds or {}).items():
         for size in (1, 2, 4, 8, 16):
             queue.table.seed(variant, size, fixed + each * size)

@@ -170,6 +170,11 @@ class _WatchedSession:
         """How many runs at once are worth it now."""
         return self._session.parallel_runs
 
+    @property
+    def parallel_images(self) -> int:
+        """See `engine.Session.parallel_images`."""
+        return self._session.parallel_images
+
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Run a batch."""
         started = time.perf_counter()

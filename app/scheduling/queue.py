@@ -15,8 +15,7 @@ from app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, Sta
 
 # Largest part of the engine's time that BACKGROUND gets while others wait: it is not starved, nor does it delay.
 BACKGROUND_SHARE = 0.01
-# Largest part of the time that its first request allows which a full batch may take. Otherwise, and while no more wait
-# than a full batch holds, batches are of the size that suits.
+# Largest part of the time that its first request allows which a full batch may take, when more wait than it holds.
 BATCH_SHARE = 0.25
 
 
@@ -25,7 +24,8 @@ class ImageQueue:
 
     Rules:
         - A free engine takes what waits at once, up to the batch size that suits: nothing waits for a batch to fill. It
-          is free while fewer batches run than it can run at once.
+          is free while fewer batches run than it can run at once. What is beyond a multiple of the images that run side
+          by side is the next batch: it would make the others wait and be no faster for it.
         - The request that is due first goes first, and its variant with it: see `Admission.due`.
         - In its turn a request gives at most half of `max_batch`; what is left of it takes a new turn behind everyone
           who waits now, unless its deadline presses. So a request of 64 images does not block a request of one, nor is
@@ -46,6 +46,7 @@ class ImageQueue:
         clock: Seconds on a monotonic clock.
         decoders: How many images are decoded at a time on the engine's cores.
         parallel: How many batches may run at once, at this moment; at least 1.
+        abreast: How many images of a batch of a variant run side by side, at least 1.
     """
 
     def __init__(
@@ -57,10 +58,12 @@ class ImageQueue:
         clock: Callable[[], float],
         decoders: int = 1,
         parallel: Callable[[], int] = lambda: 1,
+        abreast: Callable[[str], int] = lambda variant: 1,
     ) -> None:
         names = list(variants)
         self.table = LatencyTable(names, max_batch)
         self._parallel = parallel
+        self._abreast = abreast
         self._admission = Admission(self.table, names, capacity=capacity, decoders=decoders, parallel=parallel)
         self._max_batch = max_batch
         self._share = max(1, max_batch // 2)
@@ -278,6 +281,8 @@ class ImageQueue:
         background = line is self._background
         most = self._most_of_background(line.first) if background else self._most(line.first, waiting)
         least = self.table.frugal(variant) if waiting > most and not background else 1
+        if not background:
+            most = self._even(variant, min(most, waiting))
         while line and len(members) < most:
             ticket = line.first
             if self._too_late(ticket, now, least):
@@ -300,11 +305,20 @@ class ImageQueue:
         return members
 
     def _most(self, first: Ticket, waiting: int) -> int:
-        """The largest batch to form: the size that suits, or a full one where it is faster and more have the time."""
-        allowed, most = first.deadline - first.admitted_at, self._max_batch
-        if waiting > most and self.table.tail(first.variant, most) <= BATCH_SHARE * allowed:
-            return max(most, self.table.efficient(first.variant), key=lambda size: self._rate(first.variant, size))
-        return self.table.efficient(first.variant)
+        """The largest batch to form: small while few wait, a full one where it is faster and more have the time."""
+        variant, most = first.variant, self._max_batch
+        allowed = first.deadline - first.admitted_at
+        if waiting > most and self.table.tail(variant, most) <= BATCH_SHARE * allowed:
+            return max(most, self.table.efficient(variant), key=lambda size: self._rate(variant, size))
+        quick, efficient = self.table.quick(variant), self.table.efficient(variant)
+        few = waiting < most // 2 or efficient == 1
+        # Measured times differ by about as much as sizes do: twice `quick` keeps chance from making every batch small.
+        return quick if few else max(quick, min(max(efficient, 2 * quick), most // 2))
+
+    def _even(self, variant: str, images: int) -> int:
+        """So many of `images` that as many run side by side from first to last."""
+        abreast = self._abreast(variant)
+        return images if images < abreast else images - images % abreast
 
     def _rate(self, variant: str, size: int) -> float:
         """Images per second in batches of a size; of a variant that has never run, more in larger ones."""

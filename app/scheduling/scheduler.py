@@ -34,6 +34,10 @@ class Runner(Protocol):
     def parallel_runs(self) -> int:
         """How many runs at once are worth it now, at least 1."""
 
+    @property
+    def parallel_images(self) -> int:
+        """How many images of a batch run side by side, at least 1."""
+
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Run uint8 [N, size, size, 3] or float32 [N, 3, size, size]; returns float32 logits [N, classes]."""
 
@@ -93,6 +97,7 @@ class Scheduler:
             clock=clock,
             decoders=decoders,
             parallel=self._parallel,
+            abreast=lambda variant: self._runners[variant].parallel_images,
         )
         self._running: list[Runner] = []  # what engine threads are in
         self._shares = EngineShares()

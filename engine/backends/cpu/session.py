@@ -90,6 +90,11 @@ class CpuSession(Session):
             normalises=self._normalisation is not None,
         )
 
+    @property
+    def parallel_images(self) -> int:
+        """See `Session.parallel_images`: one on every thread."""
+        return self._threads
+
     def profile(self, x: npt.NDArray[Any], runs: int = 10) -> list[LayerTiming]:
         """See `Session.profile`. With an image for every thread, times are those of the calling thread's share."""
         if runs < 1:

@@ -72,6 +72,7 @@ class StuckRunner:
         self.entered, self.let_go = threading.Event(), threading.Event()
 
     parallel_runs = 1
+    parallel_images = 1
 
     def run(self, x: np.ndarray) -> np.ndarray:
         self.entered.set()

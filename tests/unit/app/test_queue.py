@@ -93,6 +93,29 @@ def test_a_batch_is_no_larger_than_its_most_urgent_member_can_wait_for() -> None
     assert clock.now <= 0.1
 
 
+@pytest.mark.parametrize(
+    ("abreast", "waiting", "batches"),
+    [
+        (1, 3, [3]),
+        (2, 1, [1]),
+        (2, 2, [2]),
+        (2, 5, [4, 1]),
+        (2, 20, [16, 4]),
+        (4, 3, [3]),
+        (4, 7, [4, 3]),
+        (24, 20, [16, 4]),
+    ],
+)
+def test_no_batch_has_images_that_the_others_would_wait_for(abreast: int, waiting: int, batches: list[int]) -> None:
+    queue, clock = make_queue(STEEP, abreast=abreast)
+    for _ in range(waiting):
+        put(queue, "optimised", 1)
+    sizes = []
+    while (batch := run(queue, clock)) is not None:
+        sizes.append(len(batch))
+    assert sizes == batches
+
+
 def test_inputs_of_different_kinds_do_not_share_a_batch() -> None:
     queue, _ = make_queue(parallel=3)
     put(queue, "baseline", 3, dtype="uint8")

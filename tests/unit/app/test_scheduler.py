@@ -23,6 +23,7 @@ class Arithmetic:
     def __init__(self, offset: int, parallel_runs: int = 1) -> None:
         self.offset = offset
         self.parallel_runs = parallel_runs
+        self.parallel_images = 1
         self.inside = self.most_inside = 0
         self.lock = threading.Lock()
         self.sizes: list[int] = []
