@@ -311,9 +311,11 @@ class ImageQueue:
         if waiting > most and self.table.tail(variant, most) <= BATCH_SHARE * allowed:
             return max(most, self.table.efficient(variant), key=lambda size: self._rate(variant, size))
         quick, efficient = self.table.quick(variant), self.table.efficient(variant)
-        few = waiting < most // 2 or efficient == 1
-        # Measured times differ by about as much as sizes do: twice `quick` keeps chance from making every batch small.
-        return quick if few else max(quick, min(max(efficient, 2 * quick), most // 2))
+        if waiting < most // 2 or efficient == 1:
+            return quick
+        # Measured times differ by about as much as sizes do: bounds keep chance from making every batch small or large.
+        size = min(max(efficient, 2 * quick, most // 4 + 1), most // 2)
+        return max(quick, min(size + -size % self._abreast(variant), most))
 
     def _even(self, variant: str, images: int) -> int:
         """So many of `images` that as many run side by side from first to last."""

@@ -116,6 +116,22 @@ def test_no_batch_has_images_that_the_others_would_wait_for(abreast: int, waitin
     assert sizes == batches
 
 
+@pytest.mark.parametrize("abreast", [1, 2, 3, 4, 6, 24])
+@pytest.mark.parametrize("gain", [0.02, 0.05, 0.2])
+def test_sixteen_clients_share_batches_of_more_than_four(abreast: int, gain: float) -> None:
+    """Where sharing gains anything: `gain` is the cost of a batch over that of one of its images."""
+    queue, clock = make_queue({"optimised": (0.01 * gain, 0.01)}, abreast=abreast)
+    for _ in range(16):
+        put(queue, "optimised", 1)
+    sizes = []
+    for _ in range(50):
+        sizes.append(len(run(queue, clock) or ()))
+        for _ in range(sizes[-1]):
+            put(queue, "optimised", 1)
+    assert max(sizes) <= 16
+    assert sum(sizes) / len(sizes) > 4
+
+
 def test_inputs_of_different_kinds_do_not_share_a_batch() -> None:
     queue, _ = make_queue(parallel=3)
     put(queue, "baseline", 3, dtype="uint8")
