@@ -123,9 +123,10 @@ class FrontendLink:
         except RequestError as error:
             self._refuse(identity, error)
             return
+        # The supervisor first: who has the answer may count on it, even if this process dies the next moment.
+        self._on_changed()
         model = pack_file(self._host.model.to_json())
         self._channel.send(Message(Kind.CHANGED, identity=identity, files=(model,)))
-        self._on_changed()
 
     def _admit(self, identity: int, request: Request) -> None:
         try:
