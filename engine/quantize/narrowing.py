@@ -24,9 +24,8 @@ NARROW = 64
 _LANES = 16
 _FOURS = 4
 _SUM_LIMIT = 128
-_MOST_WINOGRAD = (
-    24 * 1024 * 1024 // 72
-)  # the C core computes in memory of 36 words of two bytes for each pair of channels
+# As MOST_WEIGHT_BYTES of `engine/csrc/conv_winograd.c`, which keeps 36 words of two bytes for a pair of channels.
+_MOST_WINOGRAD = 24 * 1024 * 1024 // 72
 
 # Below this share of instructions that have to be doubled, there is little to win.
 _CROWDED = 0.08

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from PIL import Image
 
 from app.cli import main
 from engine.errors import ModelError
@@ -18,8 +19,6 @@ from models.quantise import quantise_model
 from models.registry import list_models, open_model
 from tests.unit.models.tiny import LABELS, tiny_folder, tiny_model
 from tests.unit.quantize.networks import nodes
-
-PIL_IMAGE = pytest.importorskip("PIL.Image")
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -29,7 +28,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     (folder / "nested").mkdir()
     for number in range(6):
-        image = PIL_IMAGE.linear_gradient("L").resize((48, 40 + number)).rotate(30 * number).convert("RGB")
+        image = Image.linear_gradient("L").resize((48, 40 + number)).rotate(30 * number).convert("RGB")
         image.save(folder / "nested" / f"{number}.png")
     return folder
 
