@@ -18,10 +18,13 @@ _MOST_DRIFT = 2.0  # a single hiccup says little about other sizes
 # A batch that is larger than it needs to be makes everyone in it and behind it wait for nothing: the size that suits
 # is the smallest whose time per image is within this factor of the best.
 _EFFICIENT = 1.01
-# While few wait, who comes next matters more: then it is the smallest within this factor.
+# While few are there, who comes next matters more: then it is the smallest within this factor.
 _QUICK = 1.03
-# And the least that is worth running while many wait, so that late ones do not make everyone after them late.
+# And what is within this factor is not wasteful: by less, measured times differ by chance.
 _FRUGAL = 1.1
+# How often half a batch is tried before its measured time counts against it: the one of the warm-up may have been slow
+# by chance, and what is never chosen is never measured again.
+_TRIALS = 3
 _SEED_DEVIATION = 0.05  # of the mean, until there are measurements to say
 
 
@@ -71,6 +74,7 @@ class LatencyTable:
         self._efficient: dict[str, int] = {}
         self._quick: dict[str, int] = {}
         self._frugal: dict[str, int] = {}
+        self._shared: dict[str, int] = {}
         self._observed: list[tuple[str, int, float]] = []  # not yet in the table: whoever reads it next enters them
 
     def seed(self, variant: str, images: int, seconds: float) -> None:
@@ -130,6 +134,11 @@ class LatencyTable:
         self.learn()
         return self._frugal.get(variant, 1)
 
+    def shared(self, variant: str) -> int:
+        """The largest batch up to half of `limit` that is not known as wasteful, or `quick` where that is larger."""
+        self.learn()
+        return max(self._shared.get(variant, 1), self.quick(variant))
+
     def rows(self, variant: str) -> dict[int, BatchStatistics]:
         """The sizes that ran, in order."""
         self.learn()
@@ -145,7 +154,7 @@ class LatencyTable:
         if size is None:
             size = sizes[images] = _Size(expected or seconds, _SEED_DEVIATION * (expected or seconds))
         size.deviation += _DEVIATION_WEIGHT * (abs(seconds - size.mean) - size.deviation)
-        size.mean += _MEAN_WEIGHT * (seconds - size.mean)
+        size.mean += max(_MEAN_WEIGHT, 1 / (size.batches + 2)) * (seconds - size.mean)
         size.batches += 1
         size.seconds += seconds
         if expected > 0:
@@ -172,7 +181,14 @@ class LatencyTable:
             self._efficient[variant] = _smallest_within(_EFFICIENT, self._means[variant])
             self._quick[variant] = _smallest_within(_QUICK, self._means[variant])
         self._frugal[variant] = _smallest_within(_FRUGAL, self._means[variant])
+        self._shared[variant] = self._largest_shared(variant, max(1, self.limit // 2))
         self._fastest[variant] = min(self._fastest.get(variant, seconds_per_image), seconds_per_image)
+
+    def _largest_shared(self, variant: str, half: int) -> int:
+        size = self._sizes[variant].get(half)
+        if size is None or size.batches < _TRIALS:
+            return half
+        return max((images for images in _within(_FRUGAL, self._means[variant]) if images <= half), default=1)
 
 
 def _tail(size: _Size) -> float:
@@ -180,9 +196,14 @@ def _tail(size: _Size) -> float:
 
 
 def _smallest_within(factor: float, table: list[float]) -> int:
+    return next(iter(_within(factor, table)))
+
+
+def _within(factor: float, table: list[float]) -> list[int]:
+    """The sizes whose time per image is within a factor of the best, in order."""
     per_image = [seconds / images for images, seconds in enumerate(table[1:], start=1)]
     bound = min(per_image) * factor
-    return next(images for images, seconds in enumerate(per_image, start=1) if seconds <= bound)
+    return [images for images, seconds in enumerate(per_image, start=1) if seconds <= bound]
 
 
 def _interpolate(measured: list[int], seconds: list[float], limit: int) -> list[float]:

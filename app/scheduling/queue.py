@@ -17,6 +17,10 @@ from app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, Sta
 BACKGROUND_SHARE = 0.01
 # Largest part of the time that its first request allows which a full batch may take, when more wait than it holds.
 BATCH_SHARE = 0.25
+# So many requests per image of `max_batch` must be there, on average of late, for batches to become large. Each batch
+# that ends halves the weight of those before: two or three tell a crowd that stays from a burst, which small batches
+# end sooner.
+CROWD = 2 / 3
 
 
 class ImageQueue:
@@ -73,6 +77,7 @@ class ImageQueue:
         self._background = Line(self._numbers)
         self._background_from = 0.0  # when BACKGROUND may run although others wait
         self._running: dict[Batch, float] = {}
+        self._crowd = 0.0  # unfinished requests whenever a batch ends: the mean of late
         self._unfinished: dict[Ticket, None] = {}  # in order of admission
         self._dropped: list[Ticket] = []
 
@@ -182,6 +187,8 @@ class ImageQueue:
             The requests that are complete by this and still wanted.
         """
         now = self._clock()
+        there = sum(ticket.priority is not Priority.BACKGROUND for ticket in self._unfinished)
+        self._crowd = (self._crowd + there) / 2
         started = self._running.pop(batch)
         if all(outcome.failure is None and outcome.batch_size == len(batch) for outcome in outcomes):
             self.table.observe(batch.variant, len(batch), now - started)
@@ -259,6 +266,8 @@ class ImageQueue:
 
     def _next_line(self, now: float) -> Line | None:
         waiting = [line for line in self._lines.values() if line]
+        for line in waiting:
+            self._end_turns(line, now)
         idle = not (waiting or self._admission.decoding)
         if self._background and (now >= self._background_from or idle) and self._may_run_background():
             return self._background
@@ -284,6 +293,7 @@ class ImageQueue:
         if not background:
             most = self._even(variant, min(most, waiting))
         while line and len(members) < most:
+            self._end_turns(line, now)
             ticket = line.first
             if self._too_late(ticket, now, least):
                 self._expire(ticket)
@@ -300,22 +310,15 @@ class ImageQueue:
             self._admission.remove(ticket, 1)
             if not ticket.waiting:
                 line.leave(ticket)
-            elif ticket.turn == 0:
-                self._turn_over(ticket, line, now)
         return members
 
     def _most(self, first: Ticket, waiting: int) -> int:
-        """The largest batch to form: small while few wait, a full one where it is faster and more have the time."""
+        """The largest batch to form: small for few, half a one for a crowd, a full one for more who have the time."""
         variant, most = first.variant, self._max_batch
         allowed = first.deadline - first.admitted_at
         if waiting > most and self.table.tail(variant, most) <= BATCH_SHARE * allowed:
             return max(most, self.table.efficient(variant), key=lambda size: self._rate(variant, size))
-        quick, efficient = self.table.quick(variant), self.table.efficient(variant)
-        if waiting < most // 2 or efficient == 1:
-            return quick
-        # Measured times differ by about as much as sizes do: bounds keep chance from making every batch small or large.
-        size = min(max(efficient, 2 * quick, most // 4 + 1), most // 2)
-        return max(quick, min(size + -size % self._abreast(variant), most))
+        return self.table.shared(variant) if self._crowd >= CROWD * most else self.table.quick(variant)
 
     def _even(self, variant: str, images: int) -> int:
         """So many of `images` that as many run side by side from first to last."""
@@ -347,15 +350,19 @@ class ImageQueue:
         needed = max(self.table.work(variant, len(ticket.waiting)), self.table.seconds(variant, least))
         return now + needed > ticket.deadline
 
-    def _turn_over(self, ticket: Ticket, line: Line, now: float) -> None:
-        """Put a ticket that has given its share behind everyone in its line, if that leaves it time enough."""
-        line.leave(ticket)
-        ticket.turn = self._share
-        if line and now + self._admission.backlog_seconds() + self.table.work(ticket.variant, self._share) <= (
-            ticket.deadline
-        ):
-            self._admission.postpone(ticket, max(ticket.due, line.ends))
-        line.join(ticket, ticket.due)
+    def _end_turns(self, line: Line, now: float) -> None:
+        """Put whoever is next and has given its share behind everyone in the line, if that leaves it time enough.
+
+        Not when it gives the last image of its share: who comes while that batch runs shall go before the rest too.
+        """
+        while (ticket := line.first).turn == 0:
+            line.leave(ticket)
+            ticket.turn = self._share
+            if line and now + self._admission.backlog_seconds() + self.table.work(ticket.variant, self._share) <= (
+                ticket.deadline
+            ):
+                self._admission.postpone(ticket, max(ticket.due, line.ends))
+            line.join(ticket, ticket.due)
 
     def _start(self, members: list[tuple[Ticket, int]], now: float) -> Batch:
         # Rows of one request side by side: when it is alone in the batch, its rows are used where they are.

@@ -55,6 +55,22 @@ def test_the_batch_that_suits_grows_with_the_fixed_cost(fixed: float, size: int)
     assert made.frugal("a") <= made.efficient("a")
 
 
+def test_half_a_batch_is_tried_whatever_the_warm_up_measured() -> None:
+    """By chance it measures a size that is as good as the others as slow, which then would never run again."""
+    made = table({1: 0.01, 2: 0.02, 4: 0.05, 8: 0.1, 16: 0.2})
+    assert made.shared("a") == 8
+    for _ in range(3):
+        made.observe("a", 8, 0.08)
+    assert made.shared("a") == 8
+
+
+def test_half_a_batch_that_is_slow_each_time_is_given_up() -> None:
+    made = table({1: 0.01, 2: 0.02, 4: 0.04, 8: 0.1, 16: 0.2})
+    for _ in range(3):
+        made.observe("a", 8, 0.1)
+    assert 4 <= made.shared("a") < 8
+
+
 @given(st.lists(st.tuples(st.integers(1, 16), seconds), min_size=1, max_size=40), st.integers(1, 100))
 def test_predictions_are_positive_and_grow_with_the_backlog(measured: list[tuple[int, float]], images: int) -> None:
     made = LatencyTable(["a"], 16)
@@ -62,6 +78,7 @@ def test_predictions_are_positive_and_grow_with_the_backlog(measured: list[tuple
         made.observe("a", size, taken)
     assert 1 <= made.frugal("a") <= 16
     assert 1 <= made.efficient("a") <= 16
+    assert made.quick("a") <= made.shared("a") <= 16
     assert made.seconds("a", images) > 0
     assert made.tail("a", images) >= made.seconds("a", images)
     assert made.work("a", images + 1) >= made.work("a", images) * 0.999

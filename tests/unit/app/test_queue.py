@@ -8,7 +8,7 @@ import pytest
 
 from app.errors import QueueFullError
 from app.scheduling.ticket import Priority, State
-from tests.queues import FLAT, STEEP, make_queue, members, outcomes, put, run
+from tests.queues import FLAT, STEEP, VARIANTS, make_queue, members, outcomes, put, run
 
 
 def test_a_large_request_does_not_block_a_small_one() -> None:
@@ -130,6 +130,49 @@ def test_sixteen_clients_share_batches_of_more_than_four(abreast: int, gain: flo
             put(queue, "optimised", 1)
     assert max(sizes) <= 16
     assert sum(sizes) / len(sizes) > 4
+
+
+def test_clients_of_two_variants_share_batches_of_more_than_four_soon() -> None:
+    """Eight of each, six requests each, where a batch of two is nearly as good as any."""
+    queue, clock = make_queue({"baseline": (0.002, 0.04), "optimised": (0.001, 0.01)}, abreast=2)
+    left = dict.fromkeys(VARIANTS, 48 - 8)
+    for variant in VARIANTS * 8:
+        put(queue, variant, 1)
+    sizes = []
+    while (batch := run(queue, clock)) is not None:
+        sizes.append(len(batch))
+        for _ in range(min(len(batch), left[batch.variant])):
+            left[batch.variant] -= 1
+            put(queue, batch.variant, 1)
+    assert sum(sizes) == 96
+    assert sum(sizes) / len(sizes) > 4
+
+
+def test_a_burst_is_not_taken_for_a_crowd() -> None:
+    queue, clock = make_queue({"optimised": (0.0005, 0.01)}, abreast=2)
+    for _ in range(20):  # one at a time for long
+        put(queue, "optimised", 1)
+        run(queue, clock)
+    for _ in range(8):
+        put(queue, "optimised", 1)
+    assert len(run(queue, clock) or ()) == 2, "whoever comes next waits for less"
+
+
+def test_who_comes_while_a_large_request_gives_its_share_goes_before_the_rest_of_it() -> None:
+    queue, _ = make_queue({"optimised": (0.0042, 0.01)})  # half a batch is quick enough
+    large = put(queue, "optimised", 16)
+    batch = queue.take()
+    assert len(batch) == 8
+    small = put(queue, "optimised", 1)
+    queue.finish(batch, outcomes(batch))
+    assert members(queue.take()) == {small, large}
+
+
+def test_one_large_request_is_no_crowd() -> None:
+    queue, clock = make_queue({"optimised": (0.0005, 0.01)}, abreast=2)
+    put(queue, "optimised", 16)
+    for _ in range(6):
+        assert len(run(queue, clock) or ()) == 2
 
 
 def test_inputs_of_different_kinds_do_not_share_a_batch() -> None:

@@ -174,8 +174,8 @@ class QueueMachine(RuleBasedStateMachine):
             together = len(batch) > 1
             assert not together or self.queue.table.tail(batch.variant, len(batch)) <= slowest
             assert not together or len({ticket for ticket, _ in batch.members}) == 1
-            waiting = [t for t in self.queued if t not in over and self.left(t) and t not in dict(batch.members)]
-            assert not together or all(ticket.priority is Priority.BACKGROUND for ticket in [*waiting, *self.admitted])
+            others = [t for t in [*self.admitted, *self.queued] if t not in over and t not in dict(batch.members)]
+            assert not together or all(t.priority is Priority.BACKGROUND for t in others if self.left(t))
         if any(ticket.alone for ticket, _ in batch.members):
             assert len(batch) == 1
             assert not self.running, "nothing runs beside a suspect"
