@@ -20,10 +20,11 @@ _MOST_DRIFT = 2.0  # a single hiccup says little about other sizes
 _EFFICIENT = 1.01
 # While few are there, who comes next matters more: then it is the smallest within this factor.
 _QUICK = 1.03
-# And what is within this factor is not wasteful: by less, measured times differ by chance.
+# And the least that is worth running while many wait, so that late ones do not make everyone after them late.
 _FRUGAL = 1.1
-# How often half a batch is tried before its measured time counts against it: the one of the warm-up may have been slow
-# by chance, and what is never chosen is never measured again.
+# While many are there, half a batch: by less than this factor, measured times differ by chance. And it is tried so often
+# before its time counts against it, because what is never chosen is never measured again.
+_WASTEFUL = 1.2
 _TRIALS = 3
 _SEED_DEVIATION = 0.05  # of the mean, until there are measurements to say
 
@@ -188,7 +189,7 @@ class LatencyTable:
         size = self._sizes[variant].get(half)
         if size is None or size.batches < _TRIALS:
             return half
-        return max((images for images in _within(_FRUGAL, self._means[variant]) if images <= half), default=1)
+        return max((images for images in _within(_WASTEFUL, self._means[variant]) if images <= half), default=1)
 
 
 def _tail(size: _Size) -> float:
