@@ -22,8 +22,8 @@ _EFFICIENT = 1.01
 _QUICK = 1.03
 # And the least that is worth running while many wait, so that late ones do not make everyone after them late.
 _FRUGAL = 1.1
-# While many are there, half a batch: by less than this factor, measured times differ by chance. And it is tried so often
-# before its time counts against it, because what is never chosen is never measured again.
+# While many are there, half a batch: by less than this factor, measured times differ by chance. And it is tried so many
+# times before its time counts against it, because what is never chosen is never measured again.
 _WASTEFUL = 1.2
 _TRIALS = 3
 _SEED_DEVIATION = 0.05  # of the mean, until there are measurements to say
