@@ -231,7 +231,9 @@ def test_onnx_folder_runs_in_fp32_until_it_is_calibrated(tmp_path: Path, photos:
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"\x1f\x8b\x08junk", gzip.compress(b"not a graph"), gzip.compress(b"x" * 99)[:-9]]
+    "payload",
+    [b"", b"\x1f\x8b\x08junk", gzip.compress(b"not a graph"), gzip.compress(b"x" * 99)[:-9]],
+    ids=["empty", "junk", "no graph", "cut off"],  # the compressed bytes hold the time, and workers must agree on names
 )
 def test_damaged_archives_are_told(tmp_path: Path, payload: bytes) -> None:
     folder = bare_folder(tmp_path / "net", zipped=True)
