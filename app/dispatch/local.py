@@ -101,10 +101,11 @@ class LocalDispatcher:
         priority: Priority = Priority.NORMAL,
     ) -> LocalReservation:
         """Make room for `images`."""
-        ticket = self._host.scheduler.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype)
         shape = row_shapes(self._host.model.preprocessing.size)[dtype]
+        rows = np.empty((images, *shape), dtype)  # before there is a place in the queue to lose
+        ticket = self._host.scheduler.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype)
         done = self._waiting[ticket] = asyncio.get_running_loop().create_future()
-        return LocalReservation(variant, np.empty((images, *shape), dtype), done, ticket)
+        return LocalReservation(variant, rows, done, ticket)
 
     def submit(self, reservation: Reservation, core_seconds: float = 0.0) -> None:
         """Run the images, straight from the thread that decoded the last one."""
