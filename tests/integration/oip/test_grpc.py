@@ -6,6 +6,7 @@ import asyncio
 import queue
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -18,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from app.grpc.schema import Schema
 from tests import imagefiles
+from tests.processes import until
 from tests.servers import ServerProcess
 
 MODEL = "resnet50-imagenette"
@@ -226,10 +228,17 @@ def state(client: Any, name: str) -> set[str]:
     return {entry["state"] for entry in entries if entry["name"] == name}
 
 
-def wait_until_admitted(server: ServerProcess) -> None:
+def images_wait(server: ServerProcess) -> bool:
     with server.client() as client:
-        while not re.search(r"^tessera_queue_depth_images [1-9]", client.get("/metrics").text, re.MULTILINE):
-            pass
+        metrics = client.get("/metrics").text
+    return re.search(r"^tessera_queue_depth_images [1-9]", metrics, re.MULTILINE) is not None
+
+
+def infer_over_http(server: ServerProcess, model: str, files: np.ndarray) -> np.ndarray:
+    with triton_http.InferenceServerClient(server.url.removeprefix("http://")) as client:
+        sent = triton_http.InferInput("input", files.shape, "BYTES")
+        sent.set_data_from_numpy(files)
+        return client.infer(model, [sent]).as_numpy("output")
 
 
 @pytest.mark.parametrize("transport", ["http", "grpc"])
@@ -238,17 +247,19 @@ def test_a_variant_is_unloaded_without_failing_a_request_and_loaded_again(
 ) -> None:
     name = f"{MODEL}-baseline"
     many = np.repeat(FILES, 32)
-    with triton_http.InferenceServerClient(server.url.removeprefix("http://"), concurrency=4) as http:
+    with (
+        triton_http.InferenceServerClient(server.url.removeprefix("http://")) as http,
+        # Not `async_infer`: that sends its body only while this thread waits for that client (gevent).
+        ThreadPoolExecutor(1) as another,
+    ):
         admin: Any = http if transport == "http" else client
         headers = BEARER if transport == "http" else {"authorization": BEARER["Authorization"]}
         with pytest.raises(InferenceServerException, match="token"):
             admin.unload_model(name)
-        sent = triton_http.InferInput("input", many.shape, "BYTES")
-        sent.set_data_from_numpy(many)
-        in_flight = http.async_infer(name, [sent])
-        wait_until_admitted(server)
+        in_flight = another.submit(infer_over_http, server, name, many)
+        until(lambda: images_wait(server))
         admin.unload_model(name, headers=headers)
-        assert in_flight.get_result().as_numpy("output").shape == (64, 10)
+        assert in_flight.result(timeout=60).shape == (64, 10)
         assert state(admin, name) == {"UNAVAILABLE"}
         assert state(admin, MODEL) == {"READY", "UNAVAILABLE"}
         assert not admin.is_model_ready(name)
