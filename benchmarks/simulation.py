@@ -60,6 +60,7 @@ class Server:
         devices: How many there are, each executing one batch at a time.
         in_flight: How many batches a device holds; while one executes, others are copied.
         copying: Part of a batch's time that is spent on copying.
+        slowdown: By how much longer a batch takes that starts at a moment: others may use the machine.
     """
 
     batch_seconds: dict[str, Sequence[float]]
@@ -70,6 +71,7 @@ class Server:
     devices: int = 1
     in_flight: int = 1
     copying: float = 0.0
+    slowdown: Callable[[float], float] = lambda now: 1.0
 
     @property
     def max_batch(self) -> int:
@@ -382,7 +384,7 @@ def simulate(server: Server, policy: Policy, requests: Iterable[Request], seed: 
             at(now + vary(server.decode_seconds), "decoded", to_decode.popleft())
         while engine.free and (taken := policy.take(now)) is not None:
             result.sizes.append(len(taken.members))
-            slow = 1 + server.decode_slows * decoding
+            slow = (1 + server.decode_slows * decoding) * server.slowdown(now)
             alone = server.batch_seconds[taken.members[0][0].variant][len(taken.members) - 1]
             at(engine.start(taken, now, vary(alone) * slow), "finish", taken)
         if engine.free:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from app.scheduling.ticket import Priority
@@ -78,6 +83,24 @@ def test_a_slow_machine_is_noticed() -> None:
     rate = 3 * slowed.capacity()
     result = simulate(slowed, policy, poisson(rate, IMAGES / rate * 3, 0.25, seed=1))
     assert result.goodput() >= 0.9 * slowed.capacity()
+
+
+def wandering(seconds: float, seed: int) -> Callable[[float], float]:
+    """A machine that others share: its speed strays by 15 % or so, for some 3 s at a time."""
+    step, memory = 0.1, math.exp(-0.1 / 3.0)
+    random = np.random.default_rng(seed)
+    logarithm = [0.0]
+    for _ in range(round(seconds / step)):
+        logarithm.append(memory * logarithm[-1] + 0.15 * math.sqrt(1 - memory**2) * random.standard_normal())
+    return lambda now: math.exp(logarithm[min(int(now / step), len(logarithm) - 1)])
+
+
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_promises_are_kept_on_a_machine_whose_speed_wanders(seed: int) -> None:
+    server = replace(CPU, slowdown=wandering(100.0, seed))
+    result = at_load(server, Tessera(server), "Poisson", 3.0, 1.0, 3 * IMAGES, seed)
+    assert result.kept() >= 0.998
+    assert result.goodput() >= 0.95 * CPU.capacity()
 
 
 def test_large_requests_are_split_and_do_not_hold_up_small_ones() -> None:
