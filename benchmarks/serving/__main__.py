@@ -4,9 +4,10 @@
     .venv/bin/python -m benchmarks.serving --peers build/serving      # with peers that are installed there
     .venv/bin/python -m benchmarks.serving --servers tessera,tessera-1,tessera-2 --rounds 3
 
-Each round measures the parts alone and then visits every server in turn; each visit starts it, sends every kind of load
-and ends it, so that servers never share the cores with each other. The client shares them with the server. `--results`
-keeps rounds: what it already holds is part of the tables, `--rounds 0` only prints them.
+All servers are started first and stay, stopped while others are visited. Each round measures the parts alone
+and then visits every server in turn with every kind of load, for a few seconds each, so that a machine that is slow for
+a minute is slow for all of them. The client shares the cores with the server. `--results` keeps rounds: what it already
+holds is part of the tables, `--rounds 0` only prints them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,7 +32,7 @@ from engine import cpu_budget
 from models.registry import open_model
 
 PHOTOS = 96
-_ALONE = 3.0  # seconds for each part
+_ALONE = 1.0  # seconds for each part
 
 
 def main() -> None:
@@ -47,15 +50,23 @@ def main() -> None:
     parts = Parts(files, photos, cores)
     reference = parts.reference()
     rounds = _read(arguments.results)
-    for number in range(len(rounds), len(rounds) + arguments.rounds):
-        alone = parts.measure(_ALONE * arguments.scale)
-        runs = {}
-        for name in versions:
-            print(f"round {number + 1}: {name}", flush=True)
-            runs[name] = _visit(name, files, photos, cores, number, arguments)
-        rounds.append(Round(alone, runs))
-        if arguments.results:
-            arguments.results.write_text(json.dumps([asdict(done) for done in rounds]))
+    names = list(versions)
+    last = len(rounds) + arguments.rounds
+    with ExitStack() as running:
+        visits = {}
+        for name in names if arguments.rounds else ():
+            print(f"starting {name}", flush=True)
+            visits[name] = running.enter_context(_visit(name, files, photos, cores, arguments.deadline))
+        for number in range(len(rounds), last):
+            alone = parts.measure(_ALONE * arguments.scale)
+            runs = {}
+            for turn in range(len(names)):  # nobody always follows the same one
+                name = names[(turn + number) % len(names)]
+                print(f"round {number + 1} of {last}: {name}", flush=True)
+                runs[name] = measure(visits[name], Seconds.scaled(arguments.scale), arguments.deadline, number + 1)
+            rounds.append(Round(alone, {name: runs[name] for name in names}))
+            if arguments.results:
+                arguments.results.write_text(json.dumps([asdict(done) for done in rounds]))
     for number, done in enumerate(rounds, start=1):
         if done.disturbed:
             print(f"round {number} does not count, {done.disturbed}")
@@ -76,7 +87,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__.partition("\n")[0])
     parser.add_argument("--servers", type=lambda text: text.split(","), default=["tessera", *PEERS])
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--deadline", type=float, default=2.0, help="seconds, of clients in the overload phase")
     parser.add_argument("--scale", type=float, default=1.0, help="of the length of every phase (default 1)")
     parser.add_argument("--data", type=Path, help="folder with resnet50-imagenet and imagenet-sample")
@@ -106,15 +117,17 @@ def _photos(folder: Path) -> list[Path]:
     return [photos[i * len(photos) // PHOTOS] for i in range(PHOTOS)]
 
 
-def _visit(name: str, files: Files, photos: list[Path], cores: int, number: int, arguments: argparse.Namespace) -> Run:
-    begun = start(name, files, cores=cores, deadline=arguments.deadline)
+@contextmanager
+def _visit(name: str, files: Files, photos: list[Path], cores: int, deadline: float) -> Iterator[Visit]:
+    begun = start(name, files, cores=cores, deadline=deadline)
     with (
         tempfile.NamedTemporaryFile(suffix=f"-{name}.log") as log,
         ServerTree(begun.command, begun.settings, Path(log.name)) as tree,
     ):
-        visit = Visit(begun, tree, photos, seed=number + 1)
+        visit = Visit(begun, tree, photos)
         visit.wait_until_ready()
-        return measure(visit, Seconds.scaled(arguments.scale), arguments.deadline)
+        tree.pause()
+        yield visit
 
 
 def _read(results: Path | None) -> list[Round]:

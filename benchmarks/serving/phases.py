@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -23,10 +24,10 @@ _PATIENCE = 180.0  # seconds for a server to start
 class Seconds:
     """How long each phase sends requests."""
 
-    throughput: float = 15.0
-    tail: float = 20.0
-    overload: float = 10.0
-    idle: float = 5.0
+    throughput: float = 4.0
+    tail: float = 8.0
+    overload: float = 5.0
+    idle: float = 2.0
 
     @classmethod
     def scaled(cls, factor: float) -> Seconds:
@@ -44,7 +45,7 @@ class Run:
         client_share: Cores that the load client took meanwhile.
         server_core: Core seconds that the server took per photo meanwhile.
         tail: Latencies at 70 % of its capacity, every request; infinite for one that failed.
-        goodput: Photos per second answered within the deadline, at 300 % of its capacity.
+        goodput: Photos per second answered within the deadline and while requests are sent, at 300 % of its capacity.
         refusals: Latencies of answers with another status than 200 there.
         lost: Requests there that got no answer before the deadline.
         idle: Round trip, decode, queue and compute of requests to an idle server, one at a time.
@@ -73,12 +74,23 @@ class Visit:
         start: The server.
         tree: Its processes.
         photos: What is sent.
-        seed: Of arrivals, and where the rotation begins.
     """
 
-    def __init__(self, start: Start, tree: ServerTree, photos: list[Path], seed: int) -> None:
+    def __init__(self, start: Start, tree: ServerTree, photos: list[Path]) -> None:
         self.tree = tree
-        self._base = Job(start.port, start.path, [str(photo) for photo in photos], "closed", 1.0, seed=seed)
+        self._base = Job(start.port, start.path, [str(photo) for photo in photos], "closed", 1.0)
+
+    def begin(self, seed: int) -> None:
+        """Begin a round: `seed` is that of arrivals, and says where the rotation of photos begins."""
+        self.tree.check_running()
+        self.tree.resume()
+        self._base = replace(self._base, seed=seed)
+        send(replace(self._base, seconds=1.0, clients=CLIENTS))  # what it had to make up for after the pause
+        self._settle()
+
+    def end(self) -> None:
+        """End a round."""
+        self.tree.pause()
 
     def wait_until_ready(self) -> None:
         """Until it classifies a photo, and a little load has warmed it."""
@@ -121,57 +133,64 @@ class Visit:
         return send(replace(self._base, seconds=seconds, clients=1))
 
     def _settle(self) -> None:
-        """Until nothing is left of the load before: the server has been idle for a moment."""
-        for _ in range(40):
-            core = self.tree.core_seconds()
-            time.sleep(0.5)
-            if self.tree.core_seconds() - core < 0.1:
+        """Until nothing is left of the load before: requests that come now are answered well, and those were before."""
+        end = time.perf_counter() + _PATIENCE
+        while time.perf_counter() < end:
+            load = send(replace(self._base, kind="poisson", seconds=1.0, rate=8.0))
+            if all(_ok(record) for record in load.records):
                 return
+        raise SystemExit("a server has not recovered from the load before")
 
 
 class ForeignWork:
-    """Watches what the machine does besides a server and its clients, from now on.
-
-    What a client process takes to start and to parse answers is foreign too, and little.
-    """
+    """Watches what the machine does besides a server and its clients, from now on: other servers, people, its host."""
 
     def __init__(self, tree: ServerTree) -> None:
         self._tree = tree
         self._begun = self._now()
 
-    def cores(self, client: float) -> float:
-        """Mean cores since then, given the clients' core seconds."""
-        wall, machine, server = (now - begun for now, begun in zip(self._now(), self._begun, strict=True))
+    def cores(self) -> float:
+        """Mean cores since then."""
+        wall, machine, server, client = (now - begun for now, begun in zip(self._now(), self._begun, strict=True))
         return (machine - server - client) / wall
 
-    def _now(self) -> tuple[float, float, float]:
-        return time.perf_counter(), busy_core_seconds(), self._tree.core_seconds()
+    def _now(self) -> tuple[float, float, float, float]:
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)  # clients: they have ended, the servers run on
+        own = time.process_time()
+        client = own + ended.ru_utime + ended.ru_stime
+        return time.perf_counter(), busy_core_seconds(), self._tree.core_seconds(), client
 
 
-def measure(visit: Visit, seconds: Seconds, deadline: float) -> Run:
+def measure(visit: Visit, seconds: Seconds, deadline: float, seed: int) -> Run:
     """All phases; rates follow from the throughput just measured."""
+    visit.begin(seed)
     foreign = ForeignWork(visit.tree)
     busy, core = visit.throughput(seconds.throughput)
     capacity = rate_of(busy)
+    if capacity == 0.0:
+        raise SystemExit(f"Too few answers in {seconds.throughput:g} s to tell the throughput: use a larger --scale.")
     tail = visit.tail(0.7 * capacity, seconds.tail)
     over = visit.overload(3.0 * capacity, seconds.overload, deadline)
     idle = visit.idle(seconds.idle)
+    others = foreign.cores()
+    visit.end()
     records = [*busy.records, *tail.records, *over.records, *idle.records]
     statuses: dict[int, int] = {}
     for record in records:
         statuses[record.status] = statuses.get(record.status, 0) + 1
+    in_time = [record for record in over.records if _ok(record) and record.seconds <= deadline]
     return Run(
         capacity,
         busy.core / busy.wall,
         core,
         [record.seconds if record.status == 200 else float("inf") for record in tail.records],
-        sum(_ok(record) and record.seconds <= deadline for record in over.records) / seconds.overload,
+        sum(record.at <= seconds.overload for record in in_time) / seconds.overload,
         [record.seconds for record in over.records if record.status not in (0, 200)],
         sum(record.status == 0 for record in over.records),
         [(record.seconds, record.decode, record.queue, record.compute) for record in idle.records if _ok(record)][1:],
         [(record.photo, record.label) for record in records if _ok(record)],
         statuses,
-        foreign.cores(sum(load.core for load in (busy, tail, over, idle))),
+        others,
     )
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -60,10 +61,19 @@ class ServerTree:
         """Core time that the tree has taken so far, that of ended and waited-for children included."""
         return sum(_core_seconds(pid) for pid in self._tree())
 
+    def pause(self) -> None:
+        """Stop all its processes until `resume`: some servers keep a core busy waiting for requests."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        self._signal(signal.SIGCONT)
+
     def __enter__(self) -> ServerTree:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.resume()
         tree = self._tree()
         self._process.send_signal(signal.SIGTERM)
         try:
@@ -75,6 +85,11 @@ class ServerTree:
         for pid in tree:  # helpers that outlived it
             if pid != self._process.pid and _parent(pid) is not None:
                 os.kill(pid, signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self._tree():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def _tree(self) -> list[int]:
         parents = {

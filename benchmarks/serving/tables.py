@@ -1,4 +1,4 @@
-"""Rounds to Markdown: figures are medians over rounds, ratios are taken within a round."""
+"""Rounds to Markdown: medians over rounds, ratios within a round; percentiles are of all rounds' requests together."""
 
 from __future__ import annotations
 
@@ -89,9 +89,12 @@ def servers_table(rounds: list[Round], versions: dict[str, str], reference: list
 
 
 def ratios_table(rounds: list[Round], ours: str = OURS) -> str:
-    """Ours over each peer's; the last rows are over the best of them."""
+    """Ours over each peer's: the median of rounds and its quartiles, but p99 over p99 of all rounds' requests."""
     peers = [name for name in rounds[0].runs if not name.startswith(OURS)]
-    rows = [(name, *(f"{median(ratio(r, name) for r in rounds):.2f}" for ratio in _ratios(ours))) for name in peers]
+    rows = []
+    for name in peers:
+        throughput, goodput, beyond = (_spread([ratio(r, name) for r in rounds]) for ratio in _ratios(ours))
+        rows.append((name, throughput, f"{_p99(rounds, ours) / _p99(rounds, name):.2f}", goodput, beyond))
     return _markdown(("ours over", "throughput", "p99 at 70 %", "goodput at 300 %", "idle overhead"), rows)
 
 
@@ -125,10 +128,18 @@ def idle_table(rounds: list[Round]) -> str:
 def _ratios(ours: str) -> tuple[Callable[[Round, str], float], ...]:
     return (
         lambda r, peer: r.runs[ours].throughput / r.runs[peer].throughput,
-        lambda r, peer: percentile(r.runs[ours].tail, 0.99) / percentile(r.runs[peer].tail, 0.99),
         lambda r, peer: r.runs[ours].goodput / r.runs[peer].goodput if r.runs[peer].goodput else inf,
         lambda r, peer: overhead(r.runs[ours], r.alone) / overhead(r.runs[peer], r.alone),
     )
+
+
+def _p99(rounds: list[Round], name: str) -> float:
+    return percentile([second for r in rounds for second in r.runs[name].tail], 0.99)
+
+
+def _spread(values: list[float]) -> str:
+    """Median and quartiles."""
+    return f"{median(values):.2f} ({percentile(values, 0.25):.2f} to {percentile(values, 0.75):.2f})"
 
 
 def _median(items: Sequence[object], figure: Callable[..., float]) -> float:
