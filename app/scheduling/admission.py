@@ -21,7 +21,7 @@ BACKGROUND_ROOM = 1 / 8
 # What a predicted wait is multiplied by before it becomes a promise: batches are not always full, times not the mean,
 # refusing what comes beyond capacity takes some of the cores, and a machine that others share may slow down before the
 # wait is over. `docs/scheduling.md` has what it buys and costs.
-_CAUTION = 1.3
+_CAUTION = 1.5
 # How much faster than ever seen a machine may turn out, if it was busy whenever it was measured. What needs more is
 # refused even by an idle engine; less is tried, because a refusal measures nothing and would stand for ever.
 _MOST_SPEED_UP = 4

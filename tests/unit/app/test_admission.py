@@ -17,7 +17,7 @@ def test_who_expired_is_told_when_another_try_would_be_in_time() -> None:
     queue.take()
     assert queue.take_dropped() == [late]
     assert isinstance(late.failure, DeadlineExceededError)
-    assert late.failure.retry_after == 5  # 101 x 0.04 s and 30 %, of which the request allows 1 s, rounded up
+    assert late.failure.retry_after == 6  # 101 x 0.04 s and a half, of which the request allows 1 s, rounded up
 
 
 def test_retry_after_follows_the_measured_rate() -> None:
@@ -32,10 +32,10 @@ def test_retry_after_follows_the_measured_rate() -> None:
 def test_what_cannot_be_answered_in_time_is_refused_with_the_wait() -> None:
     queue, _ = make_queue(FLAT)
     put(queue, "baseline", 100, deadline=4.1)  # 4 s, so it goes before the next one
-    with pytest.raises(DeadlineUnreachableError, match="would take about 5") as refused:
+    with pytest.raises(DeadlineUnreachableError, match="would take about 6") as refused:
         queue.admit("optimised", 1, deadline=2.0)
-    assert refused.value.retry_after == 4
-    queue.admit("optimised", 1, deadline=6.0)
+    assert refused.value.retry_after == 5
+    queue.admit("optimised", 1, deadline=6.5)
 
 
 def test_decoding_counts_in_the_prediction() -> None:
@@ -49,9 +49,9 @@ def test_decoding_counts_in_the_prediction() -> None:
 
 def test_a_newcomer_does_not_break_a_promise() -> None:
     queue, clock = make_queue(FLAT)
-    first = put(queue, "optimised", 10, deadline=0.109)
+    first = put(queue, "optimised", 10, deadline=0.1095)
     with pytest.raises(DeadlineUnreachableError, match="miss its own"):
-        queue.admit("optimised", 1, deadline=0.016)  # it would be in time itself, at the cost of the first
+        queue.admit("optimised", 1, deadline=0.0185)  # it would be in time itself, at the cost of the first
     while first.state is State.QUEUED:
         run(queue, clock)
     assert first.state is State.DONE
@@ -122,4 +122,4 @@ def test_promises_count_on_all_that_runs_at_once(parallel: int, seconds: float) 
     for _ in range(8):
         put(queue, "baseline", 1, deadline=3600.0)
     predicted = queue.snapshot().variants["baseline"].predicted_seconds
-    assert seconds <= predicted <= 1.45 * seconds
+    assert seconds <= predicted <= 1.65 * seconds
