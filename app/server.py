@@ -6,7 +6,8 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 
@@ -18,6 +19,7 @@ from app.errors import StartupError
 from app.http_protocol import ConnectionLimits, HttpProtocol
 from app.service import Service
 from app.settings import Settings
+from app.signals import release_signals
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +139,13 @@ class Server(uvicorn.Server):
         """Why the service could not become ready, or None."""
         service = self._service
         return None if service is None else service.failure
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals inside the context, those that came before it first."""
+        with super().capture_signals():
+            release_signals()
+            yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the orderly end at the first signal; end at once at the second."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
-import signal
 import sys
 from collections.abc import Callable
 from socket import socket
@@ -19,6 +18,7 @@ from app.observability.logs import configure_logs
 from app.server import Server, bind, share, url_of
 from app.service import Service
 from app.settings import Settings
+from app.signals import hold_signals
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         0 after an orderly end, 1 when the model could not be loaded or requests were cut off, 2 for bad settings.
     """
-    # Until the server takes over the signals, there is nothing to finish.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    hold_signals()  # until the server takes over
     settings = settings_from(arguments)
     try:
         AdminGate(settings)  # a frontend that finds the token wanting could only die of it

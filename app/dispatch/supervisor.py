@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from app.dispatch.watchdog import INTERVAL, FrontendWatchdog, Watchdog, weight_o
 from app.dispatch.wire import Kind, Message, pack_file, unpack_file
 from app.errors import StartupError
 from app.settings import Settings
+from app.signals import ENDING, release_signals
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +84,9 @@ class Supervisor:
 
     async def run(self) -> int:
         """Serve until a signal; returns how many requests were cut off."""
-        for sign in (signal.SIGTERM, signal.SIGINT):
+        for sign in ENDING:
             self._loop.add_signal_handler(sign, self._begin_end)
+        release_signals()
         try:
             self._start_engine()
             for index in range(len(self._listeners)):

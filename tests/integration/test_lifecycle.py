@@ -93,6 +93,34 @@ def test_the_drain_is_bounded() -> None:
         assert "requests in flight that were cut off: 1" in server.describe()
 
 
+# Sends SIGTERM inside a finaliser, where an exception that the handler raised would go no further.
+SIGNAL_AT_IMPORT = """
+import os, signal, sys
+
+class Leaving:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["SIGNAL_AT"]:
+            Leaving()
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize(("frontends", "module"), [(0, "onnxruntime"), (1, "app.dispatch.supervisor")])
+def test_a_signal_during_an_import_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frontends: int, module: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SIGNAL_AT_IMPORT)
+    monkeypatch.setenv("SIGNAL_AT", module)
+    with ServerProcess(wait=False, modules=tmp_path, frontends=frontends) as server:
+        assert server.wait() == 0, server.describe()
+        assert "stopping" in server.describe()
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.4, 0.9])
 def test_a_signal_while_loading_ends_in_order(delay: float) -> None:
     with ServerProcess(wait=False) as server:
