@@ -155,7 +155,7 @@ class Board:
         if predicted > left:
             late = seconds_to_wait(predicted - left)
             raise DeadlineUnreachableError(
-                f"The answer would take about {predicted * 1000:.0f} ms and the request allows "
+                f"The answer may take {predicted * 1000:.0f} ms and the request allows "
                 f"{max(left, 0) * 1000:.0f} ms. Try again in {late} s, or allow more time.",
                 retry_after=late,
             )

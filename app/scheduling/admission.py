@@ -18,10 +18,13 @@ PATIENCE = 5.0
 # BACKGROUND has room of its own, this share of the queue, so that it never takes the place of a request that matters.
 BACKGROUND_ROOM = 1 / 8
 
-# What a predicted wait is multiplied by before it becomes a promise: batches are not always full, times not the mean,
-# refusing what comes beyond capacity takes some of the cores, and a machine that others share may slow down before the
-# wait is over. `docs/scheduling.md` has what it buys and costs.
-_CAUTION = 1.5
+# What a predicted wait is multiplied by before it becomes a promise. Batches are not always full, times not the mean,
+# and refusing what comes beyond capacity takes some of the cores: that needs a share of every wait. And a machine that
+# others share may slow down before the wait is over, the longer it is the more likely, but seldom to less than half of
+# its speed for so long. `docs/scheduling.md` has what it buys and costs.
+_CAUTION = 1.3
+_CAUTION_PER_SECOND = 0.5
+_MOST_CAUTION = 2.0
 # How much faster than ever seen a machine may turn out, if it was busy whenever it was measured. What needs more is
 # refused even by an idle engine; less is tried, because a refusal measures nothing and would stand for ever.
 _MOST_SPEED_UP = 4
@@ -123,7 +126,7 @@ class Admission:
         if answered > ticket.deadline:
             late = seconds_to_wait(answered - ticket.deadline)
             raise DeadlineUnreachableError(
-                f"The answer would take about {_milliseconds(answered - now)} and the request allows "
+                f"The answer may take {_milliseconds(answered - now)} and the request allows "
                 f"{_milliseconds(ticket.deadline - now)}. Try again in {late} s, or allow more time.",
                 retry_after=late,
             )
@@ -135,7 +138,7 @@ class Admission:
         margin = self._table.tail(ticket.variant, batch) - self._table.seconds(ticket.variant, batch)
         behind = sum(self._cost(other) for other in self._behind(ticket))
         wait = running / self._parallel() + self._backlog(ticket) - behind
-        return now + _CAUTION * wait + margin
+        return now + _with_caution(wait) + margin
 
     def add(self, ticket: Ticket) -> None:
         """Count an admitted ticket, whose images are being decoded."""
@@ -164,7 +167,7 @@ class Admission:
 
     def backlog_seconds(self) -> float:
         """Time to promise for everything of NORMAL and HIGH priority that is admitted, without running batches."""
-        return _CAUTION * self._backlog(None)
+        return _with_caution(self._backlog(None))
 
     def _count(self, ticket: Ticket, images: int) -> None:
         self.depths[ticket.variant][ticket.priority] += images
@@ -233,6 +236,11 @@ class Admission:
         if ticket.state is State.ADMITTED:
             seconds += images * self._decode_seconds / self._decoders
         return seconds
+
+
+def _with_caution(wait: float) -> float:
+    """Seconds to promise for a wait of so many."""
+    return min(_CAUTION + _CAUTION_PER_SECOND * wait, _MOST_CAUTION) * wait
 
 
 def _milliseconds(seconds: float) -> str:

@@ -17,7 +17,7 @@ def test_who_expired_is_told_when_another_try_would_be_in_time() -> None:
     queue.take()
     assert queue.take_dropped() == [late]
     assert isinstance(late.failure, DeadlineExceededError)
-    assert late.failure.retry_after == 6  # 101 x 0.04 s and a half, of which the request allows 1 s, rounded up
+    assert late.failure.retry_after == 8  # 101 x 0.04 s, twice for caution, of which the request allows 1 s, rounded up
 
 
 def test_retry_after_follows_the_measured_rate() -> None:
@@ -32,10 +32,21 @@ def test_retry_after_follows_the_measured_rate() -> None:
 def test_what_cannot_be_answered_in_time_is_refused_with_the_wait() -> None:
     queue, _ = make_queue(FLAT)
     put(queue, "baseline", 100, deadline=4.1)  # 4 s, so it goes before the next one
-    with pytest.raises(DeadlineUnreachableError, match="would take about 6") as refused:
+    with pytest.raises(DeadlineUnreachableError, match="may take 80") as refused:
         queue.admit("optimised", 1, deadline=2.0)
-    assert refused.value.retry_after == 5
-    queue.admit("optimised", 1, deadline=6.5)
+    assert refused.value.retry_after == 7
+    queue.admit("optimised", 1, deadline=8.5)
+
+
+def test_a_longer_wait_needs_more_caution() -> None:
+    short, _ = make_queue(FLAT)
+    put(short, "baseline", 5, deadline=0.3)  # it takes 0.2 s, and goes before the next one
+    short.admit("baseline", 1, deadline=1.5 * 0.24)
+    long, _ = make_queue(FLAT)
+    put(long, "baseline", 24, deadline=1.6)  # 0.96 s
+    with pytest.raises(DeadlineUnreachableError):
+        long.admit("baseline", 1, deadline=1.7 * 1.0)
+    long.admit("baseline", 1, deadline=1.9 * 1.0)
 
 
 def test_decoding_counts_in_the_prediction() -> None:
