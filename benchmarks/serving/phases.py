@@ -26,7 +26,7 @@ class Seconds:
 
     throughput: float = 4.0
     tail: float = 8.0
-    overload: float = 5.0
+    overload: float = 10.0  # at its ends a batch and a half are not counted
     idle: float = 2.0
 
     @classmethod
