@@ -23,7 +23,7 @@ BACKGROUND_ROOM = 1 / 8
 # others share may slow down before the wait is over, the longer it is the more likely, but seldom to less than half of
 # its speed for so long. `docs/scheduling.md` has what it buys and costs.
 _CAUTION = 1.3
-_CAUTION_PER_SECOND = 0.5
+_CAUTION_PER_SECOND = 0.7
 _MOST_CAUTION = 2.0
 # How much faster than ever seen a machine may turn out, if it was busy whenever it was measured. What needs more is
 # refused even by an idle engine; less is tried, because a refusal measures nothing and would stand for ever.

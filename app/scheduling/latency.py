@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import exp
 
 # Weights of the newest batch in the running mean and deviation, and how many deviations above the mean count as the
 # tail: Jacobson's estimator, as TCP uses it for its retransmission timeout (RFC 6298, section 2).
@@ -15,6 +16,9 @@ _TAIL_DEVIATIONS = 4
 # clock) slows all, and a size that is seldom chosen must not keep the estimate of a bad moment for ever.
 _DRIFT_WEIGHT = 1 / 16
 _MOST_DRIFT = 2.0  # a single hiccup says little about other sizes
+# How fast predictions follow a machine that has become slower: what others take of a shared one changes within seconds,
+# in which only a few large batches end. So it is seconds of running that count here, not batches.
+_SLOWNESS_SECONDS = 1.0
 # A batch that is larger than it needs to be makes everyone in it and behind it wait for nothing: the size that suits
 # is the smallest whose time per image is within this factor of the best.
 _EFFICIENT = 1.01
@@ -59,7 +63,7 @@ class LatencyTable:
 
     Sizes that never ran are interpolated linearly between those that did, extrapolated in proportion beyond them; no
     size counts as slower than a larger one. A variant without any measurement counts as the slowest known one, and as
-    0 s when there is none.
+    0 s when there is none. All of it is stretched by how much slower the machine has been in the last second it ran.
 
     Args:
         variants: Names of the variants.
@@ -76,6 +80,7 @@ class LatencyTable:
         self._quick: dict[str, int] = {}
         self._frugal: dict[str, int] = {}
         self._shared: dict[str, int] = {}
+        self._slowness = 1.0  # of the last second or so, compared with the means
         self._observed: list[tuple[str, int, float]] = []  # not yet in the table: whoever reads it next enters them
 
     def seed(self, variant: str, images: int, seconds: float) -> None:
@@ -150,7 +155,7 @@ class LatencyTable:
 
     def _enter(self, variant: str, images: int, seconds: float) -> None:
         sizes = self._sizes[variant]
-        expected = self.seconds(variant, images)
+        expected = self.seconds(variant, images) / max(1.0, self._slowness)
         size = sizes.get(images)
         if size is None:
             size = sizes[images] = _Size(expected or seconds, _SEED_DEVIATION * (expected or seconds))
@@ -160,6 +165,7 @@ class LatencyTable:
         size.seconds += seconds
         if expected > 0:
             ratio = min(max(seconds / expected, 1 / _MOST_DRIFT), _MOST_DRIFT)
+            self._slowness += (1 - exp(-seconds / _SLOWNESS_SECONDS)) * (ratio - self._slowness)
             for other in sizes.values():
                 if other is not size:
                     other.mean *= 1 + _DRIFT_WEIGHT * (ratio - 1)
@@ -171,7 +177,7 @@ class LatencyTable:
         if known is None:
             return max((self._look_up(table, other, images) for other in table), default=0.0)
         full, rest = divmod(images, self.limit)
-        return full * known[self.limit] + known[rest]
+        return max(1.0, self._slowness) * (full * known[self.limit] + known[rest])
 
     def _update(self, variant: str, seconds_per_image: float) -> None:
         sizes = sorted(self._sizes[variant].items())

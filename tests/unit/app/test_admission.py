@@ -41,12 +41,12 @@ def test_what_cannot_be_answered_in_time_is_refused_with_the_wait() -> None:
 def test_a_longer_wait_needs_more_caution() -> None:
     short, _ = make_queue(FLAT)
     put(short, "baseline", 5, deadline=0.3)  # it takes 0.2 s, and goes before the next one
-    short.admit("baseline", 1, deadline=1.5 * 0.24)
+    short.admit("baseline", 1, deadline=1.55 * 0.24)
     long, _ = make_queue(FLAT)
-    put(long, "baseline", 24, deadline=1.6)  # 0.96 s
+    put(long, "baseline", 24, deadline=1.8)  # 0.96 s
     with pytest.raises(DeadlineUnreachableError):
-        long.admit("baseline", 1, deadline=1.7 * 1.0)
-    long.admit("baseline", 1, deadline=1.9 * 1.0)
+        long.admit("baseline", 1, deadline=1.9 * 1.0)
+    long.admit("baseline", 1, deadline=2.1 * 1.0)
 
 
 def test_decoding_counts_in_the_prediction() -> None:

@@ -40,6 +40,19 @@ def test_the_mean_follows_and_a_steady_machine_has_a_short_tail() -> None:
     assert made.rows("a")[16].batches == 0, "the warm-up does not count"
 
 
+@pytest.mark.parametrize(("images", "seconds"), [(1, 0.02), (16, 0.3)])
+def test_a_slower_machine_is_noticed_within_a_second_of_running(images: int, seconds: float) -> None:
+    made = table({1: 0.02, 16: 0.3})
+    for _ in range(50):
+        made.observe("a", images, seconds)
+    before = [made.seconds("a", size) for size in (1, 16)]
+    for _ in range(round(1.0 / (1.8 * seconds)) + 1):
+        made.observe("a", images, 1.8 * seconds)
+    assert made.seconds("a", 1) > 1.4 * before[0]
+    assert made.seconds("a", 16) > 1.4 * before[1]
+    assert made.tail("a", 16) > 1.4 * before[1]
+
+
 def test_an_unsteady_machine_has_a_long_tail() -> None:
     made = table({1: 0.1})
     for number in range(100):
