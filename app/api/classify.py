@@ -105,8 +105,6 @@ def _check_encoding(request: Request) -> None:
 
 
 def _single(request: Request, name: str) -> str | None:
-    if not request.scope["query_string"]:
-        return None  # the usual case, without a parser
     values = request.query_params.getlist(name)
     if len(values) > 1:
         raise InvalidParameterError(f"{name} is given {len(values)} times; give it once.")
