@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 SERVING := build/serving
 
-.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz lint types native-test native-aarch64 native-sanitize python-test format clean
+.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz lint types native-test native-aarch64 descriptors python-test format clean
 
 serve: $(VENV)/installed
 	$(BIN)/tessera serve
@@ -74,6 +74,11 @@ test-export: $(VENV)/test-installed
 quantisers: $(VENV)/installed
 	$(PIP) --editable '.[peers]'
 	$(BIN)/python -m benchmarks.quantisers
+
+# After a change to a .proto file.
+descriptors: $(VENV)/test-installed
+	$(BIN)/python -m grpc_tools.protoc -Iapp/grpc/proto --descriptor_set_out=app/grpc/proto/descriptors.binpb \
+		$(notdir $(wildcard app/grpc/proto/*.proto))
 
 lint: $(VENV)/test-installed
 	$(BIN)/ruff check .

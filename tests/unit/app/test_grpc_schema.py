@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from app.grpc.schema import Schema
 from app.protocol.oip import description
@@ -30,6 +33,20 @@ def public() -> dict[str, Any]:
         for module in (service_pb2, model_config_pb2)
         for name, message in module.DESCRIPTOR.message_types_by_name.items()
     }
+
+
+def test_the_descriptors_are_those_of_the_proto_files(tmp_path: Path) -> None:
+    from grpc_tools import protoc
+
+    compiled = tmp_path / "descriptors.binpb"
+    with resources.as_file(resources.files("app.grpc.proto")) as folder:
+        names = sorted(file.name for file in folder.glob("*.proto"))
+        assert protoc.main(["protoc", f"-I{folder}", f"--descriptor_set_out={compiled}", *names]) == 0
+        committed = (folder / "descriptors.binpb").read_bytes()
+    fresh = FileDescriptorSet.FromString(compiled.read_bytes())
+    assert {file.name: file for file in FileDescriptorSet.FromString(committed).file} == {
+        file.name: file for file in fresh.file
+    }, "run `make descriptors`"
 
 
 def test_every_field_is_the_public_one(public: dict[str, Any]) -> None:
