@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from app.routing import report
+from app.routing.accumulators import Distribution
 from app.routing.events import Answered, Compared, Event, Loaded
 from app.routing.guard import Guard, GuardEvent, GuardState
 from app.routing.router import Decision, Router
 from app.routing.shadow import ShadowRecord
-from app.routing.statistics import Distribution
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app.routing.statistics import Distribution, Interval, RatioMean, wilson_interval
+from app.routing.accumulators import Distribution, RatioMean
+from engine.intervals import Interval, wilson_interval
 
 
 class Run(NamedTuple):

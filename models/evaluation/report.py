@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TypedDict
 
+from engine.intervals import sign_test, wilson_interval
 from models.evaluation.state import Block
-from models.evaluation.statistics import sign_test, wilson
 from models.evaluation.tally import Tally
 
 
@@ -72,5 +72,7 @@ def _variant(tally: Tally) -> VariantResult:
 
 
 def _share(count: int, photos: int) -> Share:
-    low, high = wilson(count, photos)
-    return {"count": count, "share": count / photos if photos else 0.0, "low": low, "high": high}
+    interval = wilson_interval(count, photos)
+    if interval is None:  # nothing was counted, so nothing is known
+        return {"count": 0, "share": 0.0, "low": 0.0, "high": 1.0}
+    return {"count": count, "share": interval.value, "low": interval.low, "high": interval.high}

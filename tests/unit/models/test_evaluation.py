@@ -19,7 +19,6 @@ from models.evaluation.photos import ClassNames, LabelledPhoto, PhotoSet, find_l
 from models.evaluation.report import result
 from models.evaluation.runner import Watcher, evaluate
 from models.evaluation.state import Block, StateFile
-from models.evaluation.statistics import sign_test, wilson
 from models.evaluation.tally import Tally, label_ranks
 from tests.unit.models.tiny import LABELS, SIZE, tiny_model
 
@@ -45,23 +44,6 @@ def test_agreement_is_the_share_of_equal_first_classes() -> None:
     assert agreement(logits, logits[[0, 1, 3, 2]]) == 0.5
     with pytest.raises(ValueError, match="cannot be compared"):
         agreement(logits[:0], logits[:0])
-
-
-@pytest.mark.parametrize(
-    ("successes", "count", "low", "high"),
-    # Newcombe 1998, table I, method 3.
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_gives_published_intervals(successes: int, count: int, low: float, high: float) -> None:
-    assert wilson(successes, count) == pytest.approx((low, high), abs=5e-5)
-    assert wilson(count - successes, count) == pytest.approx((1 - high, 1 - low), abs=5e-5)
-
-
-@given(st.integers(0, 400), st.integers(0, 400))
-def test_the_sign_test_is_exact(lost: int, gained: int) -> None:
-    count = lost + gained
-    tail = sum(math.comb(count, k) for k in range(min(lost, gained) + 1))
-    assert sign_test(lost, gained) == pytest.approx(min(1.0, 2 * tail / 2**count))
 
 
 @given(st.integers(1, 8), st.integers(1, 12), st.integers(0, 2**32 - 1))

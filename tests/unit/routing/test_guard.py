@@ -15,7 +15,7 @@ from app.routing.guard import (
     GuardState,
     smallest_recovery_window,
 )
-from app.routing.statistics import binomial_at_most
+from engine.intervals import binomial_at_most
 
 BOUND = 0.98
 WINDOW = 500

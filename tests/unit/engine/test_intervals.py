@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import math
-import random
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.routing.statistics import (
-    Distribution,
-    RatioMean,
-    binomial_at_least,
-    binomial_at_most,
-    student_quantile,
-    wilson_interval,
-)
+from engine.intervals import binomial_at_least, binomial_at_most, sign_test, student_quantile, wilson_interval
 
 
 @given(st.integers(1, 200), st.floats(0.01, 0.99), st.data())
@@ -46,11 +37,19 @@ def test_student_quantiles_are_those_of_the_tables(probability: float, degrees: 
     assert student_quantile(probability, degrees) == pytest.approx(expected, rel=1e-5)
 
 
-def test_wilson_interval() -> None:
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    # Newcombe 1998, table I, method 3.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_gives_published_intervals(successes: int, trials: int, low: float, high: float) -> None:
+    share = successes / trials
+    assert wilson_interval(successes, trials) == pytest.approx((share, low, high), abs=5e-5)
+    assert wilson_interval(trials - successes, trials) == pytest.approx((1 - share, 1 - high, 1 - low), abs=5e-5)
+
+
+def test_nothing_tried_has_no_interval() -> None:
     assert wilson_interval(0, 0) is None
-    # Newcombe 1998, table I: 81 of 263, and 0 of 20.
-    assert wilson_interval(81, 263) == pytest.approx((0.30798, 0.2553, 0.3662), abs=1e-4)
-    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.0, 0.1611), abs=1e-4)
 
 
 @given(st.integers(1, 10_000), st.data())
@@ -60,37 +59,8 @@ def test_wilson_interval_holds_its_estimate(trials: int, data: st.DataObject) ->
     assert 0 <= interval.low <= interval.value <= interval.high <= 1
 
 
-def test_the_ratio_interval_covers_the_truth_as_often_as_it_says() -> None:
-    chance, covered = random.Random(5), 0
-    for _ in range(1000):
-        mean = RatioMean()
-        for _ in range(12):
-            mean.observe(3.5 * math.exp(chance.gauss(0, 0.4)))
-        interval = mean.interval()
-        assert interval is not None
-        covered += interval.low <= 3.5 <= interval.high
-    assert 925 <= covered <= 975
-
-
-def test_ratios_need_two() -> None:
-    mean = RatioMean()
-    assert mean.interval() is None
-    mean.observe(2.0)
-    assert mean.interval() is None
-    mean.observe(2.0)
-    assert mean.interval() == pytest.approx((2.0, 2.0, 2.0))
-
-
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=200), st.sampled_from([0.5, 0.95, 0.99]))
-def test_quantiles_are_right_to_a_percent(values: list[float], share: float) -> None:
-    distribution = Distribution()
-    for value in values:
-        distribution.observe(value)
-    exact = float(np.quantile(values, share, method="inverted_cdf"))
-    assert distribution.quantile(share) == pytest.approx(exact, rel=0.0101, abs=1e-9)
-    assert distribution.mean() == pytest.approx(sum(values) / len(values))
-
-
-def test_nothing_seen_is_nothing_told() -> None:
-    assert Distribution().mean() is None
-    assert Distribution().quantile(0.5) is None
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_the_sign_test_is_exact(lost: int, gained: int) -> None:
+    count = lost + gained
+    tail = sum(math.comb(count, k) for k in range(min(lost, gained) + 1))
+    assert sign_test(lost, gained) == pytest.approx(min(1.0, 2 * tail / 2**count))

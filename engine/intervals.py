@@ -1,9 +1,8 @@
-"""The statistics of comparisons: intervals of proportions and of ratios, exact tails, quantiles of a stream."""
+"""What counts prove: intervals of proportions, exact binomial tails, quantiles of Student's t."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable
 from statistics import NormalDist
 from typing import NamedTuple
@@ -52,6 +51,19 @@ def binomial_at_least(successes: int, trials: int, probability: float) -> float:
     return _regularised_beta(successes, trials - successes + 1, probability)
 
 
+def sign_test(lost: int, gained: int) -> float:
+    """Two-sided p-value of the exact sign test, which is McNemar's exact test for two classifiers on the same photos.
+
+    Of photos that exactly one of the two gets right, each is a fair coin while they are equally good:
+    p = 2 P(X <= min(lost, gained)) with X ~ Bin(lost + gained, 1/2), at most 1.
+
+    Args:
+        lost: Photos that only the first gets right.
+        gained: Photos that only the second gets right.
+    """
+    return min(1.0, 2 * binomial_at_most(min(lost, gained), lost + gained, 0.5))
+
+
 def student_quantile(probability: float, degrees: int) -> float:
     """Quantile of Student's t for a probability in [0.5, 1)."""
 
@@ -62,80 +74,6 @@ def student_quantile(probability: float, degrees: int) -> float:
     while below(high) < probability:
         high *= 2
     return _bisect(lambda t: below(t) < probability, 0.0, high)
-
-
-class RatioMean:
-    """Geometric mean of a stream of positive ratios, with Student's t interval of the mean logarithm."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._mean = 0.0
-        self._squares = 0.0  # sum of squared deviations, after Welford
-
-    def observe(self, ratio: float) -> None:
-        """Count one ratio, above 0."""
-        logarithm = math.log(ratio)
-        self.count += 1
-        step = logarithm - self._mean
-        self._mean += step / self.count
-        self._squares += step * (logarithm - self._mean)
-
-    def value(self) -> float | None:
-        """The mean; None before the first ratio."""
-        return math.exp(self._mean) if self.count else None
-
-    def interval(self, confidence: float = CONFIDENCE) -> Interval | None:
-        """The mean and its interval; None before the second ratio."""
-        if self.count < 2:
-            return None
-        error = math.sqrt(self._squares / (self.count - 1) / self.count)
-        half = student_quantile(0.5 + confidence / 2, self.count - 1) * error
-        return Interval(math.exp(self._mean), math.exp(self._mean - half), math.exp(self._mean + half))
-
-
-class Distribution:
-    """Count, mean and quantiles of a stream of non-negative values, in constant memory.
-
-    Buckets grow by 2 %, so a quantile is right to 1 % of its value (the bucketing of DDSketch, Masson et al. 2019).
-    Values under 1e-9 count as 0, values over 1e9 as 1e9.
-    """
-
-    _GROWTH = 1.01 / 0.99
-    _SMALLEST, _LARGEST = 1e-9, 1e9
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._sum = 0.0
-        self._zeros = 0
-        self._buckets: Counter[int] = Counter()
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.count += 1
-        value = min(value, self._LARGEST)
-        self._sum += value
-        if value < self._SMALLEST:
-            self._zeros += 1
-        else:
-            self._buckets[math.ceil(math.log(value) / math.log(self._GROWTH))] += 1
-
-    def mean(self) -> float | None:
-        """The mean; None before the first value."""
-        return self._sum / self.count if self.count else None
-
-    def quantile(self, share: float) -> float | None:
-        """The smallest value that at least `share` of all values do not exceed, to 1 %; None before the first value."""
-        if self.count == 0:
-            return None
-        rank = max(1, math.ceil(share * self.count))
-        seen = self._zeros
-        if seen >= rank:
-            return 0.0
-        for bucket in sorted(self._buckets):
-            seen += self._buckets[bucket]
-            if seen >= rank:
-                break
-        return 2 * self._GROWTH**bucket / (self._GROWTH + 1)
 
 
 def _bisect(too_small: Callable[[float], bool], low: float, high: float) -> float:
