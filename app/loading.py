@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 
@@ -18,9 +18,9 @@ from app.dispatch.experiment import check_plan
 from app.dispatch.model import ServedModel, ServedVariant, VariantFiles
 from app.errors import StartupError
 from app.settings import Settings
+from engine.backends import BACKENDS
 from engine.errors import EngineError
 from engine.normalisation import Normalisation
-from engine.session import Backend
 from models.preprocessing import Preprocessing
 from models.registry import Model, Variant, list_models, open_model
 
@@ -71,6 +71,7 @@ class LoadedVariant:
         return ServedVariant(
             name=self.variant.name,
             backend=info.backend,
+            platform=BACKENDS[info.backend].platform,
             isa=info.isa,
             precision=info.precision,
             threads=info.threads,
@@ -294,9 +295,9 @@ def open_session(variant: Variant, settings: Settings) -> engine.Session:
     """Load one variant on its backend."""
     return engine.load(
         variant.path,
-        backend=cast(Backend, variant.backend),
+        backend=variant.backend,
         threads=settings.threads,
-        precision="int8" if variant.backend == "ascend" and variant.precision == "int8" else "auto",
+        precision="auto" if variant.graph is None or variant.precision != "int8" else "int8",
         graph=variant.graph,
         normalisation=variant.normalisation,
     )
@@ -336,7 +337,7 @@ def measure_batches(session: engine.Session, max_batch: int, shape: tuple[int, i
 
 def _peak(session: engine.Session) -> float | None:
     try:
-        peak = engine.session_peak(session)
+        peak = session.peak()
     except (EngineError, ValueError) as error:
         logger.warning("no peak of this machine, so no compute utilisation: %s", error)
         return None

@@ -27,9 +27,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 import engine
-from app.commands.bench import cpu_name
 from app.imaging.decoder import ImageDecoder
 from benchmarks.peer_models import PeerModels, find_data, versions
+from engine.machine import cpu_name
 from models.preprocessing import Preprocessing
 
 Run = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]

@@ -14,9 +14,10 @@ from engine.errors import (
     ModelError,
     UnsupportedOperatorError,
 )
-from engine.peak import measure_peak, session_peak
+from engine.loading import load
+from engine.peak import measure_peak
 from engine.quantize import quantize
-from engine.session import DeviceStatus, LayerTiming, Session, SessionInfo, TensorSpec, load
+from engine.session import DeviceStatus, LayerTiming, Session, SessionInfo, TensorSpec
 
 __all__ = [
     "BackendUnavailableError",
@@ -34,5 +35,4 @@ __all__ = [
     "load",
     "measure_peak",
     "quantize",
-    "session_peak",
 ]

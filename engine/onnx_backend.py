@@ -25,7 +25,8 @@ from onnx.backend.base import Backend, BackendRep, Device, DeviceType
 from engine.errors import InputError, ModelError
 from engine.graph.reader import convert_model
 from engine.graph.reference import run_reference
-from engine.session import Session, load
+from engine.loading import load
+from engine.session import Session
 
 Array = npt.NDArray[Any]
 Executor = Literal["auto", "cpu", "reference", "onnxruntime"]
@@ -101,7 +102,7 @@ class TesseraRep(BackendRep):
             return _reference_results(_with_weights(self._model, bound), feeds)
 
     def _run_onnxruntime(self, feeds: Mapping[str, Array]) -> tuple[Array, ...]:
-        from engine.onnx_runtime import onnxruntime
+        from engine.backends.onnxruntime.runtime import onnxruntime
 
         self.executor = "onnxruntime"
         try:

@@ -1,22 +1,20 @@
-"""One interface for every backend: load a model, run batches, ask what it is and where its time goes."""
+"""The interface of every backend's sessions: run batches, ask what it is and where its time goes."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import BackendUnavailableError, InputError, ModelError
+from engine.errors import BackendUnavailableError, InputError
 from engine.normalisation import Normalisation
 from engine.profile import LayerCost
 
-Backend = Literal["auto", "cpu", "onnxruntime", "ascend"]
 Precision = Literal["auto", "int8", "bf16", "fp32"]
 Array = npt.NDArray[Any]
 
@@ -35,7 +33,7 @@ class SessionInfo:
     """What a session is.
 
     Attributes:
-        backend: "cpu", "onnxruntime" or "ascend".
+        backend: name of its backend.
         isa: instruction-set level of the kernels in use; the provider's name for ONNX Runtime.
         precision: "int8", "bf16" or "fp32": what most multiply-accumulates run in.
         threads: threads that one run uses.
@@ -159,6 +157,13 @@ class Session(ABC):
     def describe(self) -> SessionInfo:
         """What this session is."""
 
+    @abstractmethod
+    def peak(self) -> float | None:
+        """Multiply-accumulates a second that the session's hardware reaches at most in its precision.
+
+        None where that is not known. On a CPU it is measured now, which takes about 0.2 s.
+        """
+
     @property
     def parallel_runs(self) -> int:
         """How many `run`s at once are worth it now, at least 1.
@@ -198,71 +203,6 @@ class Session(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def load(
-    model: str | Path,
-    backend: Backend = "auto",
-    threads: int | None = None,
-    precision: Precision = "auto",
-    graph: str | Path | None = None,
-    normalisation: Normalisation | None = None,
-) -> Session:
-    """Loads a model.
-
-    Args:
-        model: an .onnx file, or an .om file for Ascend.
-        backend: "cpu" for our engine, "onnxruntime", "ascend"; "auto" takes our engine and falls back to ONNX Runtime
-            for graphs that it does not run, never to a wrong answer.
-        threads: threads of one run; None for every core this process may use.
-        precision: what values that the file does not quantise run in: "fp32" or "bf16"; "auto" is what the file
-            asks for (metadata `tessera.float_precision`), else "fp32". "int8" is the same for quantised files and
-            refuses others. Of an .om file, which does not tell, "int8" states what it is.
-        graph: the ONNX graph that an .om file was converted from, for its MACs and layers, which .om files do not tell.
-        normalisation: of the images of an .om file that takes floats; ONNX files carry their own.
-
-    Raises:
-        ModelError: the file is missing, corrupt or outside what the backend runs.
-        BackendUnavailableError: the backend cannot work on this machine.
-        ValueError: an unknown backend or precision, or threads below 1.
-    """
-    from engine.budget import cpu_budget
-
-    path = Path(model)
-    if backend not in ("auto", "cpu", "onnxruntime", "ascend"):
-        raise ValueError(f"Unknown backend '{backend}'; use auto, cpu, onnxruntime or ascend.")
-    if precision not in ("auto", "int8", "bf16", "fp32"):
-        raise ValueError(f"Unknown precision '{precision}'; use auto, int8, bf16 or fp32.")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, not {threads}.")
-    if not path.is_file():
-        raise ModelError(f"There is no model file at {path}.")
-    count = threads if threads is not None else cpu_budget()
-    if backend == "ascend" or (backend == "auto" and path.suffix == ".om"):
-        from engine.backends.ascend import open_session
-
-        onnx = None if graph is None else Path(graph)
-        return open_session(path, graph=onnx, normalisation=normalisation, int8=precision == "int8")
-    if backend == "onnxruntime":
-        return _load_onnxruntime(path, count)
-    try:
-        return _load_cpu(path, count, precision)
-    except ModelError:
-        if backend == "cpu" or precision != "auto":
-            raise
-        return _load_onnxruntime(path, count)
-
-
-def _load_cpu(path: Path, threads: int, precision: Precision) -> Session:
-    from engine.backends.cpu import CpuSession
-
-    return CpuSession(path, threads, precision)
-
-
-def _load_onnxruntime(path: Path, threads: int) -> Session:
-    from engine.backends.onnxruntime import OnnxRuntimeSession
-
-    return OnnxRuntimeSession(path, threads)
 
 
 def check_batch(x: Array, spec: TensorSpec, normalisation: Normalisation | None) -> None:

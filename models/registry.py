@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from engine.backends import BACKENDS
 from engine.errors import ModelError
 from engine.normalisation import Normalisation
 from models.build import Build, Progress, build_model, is_built
@@ -110,7 +111,7 @@ def open_model(
     """
     package = read_package(BUNDLED if path is None else Path(path))
     kept = default_cache() if cache is None else Path(cache)
-    if target == "ascend" or (target == "auto" and package.ascend is not None and has_npu()):
+    if target == "ascend" or (target == "auto" and package.ascend is not None and BACKENDS["ascend"].available()):
         package = find_conversion(package, library_folder(kept))
         variants = _offline_variants(package)
     else:
@@ -123,11 +124,6 @@ def open_model(
         variants={variant.name: variant for variant in variants},
         description=package.description,
     )
-
-
-def has_npu(devices: Path = Path("/dev")) -> bool:
-    """Whether the Ascend driver shows a device here: /dev/davinci0 and so on."""
-    return any(entry.name.removeprefix("davinci").isdigit() for entry in devices.glob("davinci*"))
 
 
 def find_conversion(package: Package, library: Path) -> Package:

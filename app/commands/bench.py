@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from dataclasses import dataclass
 from math import isnan
@@ -22,6 +21,7 @@ from app.commands.progress import ProgressDisplay
 from app.errors import StartupError
 from app.imaging.decoder import ImageDecoder
 from app.loading import open_configured_model, open_session
+from engine.backends import BACKENDS
 from models.preprocessing import Preprocessing
 
 _BATCHES = (1, 16)
@@ -114,7 +114,7 @@ def _measure(
     rows = []
     for name, session in sessions.items():
         info = session.describe()
-        peak = engine.session_peak(session)
+        peak = session.peak()
         utilisation = info.macs * batch / median(seconds[name]) / peak if peak else float("nan")
         agreement = float((np.concatenate(labels[name]) == reference).mean())
         rows.append(Row(name, batch, seconds[name], utilisation, agreement))
@@ -123,7 +123,8 @@ def _measure(
 
 def _print(model: str, sessions: dict[str, engine.Session], rows: list[Row], rounds: int) -> None:
     infos = {name: session.describe() for name, session in sessions.items()}
-    title = f"{model} on {machine_name(next(iter(infos.values())))}, median of {rounds} interleaved rounds"
+    info = next(iter(infos.values()))
+    title = f"{model} on {BACKENDS[info.backend].machine(info)}, median of {rounds} interleaved rounds"
     table = Table(box=box.MARKDOWN)  # so that it can be pasted
     for heading in ("variant", "engine", "precision", "batch"):
         table.add_column(heading)
@@ -147,19 +148,3 @@ def _print(model: str, sessions: dict[str, engine.Session], rows: list[Row], rou
     console = Console(width=_WIDTH)
     console.print(f"{title}\n", highlight=False)
     console.print(table)
-
-
-def machine_name(info: engine.SessionInfo) -> str:
-    """What runs a session, for a title: the processor and threads, or the Ascend chip."""
-    return info.isa if info.backend == "ascend" else f"{cpu_name()}, {info.threads} threads"
-
-
-def cpu_name() -> str:
-    """The processor's name, as the kernel knows it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("model name", "Model")):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 import engine
-from app.commands.bench import load_images, machine_name
+from app.commands.bench import load_images
 from app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
 from app.loading import open_configured_model, open_session
-from engine.chips import Chip, find_chip
+from engine.backends import BACKENDS
 
 _WIDTH = 140
 
@@ -58,10 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
                 info = session.describe()
                 rows = session.profile(images, runs=arguments.runs)
                 summaries[name] = _summarise(rows)
-                chip = find_chip(info.isa) if info.backend == "ascend" else None
+                backend = BACKENDS[info.backend]
             console.print(f"\n{name}: {info.backend}, {info.precision}, {info.isa}", highlight=False)
-            console.print(_layers(rows, cache_sizes() if chip is None else chip_buffers(chip)))
-    console.print(f"\n{model.name} on {machine_name(info)}, batch {arguments.batch}", highlight=False)
+            console.print(_layers(rows, backend.caches(info)))
+    console.print(f"\n{model.name} on {backend.machine(info)}, batch {arguments.batch}", highlight=False)
     console.print(_comparison(summaries, arguments.batch))
     return 0
 
@@ -138,25 +138,6 @@ def _comparison(summaries: dict[str, Summary], batch: int) -> Table:
     add("utilisation of the 3x3 convolutions", [f"{s.utilisation_3x3:.1%}" for s in every])
     add("on-chip reuse, MAC per byte moved", [f"{s.macs / max(1, s.bytes_moved):.0f}" for s in every])
     return table
-
-
-def cache_sizes(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> dict[str, int]:
-    """Bytes of the data caches by name ("L1", "L2", "L3"), from sysfs; empty where the kernel does not say."""
-    sizes = {}
-    for entry in sorted(root.glob("index*")):
-        try:
-            kind, level = (entry / "type").read_text().strip(), (entry / "level").read_text().strip()
-            size = (entry / "size").read_text().strip()
-            if kind in ("Data", "Unified"):
-                sizes[f"L{level}"] = int(size.rstrip("KM")) * (1 << 20 if size.endswith("M") else 1 << 10)
-        except (OSError, ValueError):
-            continue
-    return sizes
-
-
-def chip_buffers(chip: Chip) -> dict[str, int]:
-    """The same of an Ascend chip: the L1 buffer of a core and the L2 cache."""
-    return {"L1": chip.l1_bytes, "L2": chip.l2_bytes}
 
 
 def _fits(size: int, caches: dict[str, int]) -> str:

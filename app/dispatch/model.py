@@ -15,7 +15,7 @@ class VariantFiles:
 
     Attributes:
         path: The ONNX or .om file.
-        backend: What it is meant for, "onnxruntime", "cpu" or "ascend".
+        backend: The engine backend that it is meant for.
         precision: Its precision by the registry, "fp32", "fp16" or "int8".
         graph: The ONNX graph that an .om file was converted from; None for ONNX files.
         mean: Per-channel mean to subtract where an .om file takes floats, else None.
@@ -36,7 +36,8 @@ class ServedVariant:
 
     Attributes:
         name: Its name on the wire.
-        backend: "cpu", "onnxruntime" or "ascend".
+        backend: The name of the engine backend that runs it.
+        platform: As the Open Inference Protocol calls that backend.
         isa: Instruction-set level of its kernels; the provider's name for ONNX Runtime.
         precision: What most multiply-accumulates run in.
         threads: Threads of one run.
@@ -51,6 +52,7 @@ class ServedVariant:
 
     name: str
     backend: str
+    platform: str
     isa: str
     precision: str
     threads: int

@@ -45,6 +45,7 @@ class ModelViews:
             name=model,
             versions=tuple(self.catalogue.entry(model).versions),
             backend=self._served.variants[variant].backend,
+            platform=self._served.variants[variant].platform,
             input_name=self.interface.input_name,
             output_name=self.interface.output_name,
             image=self.interface.image,

@@ -21,7 +21,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from app.commands.bench import cpu_name
 from benchmarks.peer_models import PeerModels, find_data
 from benchmarks.serving.alone import Alone, Parts
 from benchmarks.serving.phases import CLIENTS, Run, Seconds, Visit, measure
@@ -29,6 +28,7 @@ from benchmarks.serving.process import ServerTree
 from benchmarks.serving.servers import PEERS, Files, installed, start
 from benchmarks.serving.tables import Round, alone_table, idle_table, ratios_table, servers_table
 from engine import cpu_budget
+from engine.machine import cpu_name
 from models.registry import open_model
 
 PHOTOS = 96

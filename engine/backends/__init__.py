@@ -1,0 +1,15 @@
+"""The backends by name. A new one is a package here and one object in this table."""
+
+from __future__ import annotations
+
+from engine.backends.ascend.backend import AscendBackend
+from engine.backends.backend import Backend, LoadOptions
+from engine.backends.cpu.backend import CpuBackend
+from engine.backends.onnxruntime.backend import OnnxRuntimeBackend
+
+__all__ = ["BACKENDS", "Backend", "LoadOptions"]
+
+# In the order in which `engine.load` tries those that open a kind of file.
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend for backend in (CpuBackend(), OnnxRuntimeBackend(), AscendBackend())
+}

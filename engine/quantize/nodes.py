@@ -11,9 +11,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from engine.backends.onnxruntime.runtime import onnxruntime
 from engine.budget import cpu_budget
 from engine.errors import ModelError
-from engine.onnx_runtime import onnxruntime
 from engine.quantize.float_graph import FloatGraph
 
 Array = NDArray[np.float32]

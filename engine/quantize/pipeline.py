@@ -255,7 +255,7 @@ class _Quantiser:
         images, wanted = seen.images[_settled(seen) :], seen.logits[_settled(seen) :]
         if not len(images) or wanted.ndim != 2:
             return Round(calibration.floats, None, None)
-        from engine.session import load  # here, because sessions are no business of a build from a calibration
+        from engine.loading import load  # here, because sessions are no business of a build from a calibration
 
         self.report("checking", 0.0)
         model = quantise_graph(self._graph, placement, calibration)

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from engine.backends.ascend import AscendSession
+from engine.backends.ascend.chips import CHIPS
 from engine.backends.ascend.runtime import Runtime
-from engine.chips import CHIPS
+from engine.backends.ascend.session import AscendSession
 from engine.errors import BackendUnavailableError, EngineError, InputError
 from engine.graph.reader import read_model
 from engine.profile import layer_costs

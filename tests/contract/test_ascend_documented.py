@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from app.commands.models import add_arguments
+from engine.backends.ascend.chips import CHIPS
 from engine.backends.ascend.constants import ADVICE, ERROR_NAMES
-from engine.chips import CHIPS
 from tests.servers import REPOSITORY
 
 DOCUMENT = (REPOSITORY / "docs" / "ascend.md").read_text()

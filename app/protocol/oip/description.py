@@ -26,8 +26,6 @@ UNAVAILABLE = "UNAVAILABLE"
 LOADING = "LOADING"
 UNLOADING = "UNLOADING"
 
-_PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "cpu": "tessera_onnx", "ascend": "ascend_om"}
-
 # What the one input takes besides the tensor that the metadata declare; a datatype has one line there.
 _ACCEPTS = "FP32 [N,3,{height},{width}] normalised | UINT8 [N,{height},{width},3] RGB pixels | BYTES [N] image files"
 
@@ -39,7 +37,8 @@ class ModelDescription:
     Attributes:
         name: As addressed.
         versions: The versions it has.
-        backend: "onnxruntime", "cpu" or "ascend": what answers when no version is named.
+        backend: The engine backend of what answers when no version is named.
+        platform: As the protocol calls that backend.
         input_name: Name of the input.
         output_name: Name of the output.
         image: Height and width of the input.
@@ -50,6 +49,7 @@ class ModelDescription:
     name: str
     versions: tuple[str, ...]
     backend: str
+    platform: str
     input_name: str
     output_name: str
     image: tuple[int, int]
@@ -109,7 +109,7 @@ def describe_model(model: ModelDescription) -> dict[str, object]:
     return {
         "name": model.name,
         "versions": list(model.versions),
-        "platform": _PLATFORMS.get(model.backend, model.backend),
+        "platform": model.platform,
         "inputs": [{"name": model.input_name, "datatype": "FP32", "shape": [-1, 3, height, width]}],
         "outputs": [{"name": model.output_name, "datatype": "FP32", "shape": [-1, model.classes]}],
     }
@@ -121,7 +121,7 @@ def configure_model(model: ModelDescription) -> dict[str, object]:
     accepts = _ACCEPTS.format(height=height, width=width)
     return {
         "name": model.name,
-        "platform": _PLATFORMS.get(model.backend, model.backend),
+        "platform": model.platform,
         "backend": model.backend,
         "version_policy": {"specific": {"versions": [int(version) for version in model.versions]}},
         "max_batch_size": model.max_batch,

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from engine.backends.ascend.chips import find_chip
 from engine.backends.ascend.library import Library
 from engine.backends.ascend.op_summary import OperatorTime, operator_times, origin, read_op_summary
-from engine.chips import find_chip
 from engine.errors import BackendUnavailableError, EngineError
 from engine.profile import LayerCost
 from engine.session import LayerTiming

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.backends.ascend.chips import find_chip
 from engine.backends.ascend.errors import AclError, AclFaultError
 from engine.backends.ascend.gears import Chunk, GearTable
 from engine.backends.ascend.images import ImageEncoder
@@ -131,6 +132,11 @@ class AscendSession(Session):
             arena_bytes=self._slots * (self._image_bytes + output.bytes),
             normalises=self._image.takes_pixels,
         )
+
+    def peak(self) -> float | None:
+        """See `Session.peak`. By clock and cube units, of all devices together; None for a chip not in `chips`."""
+        chip = find_chip(self._runtime.soc_name)
+        return None if chip is None else chip.peak(self._precision) * max(1, len(self.devices()))
 
     @property
     def parallel_runs(self) -> int:

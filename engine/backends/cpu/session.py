@@ -95,13 +95,17 @@ class CpuSession(Session):
         """See `Session.parallel_images`: one on every thread."""
         return self._threads
 
+    def peak(self) -> float:
+        """See `Session.peak`. Measured."""
+        return measure_peak(self._precision, self._threads)
+
     def profile(self, x: npt.NDArray[Any], runs: int = 10) -> list[LayerTiming]:
         """See `Session.profile`. With an image for every thread, times are those of the calling thread's share."""
         if runs < 1:
             raise InputError(f"profile needs at least one run, not {runs}.")
         if self._program is None:
             raise unavailable(self._name)
-        peak = measure_peak(self._precision, self._threads)
+        peak = self.peak()
         samples = [times for times in (self._run(x, timed=True)[1] for _ in range(runs)) if times is not None]
         rows = []
         for index, (step, (_, kernel)) in enumerate(zip(self._plan.steps, self._program.steps(), strict=True)):

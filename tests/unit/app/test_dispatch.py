@@ -108,7 +108,7 @@ def test_requests_errors_and_models_survive_the_way() -> None:
     assert Request.unpack(request.pack()) == request
     error = unpack_error(pack_error(QueueFullError("full: 3 of 3", retry_after=4)))
     assert (type(error), error.message, error.retry_after) == (QueueFullError, "full: 3 of 3", 4)
-    variant = ServedVariant("v", "cpu", "avx2", "int8", 2, 10, 20, None, "note", {1: 0.5, 16: 4.0})
+    variant = ServedVariant("v", "cpu", "tessera_onnx", "avx2", "int8", 2, 10, 20, None, "note", {1: 0.5, 16: 4.0})
     preprocessing = Preprocessing(size=288, resize=320, std=(1.0, 0.5, 0.25), interpolation="bicubic")
     model = ServedModel("m", ("a", "ä"), "data", "scores", preprocessing, {"v": variant})
     assert ServedModel.from_json(model.to_json()) == model

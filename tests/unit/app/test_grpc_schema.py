@@ -96,7 +96,7 @@ def test_documents_of_the_rest_protocol_fit_the_messages() -> None:
     from google.protobuf import json_format
 
     schema = Schema("inference.proto")
-    model = ModelDescription("m", ("1", "2"), "cpu", "input", "output", (224, 224), 10, 16)
+    model = ModelDescription("m", ("1", "2"), "cpu", "tessera_onnx", "input", "output", (224, 224), 10, 16)
     statistics = VariantStatistics(success=Duration(1, 250_000_000), batches={4: Duration(2, 10**9)})
     documents: dict[str, dict[str, object]] = {
         "ServerMetadataResponse": description.describe_server("1.0"),

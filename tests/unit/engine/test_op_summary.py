@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.backends.ascend.chips import CHIPS, find_chip
 from engine.backends.ascend.op_summary import Task, operator_times, origin, read_op_summary
-from engine.chips import CHIPS, find_chip
 from engine.errors import ModelError
 
 # 310B, 910B: prefixed columns, vector columns of the 310B not counted, timestamps with a tab behind them.

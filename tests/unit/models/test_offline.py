@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from engine.backends import BACKENDS
+from engine.backends.ascend.backend import AscendBackend
 from engine.errors import BackendUnavailableError, ModelError
 from engine.normalisation import Normalisation
 from models.cache import library_folder
 from models.package import OfflineModels, read_package
-from models.registry import has_npu, list_models, open_model
+from models.registry import list_models, open_model
 from tests.servers import tessera
 from tests.unit.models.ascend.fake_cann import write_om
 from tests.unit.models.tiny import LABELS, MEAN, STD, tiny_folder, tiny_model
@@ -56,7 +58,7 @@ def test_the_same_folder_serves_on_the_cpu(tmp_path: Path) -> None:
 
 
 def test_auto_takes_ascend_where_there_is_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.registry.has_npu", lambda: True)
+    monkeypatch.setattr(BACKENDS["ascend"], "available", lambda: True)
     assert open_model(converted_folder(tmp_path / "a"), target="auto").variants["optimised"].backend == "ascend"
     plain = open_model(tiny_folder(tmp_path / "b"), cache=tmp_path / "cache", target="auto")
     assert plain.variants["optimised"].backend == "cpu"
@@ -64,9 +66,9 @@ def test_auto_takes_ascend_where_there_is_a_device(tmp_path: Path, monkeypatch: 
 
 def test_a_device_is_what_the_driver_shows(tmp_path: Path) -> None:
     (tmp_path / "davinci_manager").touch()
-    assert not has_npu(tmp_path)
+    assert not AscendBackend(tmp_path).available()
     (tmp_path / "davinci0").touch()
-    assert has_npu(tmp_path)
+    assert AscendBackend(tmp_path).available()
 
 
 def test_a_model_finds_its_own_conversion_in_the_library(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import engine
-from engine.chips import CHIPS
+from engine.backends.ascend.chips import CHIPS
 from models.ascend.custom_conv.tbe.geometry import (
     Buffers,
     Shape,

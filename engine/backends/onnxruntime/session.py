@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.backends.onnxruntime.runtime import onnxruntime
 from engine.errors import InputError, ModelError
 from engine.graph.ir import Graph
 from engine.graph.reader import read_model
 from engine.normalisation import Normalisation
-from engine.onnx_runtime import onnxruntime
 from engine.peak import measure_peak
 from engine.profile import LayerCost, layer_costs
 from engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
@@ -38,7 +38,8 @@ class OnnxRuntimeSession(Session):
         if len(inputs) != 1 or len(outputs) != 1:
             raise ModelError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; one of each is expected.")
         self._input, self._output = _spec(inputs[0]), _spec(outputs[0])
-        self._macs, self._quantised = _inspect(path)
+        self._macs, quantised = _inspect(path)
+        self._precision = "int8" if quantised else "fp32"
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """See `Session.run`."""
@@ -57,7 +58,7 @@ class OnnxRuntimeSession(Session):
         return SessionInfo(
             backend="onnxruntime",
             isa=f"onnxruntime {onnxruntime.__version__}",
-            precision="int8" if self._quantised else "fp32",
+            precision=self._precision,
             threads=self._threads,
             inputs=(self._input,),
             outputs=(self._output,),
@@ -66,6 +67,10 @@ class OnnxRuntimeSession(Session):
             normalises=self._normalisation is not None,
         )
 
+    def peak(self) -> float:
+        """See `Session.peak`. Measured."""
+        return measure_peak(self._precision, self._threads)
+
     def profile(self, x: npt.NDArray[Any], runs: int = 10) -> list[LayerTiming]:
         """See `Session.profile`. From ONNX Runtime's own profiler."""
         if runs < 1:
@@ -73,7 +78,7 @@ class OnnxRuntimeSession(Session):
         batch = self._prepare(x)
         graph = read_model(self._path)
         costs = layer_costs(graph)
-        peak = measure_peak("int8" if self._quantised else "fp32", self._threads)
+        peak = self.peak()
         rows = []
         for fused_name, op, times in _profile_nodes(self._path, self._threads, batch, self._input.name, runs):
             name = _origin(graph, fused_name)

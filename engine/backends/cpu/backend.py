@@ -1,0 +1,21 @@
+"""Our own engine among the backends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.backends.backend import Backend, LoadOptions
+from engine.session import Session
+
+
+class CpuBackend(Backend):
+    """Runs ONNX files with the C core."""
+
+    name = "cpu"
+    platform = "tessera_onnx"
+
+    def open(self, path: Path, options: LoadOptions) -> Session:
+        """See `Backend.open`."""
+        from engine.backends.cpu.session import CpuSession
+
+        return CpuSession(path, options.threads, options.precision)

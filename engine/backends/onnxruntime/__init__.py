@@ -1,0 +1,1 @@
+"""ONNX Runtime: the baseline, and what runs graphs that our own engine does not take."""
