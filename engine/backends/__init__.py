@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from engine.backend import Backend, LoadOptions
 from engine.backends.ascend.backend import AscendBackend
-from engine.backends.backend import Backend, LoadOptions
 from engine.backends.cpu.backend import CpuBackend
 from engine.backends.onnxruntime.backend import OnnxRuntimeBackend
 

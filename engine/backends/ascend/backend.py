@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.backend import Backend, LoadOptions
 from engine.backends.ascend.chips import find_chip
-from engine.backends.backend import Backend, LoadOptions
 from engine.session import Session, SessionInfo
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.backends.backend import Backend, LoadOptions
+from engine.backend import Backend, LoadOptions
 from engine.session import Session
 
 
