@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 
+from app.dispatch.watchdog import Running
 from app.errors import DeadlineUnreachableError, QueueFullError
 from app.scheduling.latency import BatchStatistics
 from app.scheduling.snapshot import Snapshot, VariantSnapshot, seconds_to_wait
@@ -86,10 +87,15 @@ class Board:
         self._places.append(place)
 
     @property
-    def overdue(self) -> float:
-        """Seconds by which the running batch that is latest is over its limit; negative when none is, or none runs."""
-        late = time.perf_counter() - self._started - self._limits
-        return float(late.max(where=self._started > 0, initial=-math.inf))
+    def overdue(self) -> Running | None:
+        """The running batch that is most over its limit by the clock, if any is.
+
+        Start and limit are two words, and one look may see them of two batches; the next look does not.
+        """
+        started, limits = self._started.copy(), self._limits.copy()
+        late = np.where(started > 0, time.perf_counter() - started - limits, -math.inf)
+        place = int(late.argmax())
+        return Running(float(started[place]), float(limits[place])) if late[place] > 0 else None
 
     def show_depth(self, depth: int, background: int) -> None:
         """Show how many images wait: of NORMAL and HIGH priority, and of BACKGROUND."""

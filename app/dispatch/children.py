@@ -9,13 +9,16 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from functools import partial
 
+from app.dispatch.activity import activity_of
 from app.dispatch.process import spawn
+from app.dispatch.watchdog import INTERVAL, Patience, Watchdog
 from app.dispatch.wire import Channel, Kind, Message, pack_file, pair
 
 logger = logging.getLogger(__name__)
 
-_ENDING_SECONDS = 5.0  # for children to end by themselves
+_ENDING = Patience(5.0, 5.0)  # for children to end by themselves
 
 
 class Child:
@@ -25,6 +28,7 @@ class Child:
         ready: Whether it has said that it works.
         idle: Whether it has said that it drains and has nothing in flight.
         waited: How often an engine process has said that it waits to be configured: its heartbeat as a spare.
+        watchdog: Watches it.
 
     Args:
         name: For people, and unique among those alive.
@@ -55,6 +59,7 @@ class Child:
             self._process: subprocess.Popen[bytes] = spawn(
                 name, module, theirs, [inherited.fileno()] if inherited is not None else []
             )
+        self.watchdog = Watchdog(partial(activity_of, self._process.pid))
         self._channel = Channel(ours, lambda message: on_message(self, message), self._closed)
 
     @property
@@ -118,10 +123,11 @@ async def end(children: list[Child]) -> None:
             child.stop()
         else:
             child.kill()
-    waits = [asyncio.ensure_future(child.wait()) for child in children]
-    if waits:
-        await asyncio.wait(waits, timeout=_ENDING_SECONDS)
-        for child, wait in zip(children, waits, strict=True):
-            if not wait.done():
+    waits = {asyncio.ensure_future(child.wait()): child for child in children}
+    watchdogs = {child: Watchdog(partial(activity_of, child.pid)) for child in children}
+    pending = set(waits)
+    while pending:
+        _, pending = await asyncio.wait(pending, timeout=INTERVAL)
+        for child in [waits[wait] for wait in pending]:
+            if watchdogs[child].look(0, _ENDING) is not None:
                 child.kill()
-        await asyncio.gather(*waits)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import socket
 import time
@@ -19,7 +18,7 @@ from app.dispatch.model import ServedModel
 from app.dispatch.process import configure
 from app.dispatch.scrapes import Scrapes
 from app.dispatch.slots import SlotLayout, create_slots
-from app.dispatch.watchdog import INTERVAL, FrontendWatchdog, Watchdog, weight_of
+from app.dispatch.watchdog import INTERVAL, SERVING, SERVING_FRONTEND, STARTING, Patience, Running
 from app.dispatch.wire import Kind, Message, pack_file, unpack_file
 from app.errors import StartupError
 from app.settings import Settings
@@ -59,10 +58,6 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._board_file = create_board()
         self._board = Board(self._board_file)
-        self._watchdog = Watchdog()
-        self._spare_watchdog = Watchdog()
-        self._frontend_watchdogs = [FrontendWatchdog() for _ in listeners]
-        self._looked_at = time.monotonic()
         self._generations = count(1)
         self._engine: Child | None = None
         self._spare: Child | None = None
@@ -105,7 +100,6 @@ class Supervisor:
 
     def _start_engine(self) -> None:
         self._board.wipe()
-        self._watchdog = Watchdog()
         known = None if self._model is None else self._model.to_json().decode()
         self._engine, self._spare = self._spare or self._new_engine(), None
         self._engine.configure(configure({"known": known}, self._settings), (self._board_file,))
@@ -122,7 +116,7 @@ class Supervisor:
         """Have a process at hand that has imported everything, half of what a start takes; it holds no model."""
         if self._spare is None and not self._ended.is_set():
             try:
-                self._spare, self._spare_watchdog = self._new_engine(), Watchdog()
+                self._spare = self._new_engine()
             except OSError as error:
                 logger.warning("no spare engine process: %s", error)
 
@@ -137,7 +131,6 @@ class Supervisor:
             on_message=self._hear_frontend,
             on_end=self._frontend_ended,
         )
-        self._frontend_watchdogs[index] = FrontendWatchdog()
         frontend.configure(configure({"index": index}, self._settings), (self._board_file,))
 
     def _hear_engine(self, engine: Child, message: Message) -> None:
@@ -301,29 +294,18 @@ class Supervisor:
 
     def _end_hung(self) -> None:
         """Kill who does not show signs of life; whoever takes its place gets the connections that wait meanwhile."""
-        now = time.monotonic()
-        weight, self._looked_at, board = weight_of(now - self._looked_at), now, self._board
-        engine = self._engine
+        board, engine, spare = self._board, self._engine, self._spare
         if engine is not None:
             # Once it has imported everything it beats before it loads, unless it hangs already.
-            loading = not engine.ready and (board.heartbeat > 0 or engine.waited == 0)
-            reason = self._watchdog.look(board.heartbeat, board.overdue, loading=loading, weight=weight)
-            if reason is not None:
-                logger.error("the engine process hangs: %s", reason)
-                engine.kill()
-        spare = self._spare
+            starting = not engine.ready and (board.heartbeat > 0 or engine.waited == 0)
+            beats = engine.waited + board.heartbeat
+            _end_if_hung(engine, "the engine process", beats, STARTING if starting else SERVING, board.overdue)
         if spare is not None:
-            reason = self._spare_watchdog.look(spare.waited, -math.inf, loading=spare.waited == 0, weight=weight)
-            if reason is not None:
-                logger.error("a spare engine process hangs: %s", reason)
-                spare.kill()
+            _end_if_hung(spare, "a spare engine process", spare.waited, SERVING if spare.waited else STARTING)
         for index, frontend in enumerate(self._frontends):
             if frontend is not None:
-                watchdog, heartbeat = self._frontend_watchdogs[index], board.frontend_heartbeat(index)
-                reason = watchdog.look(heartbeat, ready=frontend.ready, weight=weight)
-                if reason is not None:
-                    logger.error("a frontend hangs: %s", reason, extra={"fields": {"process": frontend.name}})
-                    frontend.kill()
+                patience = SERVING_FRONTEND if frontend.ready else STARTING
+                _end_if_hung(frontend, "a frontend", board.frontend_heartbeat(index), patience)
 
     def _begin_end(self) -> None:
         """At the first signal turn readiness off and, at once or later, refuse requests; at the second end at once."""
@@ -365,6 +347,13 @@ class Supervisor:
 
 def _status(phase: Phase, stage: str = "", per_mille: int = 0) -> Message:
     return Message(Kind.STATUS, list(Phase).index(phase), per_mille, stage.encode())
+
+
+def _end_if_hung(child: Child, who: str, beats: int, patience: Patience, overdue: Running | None = None) -> None:
+    reason = child.watchdog.look(beats, patience, overdue)
+    if reason is not None:
+        logger.error("%s hangs: %s", who, reason, extra={"fields": {"process": child.name}})
+        child.kill()
 
 
 def _role(child: Child) -> str:

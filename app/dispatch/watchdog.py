@@ -1,18 +1,51 @@
-"""When a process counts as hung. Pure: it is told what the board shows, at regular intervals."""
+"""When a process counts as hung. Pure: it is told what the process shows and does, at regular intervals.
+
+Time is counted as the process lives it. While none of its threads wants a core, that is the looks that pass; else it is
+the CPU time of its busiest thread. So a process that a loaded machine gives no core does not grow older.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from app.dispatch.activity import Activity
 
 INTERVAL = 0.1  # seconds between two looks
-_SILENT_LOOKS = 30  # without a heartbeat: 3 s; counted in looks, so that a suspended machine is no hung engine
-# A frontend is allowed more: parsing large JSON on other threads may keep Python's lock from its event loop.
-_SILENT_LOOKS_FRONTEND = 50
-_SILENT_LOOKS_LOADING = 600  # packing weights and building sessions hold the interpreter for long
-_PUNCTUAL = 2  # times the interval that a look may come after the one before
 _SLOWEST = 20  # times its expected duration
 _FLOOR = 3.0  # seconds that any batch is allowed
-_OVERDUE_LOOKS = 3  # in a row: start and limit of a batch are two words, and one look may see them of two batches
+_GRACE = 0.25  # of its limit that a batch over it is allowed: far more than it should take, had it begun only then
+
+
+class Patience(NamedTuple):
+    """How long a process may show no sign of life.
+
+    Attributes:
+        idle: Seconds in which it does nothing either.
+        busy: Seconds that its busiest thread computes.
+    """
+
+    idle: float
+    busy: float
+
+
+SERVING = Patience(3.0, 3.0)
+# A frontend is allowed more: parsing large JSON on other threads may keep Python's lock from its event loop.
+SERVING_FRONTEND = Patience(5.0, 5.0)
+# Importing, packing weights and building sessions beat rarely. All of a start takes a few seconds of CPU time.
+STARTING = Patience(20.0, 60.0)
+
+
+class Running(NamedTuple):
+    """A batch that is being run.
+
+    Attributes:
+        started: When it began, which is its identity.
+        limit: After how many seconds it counts as hung.
+    """
+
+    started: float
+    limit: float
 
 
 def batch_limit(expected: float) -> float:
@@ -20,74 +53,70 @@ def batch_limit(expected: float) -> float:
     return max(_FLOOR, _SLOWEST * expected)
 
 
-def weight_of(elapsed: float) -> float:
-    """How much a look counts that came `elapsed` seconds after the one before: less when it is late.
+class Standstill:
+    """Measures how long something about a process has not changed.
 
-    What holds up the one who looks, a machine with too much to do, holds up the one who is looked at as well.
+    Args:
+        activity: Says what the process is doing; asked only while nothing changes.
     """
-    return min(1.0, _PUNCTUAL * INTERVAL / elapsed) if elapsed > 0 else 1.0
 
+    def __init__(self, activity: Callable[[], Activity]) -> None:
+        self._activity = activity
+        self._sign: float | None = None
+        self._before: dict[int, float] | None = None
+        self._idle = 0.0
 
-class _Silence:
-    """Counts the looks at a heartbeat that does not change."""
-
-    def __init__(self) -> None:
-        self._heartbeat = -1
-        self._looks = 0.0
-
-    def look(self, heartbeat: int, weight: float, limit: int) -> str | None:
-        """Why a process counts as hung when it may be silent for `limit` looks, or None."""
-        self._looks = 0.0 if heartbeat != self._heartbeat else self._looks + weight
-        self._heartbeat = heartbeat
-        return f"no heartbeat for {self._looks * INTERVAL:.0f} s" if self._looks >= limit else None
-
-
-class FrontendWatchdog:
-    """Watches one frontend from its start to its end. It beats once it is ready."""
-
-    def __init__(self) -> None:
-        self._starting = _Silence()
-        self._serving = _Silence()
-
-    def look(self, heartbeat: int, *, ready: bool, weight: float = 1.0) -> str | None:
-        """Why the process counts as hung, or None.
+    def look(self, sign: float | None, patience: Patience) -> float | None:
+        """Look at what should change.
 
         Args:
-            heartbeat: What the board shows now.
-            ready: Whether it has said that it answers.
-            weight: See `weight_of`.
+            sign: What it is now; None always counts as a change.
+            patience: How long it may stay so.
+
+        Returns:
+            For how many seconds it has stayed so, once `patience` is over; else None.
         """
-        if ready:
-            return self._serving.look(heartbeat, weight, _SILENT_LOOKS_FRONTEND)
-        return self._starting.look(heartbeat, weight, _SILENT_LOOKS_LOADING)
+        if sign is None or sign != self._sign:
+            self._sign, self._before, self._idle = sign, None, 0.0
+            return None
+        now = self._activity()
+        if self._before is None:
+            self._before = now.cpu_seconds
+        # No look is worth more than the interval, however late: a suspended machine is no hung process.
+        self._idle += 0.0 if now.runs else INTERVAL
+        spent = (seconds - self._before.get(thread, 0.0) for thread, seconds in now.cpu_seconds.items())
+        busy = max(spent, default=0.0)
+        return self._idle + busy if self._idle >= patience.idle or busy >= patience.busy else None
 
 
 class Watchdog:
-    """Watches one engine process from its start to its end."""
+    """Watches one process from its start to its end.
 
-    def __init__(self) -> None:
-        self._silence = _Silence()
-        self._late = 0
+    Args:
+        activity: Says what the process is doing.
+    """
 
-    def look(self, heartbeat: int, overdue: float, *, loading: bool, weight: float = 1.0) -> str | None:
-        """Judge what the board shows now.
+    def __init__(self, activity: Callable[[], Activity]) -> None:
+        self._silence = Standstill(activity)
+        self._batch = Standstill(activity)
+
+    def look(self, heartbeat: int, patience: Patience, overdue: Running | None = None) -> str | None:
+        """Judge what the process shows now.
 
         Args:
-            heartbeat: The heartbeat.
-            overdue: Seconds by which the running batch that is latest is over its limit.
-            loading: Whether the model is still being loaded.
-            weight: See `weight_of`.
+            heartbeat: A number that changes as long as the process lives.
+            patience: How long it need not change.
+            overdue: The batch that is most over its limit by the clock, if any is.
 
         Returns:
             Why the process counts as hung, or None.
         """
-        silent = self._silence.look(heartbeat, weight, _SILENT_LOOKS_LOADING if loading else _SILENT_LOOKS)
+        silent = self._silence.look(heartbeat, patience)
         if silent is not None:
-            return silent
-        self._late = self._late + 1 if overdue > 0 else 0
-        if self._late >= _OVERDUE_LOOKS:
-            return f"a batch is {overdue:.1f} s over its limit"
-        return None
+            return f"no heartbeat for {silent:.0f} s"
+        grace = 0.0 if overdue is None else _GRACE * overdue.limit
+        late = self._batch.look(None if overdue is None else overdue.started, Patience(grace, grace))
+        return None if late is None else f"a batch is {late:.1f} s over its limit"
 
 
 class ExpectedSeconds:
