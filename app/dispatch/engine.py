@@ -24,7 +24,7 @@ from app.dispatch.dispatcher import Phase
 from app.dispatch.host import EngineHost, leave_working_threads
 from app.dispatch.link import FrontendLink
 from app.dispatch.model import ServedModel
-from app.dispatch.process import configuration, inherited, join_parent
+from app.dispatch.process import configuration, inherited
 from app.dispatch.slots import SlotArea, SlotLayout
 from app.dispatch.watchdog import ExpectedSeconds, batch_limit
 from app.dispatch.wire import Channel, Kind, Message, pack_file, write_message
@@ -193,7 +193,6 @@ class _WatchedSession:
 
 def main() -> None:
     """Be an engine process; see `app.dispatch.process.spawn`."""
-    join_parent()
     importlib.import_module("engine.backends.cpu")
     control = socket.socket(fileno=inherited()[0])
     # Here a spare waits for its time to come, with everything imported that loading imports.

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.dispatch.board import Board
-from app.dispatch.process import configuration, inherited, join_parent
+from app.dispatch.process import configuration, inherited
 from app.dispatch.remote import RemoteDispatcher
 from app.dispatch.wire import Kind, Message
 from app.heap import freeze_heap
@@ -75,7 +75,6 @@ class FrontendServer(uvicorn.Server):
 
 def main() -> None:
     """Be a frontend process; see `app.dispatch.process.spawn`."""
-    join_parent()
     control_number, listener_number = inherited()
     control, listener = socket.socket(fileno=control_number), socket.socket(fileno=listener_number)
     settings, told, (board_file,) = configuration(control)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from app.dispatch.wire import Kind, read_message, unpack_file
 from app.observability.logs import configure_logs
 from app.settings import Settings
 
-_PR_SET_PDEATHSIG = 1
-# The parent's own module path, so that the child runs the same code whatever the working directory holds.
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {module} import main; main()"
+_BOOT = Path(__file__).with_name("boot.py")
 
 
 def spawn(name: str, module: str, control: socket.socket, files: Sequence[int] = ()) -> subprocess.Popen[bytes]:
@@ -30,8 +27,9 @@ def spawn(name: str, module: str, control: socket.socket, files: Sequence[int] =
         files: Further descriptors that it inherits, under the same numbers.
     """
     numbers = [control.fileno(), *files]
+    told = [json.dumps(sys.path), str(os.getpid()), module, name, *map(str, numbers)]
     return subprocess.Popen(
-        [sys.executable, "-c", _BOOT.format(module=module), json.dumps(sys.path), name, *map(str, numbers)],
+        [sys.executable, "-S", _BOOT, *told],
         pass_fds=numbers,
         stdin=subprocess.DEVNULL,
         # Not in the terminal's group: Ctrl+C is for the parent, which ends its children in order.
@@ -41,17 +39,7 @@ def spawn(name: str, module: str, control: socket.socket, files: Sequence[int] =
 
 def inherited() -> list[int]:
     """The descriptors that `spawn` gave to this process: the control socket first."""
-    return [int(number) for number in sys.argv[3:]]
-
-
-def join_parent() -> None:
-    """Die when the parent dies, however that happens; leave signals to it."""
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)  # it died before the line above
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return [int(number) for number in sys.argv[5:]]
 
 
 def configuration(control: socket.socket) -> tuple[Settings, dict[str, object], tuple[int, ...]]:
