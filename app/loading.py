@@ -52,36 +52,12 @@ class LoadedVariant:
     """One variant, ready to answer.
 
     Attributes:
-        variant: What it was loaded from.
         session: The engine session.
-        info: What the session says of itself.
-        peak: Measured peak multiply-accumulates per second at its precision, or None where it cannot be measured.
-        batch_seconds: How long a batch took while warming up, by its size.
+        served: What it is, described without the session.
     """
 
-    variant: Variant
     session: engine.Session
-    info: engine.SessionInfo
-    peak: float | None
-    batch_seconds: dict[int, float]
-
-    def served(self) -> ServedVariant:
-        """What it is, described without the session."""
-        info = self.info
-        return ServedVariant(
-            name=self.variant.name,
-            backend=info.backend,
-            platform=BACKENDS[info.backend].platform,
-            isa=info.isa,
-            precision=info.precision,
-            threads=info.threads,
-            macs=info.macs,
-            arena_bytes=info.arena_bytes,
-            peak=self.peak,
-            note=self.variant.note,
-            batch_seconds=self.batch_seconds,
-            files=_files_of(self.variant),
-        )
+    served: ServedVariant
 
 
 @dataclass(frozen=True)
@@ -155,12 +131,14 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
         settings: The settings.
         progress: Told about building and loading: (stage, fraction of the stage).
         known: The model as an earlier process served it. Its state is restored: the same files as long as they exist,
-            and what was unloaded stays so. What was measured then is not measured again.
+            and what was unloaded stays so. What was measured then is not measured again, and of the same files nothing
+            is found out again either.
 
     Raises:
         StartupError: The model cannot be found, built or loaded; the message says why.
     """
     files = None if known is None else _files_served(known)
+    restored = known is not None and files is not None
     if known is not None and files is not None:
         model: Described = known
     else:
@@ -175,14 +153,18 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
         for position, (name, session) in enumerate(sessions.items()):
             progress(f"warming {name}", position / len(sessions))
             try:
-                info = _check(model, files[name], session)
                 before = known.variants.get(name) if known is not None else None
-                peak = _peak(session) if before is None else before.peak
                 if before is None:
+                    info = _check(model, files[name], session)
                     seconds = measure_batches(session, settings.max_batch, model.preprocessing.shape)
+                    described = _described(files[name], info, _peak(session), seconds)
+                elif restored:
+                    _try(model, files[name], session)
+                    described = before
                 else:
-                    seconds = before.batch_seconds
-                variants[name] = LoadedVariant(files[name], session, info, peak, seconds)
+                    info = _check(model, files[name], session)
+                    described = _described(files[name], info, before.peak, before.batch_seconds)
+                variants[name] = LoadedVariant(session, described)
             except (EngineError, OSError) as error:
                 raise _not_loadable(model.name, name, error) from error
         opened.pop_all()
@@ -191,14 +173,16 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
 
 def _describe(model: Described, variants: dict[str, LoadedVariant], known: ServedModel | None) -> ServedModel:
     """A model that has just been loaded, with what stays unloaded."""
-    described = {name: variant.served() for name, variant in variants.items()}
+    described = {name: variant.served for name, variant in variants.items()}
     if known is not None:
         described = {
             name: described.get(name, replace(before, loaded=False)) for name, before in known.variants.items()
         }
         names = known.input_name, known.output_name
     else:
-        info = next(iter(variants.values())).info  # all variants are made from one graph, so they share its names
+        info = next(
+            iter(variants.values())
+        ).session.describe()  # all variants are made from one graph, so they share its names
         names = info.inputs[0].name, info.outputs[0].name
     return ServedModel(model.name, tuple(model.labels), *names, model.preprocessing, described)
 
@@ -218,6 +202,25 @@ def _files_served(known: ServedModel) -> dict[str, Variant] | None:
             name, Path(files.path), files.backend, files.precision, variant.note, graph, normalisation
         )
     return found
+
+
+def _described(
+    variant: Variant, info: engine.SessionInfo, peak: float | None, batch_seconds: dict[int, float]
+) -> ServedVariant:
+    return ServedVariant(
+        name=variant.name,
+        backend=info.backend,
+        platform=BACKENDS[info.backend].platform,
+        isa=info.isa,
+        precision=info.precision,
+        threads=info.threads,
+        macs=info.macs,
+        arena_bytes=info.arena_bytes,
+        peak=peak,
+        note=variant.note,
+        batch_seconds=batch_seconds,
+        files=_files_of(variant),
+    )
 
 
 def _files_of(variant: Variant) -> VariantFiles:
@@ -283,7 +286,7 @@ def reload_variant(settings: Settings, served: ServedModel, known: ServedVariant
         except (EngineError, OSError) as error:
             raise StartupError(str(error)) from error
         opened.pop_all()
-    return LoadedVariant(variant, session, info, known.peak, known.batch_seconds)
+    return LoadedVariant(session, _described(variant, info, known.peak, known.batch_seconds))
 
 
 def default_decode_threads() -> int:
@@ -311,12 +314,17 @@ def _check(model: Described, variant: Variant, session: engine.Session) -> engin
             f"Variant {variant.name!r} of {model.name} takes no uint8 images: {variant.path.name} carries no "
             "normalisation (metadata tessera.mean and tessera.std)."
         )
+    _try(model, variant, session)
+    return info
+
+
+def _try(model: Described, variant: Variant, session: engine.Session) -> None:
+    """Run one image, which also warms the session up, and look at how many scores it gives."""
     logits = session.run(np.zeros((1, *model.preprocessing.shape), np.uint8))
     if logits.shape[1] != len(model.labels):
         raise StartupError(
             f"Variant {variant.name!r} of {model.name} gives {logits.shape[1]} scores for {len(model.labels)} labels."
         )
-    return info
 
 
 def measure_batches(session: engine.Session, max_batch: int, shape: tuple[int, int, int]) -> dict[int, float]:

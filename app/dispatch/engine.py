@@ -163,7 +163,7 @@ class _WatchedSession:
     def __init__(self, variant: LoadedVariant, board: Board) -> None:
         self._session = variant.session
         self._board = board
-        self._expected = ExpectedSeconds(variant.batch_seconds)
+        self._expected = ExpectedSeconds(variant.served.batch_seconds)
 
     @property
     def parallel_runs(self) -> int:

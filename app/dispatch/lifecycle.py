@@ -64,7 +64,7 @@ class ModelLifecycle:
             before = self._variants.get(name)
             self._scheduler.replace(name, self._watch(fresh))
             self._variants[name] = fresh
-            self._show(fresh.served())
+            self._show(fresh.served)
             if before is not None:
                 before.session.close()
             logger.info("a variant was loaded", extra={"fields": {"variant": name, "replaced": before is not None}})
