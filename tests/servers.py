@@ -14,6 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.waiting import NEVER
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Kept between runs, so that the bundled model is built once; keyed by content, so never stale.
 CACHE = Path(os.environ.get("TESSERA_CACHE_DIR", REPOSITORY / ".cache" / "tests"))
@@ -27,7 +29,7 @@ def environment(**extra: str) -> dict[str, str]:
     return {**kept, **isa, "PYTHONPATH": str(REPOSITORY), "TESSERA_CACHE_DIR": str(CACHE), **extra}
 
 
-def tessera(*arguments: str, timeout: float = 300, **extra: str) -> subprocess.CompletedProcess[str]:
+def tessera(*arguments: str, timeout: float = NEVER, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run a `tessera` command to its end."""
     command = [sys.executable, "-m", "app.cli", *arguments]
     return subprocess.run(
@@ -65,7 +67,7 @@ class ServerProcess:
         if wait:
             self.wait_until_ready()
         else:
-            assert self._listening.wait(60), self.describe()
+            assert self._listening.wait(NEVER), self.describe()
 
     def wait_until_ready(self) -> None:
         assert self.process.stdout is not None
@@ -77,7 +79,7 @@ class ServerProcess:
         self.url = match[1]
 
     def client(self, **options: object) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=120, **options)
+        return httpx.Client(base_url=self.url, timeout=NEVER, **options)
 
     def stop(self) -> int:
         """Send SIGTERM and return the exit code."""
@@ -86,7 +88,7 @@ class ServerProcess:
         return self.wait()
 
     def wait(self) -> int:
-        code = self.process.wait(60)
+        code = self.process.wait(NEVER)
         self._reader.join(10)
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None

@@ -23,9 +23,7 @@ def main(library: str, model: str) -> None:
     runtime = Runtime(load_library({part: [library] for part in ("runtime", "model", "profiling")}))
     for instances in (1, 2):
         with (
-            AscendSession(
-                Path(model), runtime=runtime, instances=instances, timeout_ms=400, first_retry=0.01
-            ) as session,
+            AscendSession(Path(model), runtime=runtime, instances=instances, first_retry=0.01) as session,
             ThreadPoolExecutor(6) as threads,
         ):
             session.run(np.zeros((40, 8, 8, 3), np.uint8))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,10 +76,3 @@ def account_of(folder: Path) -> dict[str, Any]:
 
 def answers(client: httpx.Client, photo: bytes, variant: str = "optimised") -> httpx.Response:
     return client.post(PATH, content=photo, headers={"X-Model-Variant": variant}, params={"top_k": 5})
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)

@@ -232,12 +232,13 @@ def test_9_a_model_does_not_run_twice_at_once(double: Double, float_om: Path) ->
     opened(double)
     loaded = Loaded(double, float_om)
     assert loaded.gear(1) == 0
-    double.set_faults("slow=20")
+    double.set_faults("hold=1")
     assert loaded.execute_async() == 0
     assert loaded.execute() == 500001
     assert "twice at once" in double.report()["first_violation"]
     assert loaded.gear(2) == 500001
     assert violations(double) == 2
+    double.set_faults("")
     assert loaded.acl.aclrtSynchronizeStream(loaded.stream) == 0
     assert loaded.execute() == 0
 
@@ -269,11 +270,12 @@ def test_10_results_are_seen_after_synchronising(double: Double, float_om: Path)
     assert loaded.gear(16) == 0
     assert loaded.execute() == 0
     expected = loaded.read()
-    double.set_faults("slow=10")
+    double.set_faults("hang=9")
     assert loaded.execute_async() == 0
     assert np.isnan(loaded.read()).all()
     assert violations(double) == 1, "and the host must not even look"
     assert loaded.acl.aclrtSynchronizeStreamWithTimeout(loaded.stream, 1) == 507046
+    double.set_faults("")
     assert loaded.acl.aclrtSynchronizeStream(loaded.stream) == 0
     assert np.array_equal(loaded.read(), expected)
 
@@ -282,7 +284,7 @@ def test_10_buffers_in_use_are_left_alone(double: Double, float_om: Path) -> Non
     opened(double)
     loaded = Loaded(double, float_om)
     assert loaded.gear(16) == 0
-    double.set_faults("slow=10")
+    double.set_faults("hold=1")
     assert loaded.execute_async() == 0
     loaded.upload(images())
     assert violations(double) == 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from engine.backends.ascend.session import AscendSession
 from engine.errors import BackendUnavailableError, DeviceError, EngineError, ModelError
 from tests.ascend.double_builds import Double, build_stub
 from tests.unit.models.tiny import tiny_images
+from tests.waiting import until
 
 IMAGES = tiny_images(3)
 SITES = ("setdevice", "malloc", "mallochost", "stream", "load", "gear", "memcpy", "submit", "execute", "lost")
@@ -31,13 +30,6 @@ SITES = ("setdevice", "malloc", "mallochost", "stream", "load", "gear", "memcpy"
 
 def opened(double: Double, path: Path, **options: object) -> AscendSession:
     return AscendSession(path, runtime=Runtime(double.library()), first_retry=0.02, **options)  # type: ignore[arg-type]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
 
 
 def healthy(session: AscendSession) -> list[bool]:
@@ -166,7 +158,7 @@ def test_many_threads_and_one_failure_after_the_other(double: Double, float_om: 
 @pytest.mark.parametrize("variant", ["plain", "cann6"])
 def test_a_device_that_does_not_answer_in_time(variant: str, tmp_path: Path, float_om: Path) -> None:
     double = Double(tmp_path, variant)
-    session = opened(double, float_om, timeout_ms=500)
+    session = opened(double, float_om)
     expected = session.run(IMAGES)
     double.set_faults("hang=1*1")  # ends while the device is taken down
     with pytest.raises(DeviceError, match="507046"):
@@ -179,7 +171,7 @@ def test_a_device_that_does_not_answer_in_time(variant: str, tmp_path: Path, flo
 
 def test_a_device_that_never_answers(tmp_path: Path, float_om: Path) -> None:
     double = Double(tmp_path)
-    session = opened(double, float_om, timeout_ms=500)
+    session = opened(double, float_om)
     session.run(IMAGES)
     double.set_faults("hang=1000*1")
     with pytest.raises(DeviceError, match="507046"):
@@ -192,7 +184,7 @@ def test_a_device_that_never_answers(tmp_path: Path, float_om: Path) -> None:
 
 def test_a_device_that_never_answers_and_cannot_be_stopped(tmp_path: Path, float_om: Path) -> None:
     double = Double(tmp_path, "cann6")
-    session = opened(double, float_om, timeout_ms=500)
+    session = opened(double, float_om)
     session.run(IMAGES)
     double.set_faults("hang=1000*1")
     with pytest.raises(DeviceError, match="507046"):
@@ -279,7 +271,7 @@ def test_another_user_of_ascendcl_in_the_process_is_no_obstacle(double: Double, 
 
 def test_nothing_is_executed_behind_a_batch_that_did_not_end(tmp_path: Path, float_om: Path) -> None:
     double = Double(tmp_path)
-    session = opened(double, float_om, timeout_ms=400)
+    session = opened(double, float_om)
     expected = session.run(IMAGES)
     double.set_faults("hang=1000*1")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.ascend.service import VARIANTS, account_of, answers, serving, until
+from tests.ascend.service import VARIANTS, account_of, answers, serving
 from tests.imagefiles import jpeg
 from tests.processes import children, replaced
+from tests.waiting import until
 
 pytestmark = pytest.mark.alone
 
@@ -36,11 +36,18 @@ def depth(client: httpx.Client) -> float:
 def stays(condition: Callable[[], bool]) -> None:
     """Wait until something is so ten times in a row."""
     row = 0
-    deadline = time.monotonic() + 60
-    while row < 10:
-        assert time.monotonic() < deadline, "it never stayed so"
+
+    def again() -> bool:
+        nonlocal row
         row = row + 1 if condition() else 0
-        time.sleep(0.03)
+        return row == 10
+
+    until(again)
+
+
+def overlapped(folder: Path) -> int:
+    """How many copies have overlapped an execution, as far as it has been told."""
+    return int(account_of(folder)["overlapped_copies"]) if (folder / "report.json").exists() else 0
 
 
 def test_copies_overlap_executions_and_a_device_may_be_lost_with_two_batches_in_flight(
@@ -52,11 +59,13 @@ def test_copies_overlap_executions_and_a_device_may_be_lost_with_two_batches_in_
         ThreadPoolExecutor(16) as clients,
     ):
         before = predictions(answers(client, PHOTOS[0]))
-        faults.set("hang=1000")
+        (tmp_path / "report.json").unlink(missing_ok=True)
+        faults.set("count=1;hold=1")
         asked = [clients.submit(answers, client, PHOTOS[0])]
         until(lambda: 'unit="cube"} 0.0' not in client.get("/metrics").text)
         asked.append(clients.submit(answers, client, PHOTOS[0]))
-        stays(lambda: depth(client) == 0)
+        until(lambda: overlapped(tmp_path) > 0)
+        assert depth(client) == 0
         asked.append(clients.submit(answers, client, PHOTOS[0], "baseline"))
         stays(lambda: depth(client) == 1)
         assert not any(request.done() for request in asked)
@@ -70,10 +79,8 @@ def test_copies_overlap_executions_and_a_device_may_be_lost_with_two_batches_in_
         assert client.get("/healthz").status_code == 200
         assert any("507010" in line for line in server.log)
         assert not any("507046" in line for line in server.log), "it was lost; nobody waited for it in vain"
-        faults.set("count=1;slow=4")
         for answer in clients.map(lambda _: answers(client, PHOTOS[0]), range(48)):
             assert predictions(answer) == before
-    assert account_of(tmp_path)["overlapped_copies"] >= 5
 
 
 def test_an_engine_process_that_is_killed_comes_back_and_sixteen_clients_keep_both_devices_busy(
@@ -98,14 +105,17 @@ def test_an_engine_process_that_is_killed_comes_back_and_sixteen_clients_keep_bo
             answer = request.result()
             assert answer.status_code in (200, 503), answer.text
             assert answer.status_code == 503 or predictions(answer) == wanted
-        faults.set("count=1;slow=4")
-        for number, answer in enumerate(clients.map(ask, range(80))):
-            assert predictions(answer) == expected[number % len(expected)]
+        (tmp_path / "report.json").unlink(missing_ok=True)
+        faults.set("count=1;hold=1*1")
+        asked = [clients.submit(ask, number) for number in range(80)]
+        until(lambda: overlapped(tmp_path) > 0)
+        faults.set("")
+        for number, request in enumerate(asked):
+            assert predictions(request.result()) == expected[number % len(expected)]
         with server.client() as client:
             metrics = client.get("/metrics").text
         for device in (0, 1):
             assert f'tessera_device_healthy{{device="{device}",variant="optimised"}} 1.0' in metrics
     account = account_of(tmp_path)
-    assert account["overlapped_copies"] >= 5, account
     ran = account["executions"][:2]
     assert min(ran) > 0.25 * sum(ran) / 2, account

@@ -15,9 +15,10 @@ from app.imaging.decoder import ImageDecoder
 from models.registry import BUNDLED, open_model
 from tests.ascend.double_builds import build
 from tests.ascend.omfile import half_normalisation
-from tests.ascend.service import NORMALISATION, VARIANTS, answers, converted, serving, until
+from tests.ascend.service import NORMALISATION, VARIANTS, answers, converted, serving
 from tests.imagefiles import jpeg
 from tests.servers import CACHE, ServerProcess
+from tests.waiting import until
 
 pytestmark = pytest.mark.alone
 

@@ -7,8 +7,9 @@ import random
 import signal
 import time
 
-from tests.processes import children, until
+from tests.processes import children
 from tests.servers import ServerProcess
+from tests.waiting import until
 
 
 class Killer:
@@ -61,4 +62,4 @@ class Killer:
     def wait_until_whole(self) -> None:
         """Wait until every process is there again and the service is ready."""
         with self._server.client() as client:
-            until(lambda: client.get("/readyz").status_code == 200, seconds=120)
+            until(lambda: client.get("/readyz").status_code == 200)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.numpy import save_file
 from models.quantise import quantise_model
 from tests.servers import ServerProcess
 from tests.unit.models.tiny import LABELS, tiny_state
+from tests.waiting import until
 
 pytestmark = pytest.mark.alone
 
@@ -96,12 +96,15 @@ def shown(client: httpx.Client) -> dict[str, Any]:
 
 def wait_until(client: httpx.Client, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """Wait for what happens off the path of requests."""
-    for _ in range(1500):
+    state: dict[str, Any] = {}
+
+    def happened() -> bool:
+        nonlocal state
         state = shown(client)
-        if condition(state):
-            return state
-        time.sleep(0.02)
-    raise AssertionError(f"it did not happen: {state}")
+        return condition(state)
+
+    until(happened)
+    return state
 
 
 def ended(state: dict[str, Any]) -> int:

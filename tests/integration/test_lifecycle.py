@@ -15,15 +15,19 @@ import httpx
 import pytest
 
 from tests import imagefiles
+from tests.holding import Holding
 from tests.servers import CACHE, ServerProcess, tessera
 from tests.shared_data import SHARED_DATA, requires_shared_data
+from tests.waiting import until
 
 PATH = "/v1/classify"
 JPEG = imagefiles.jpeg(64, 48)
+# What a test holds up may take as long as the machine likes.
+PATIENT = {"request_timeout_ms": 600_000, "drain_seconds": 600}
 
 
-def test_readiness_comes_after_loading_and_health_before() -> None:
-    with ServerProcess(wait=False) as server, server.client() as client:
+def test_readiness_comes_after_loading_and_health_before(holding: Holding) -> None:
+    with holding(), holding.server(wait=False) as server, server.client() as client:
         assert client.get("/healthz").status_code == 200
         early = client.get("/readyz")
         assert (early.status_code, early.json()["code"]) == (503, "not_ready")
@@ -31,6 +35,7 @@ def test_readiness_comes_after_loading_and_health_before() -> None:
         refused = client.post(PATH, content=JPEG)
         assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
         assert int(refused.headers["Retry-After"]) >= 1
+        holding.release()
         server.wait_until_ready()
         assert client.get("/readyz").json() == {
             "status": "ready",
@@ -46,28 +51,22 @@ def long_request(server: ServerProcess, images: int) -> httpx.Response:
 
 
 def wait_for_depth(client: httpx.Client, more_than: int) -> None:
-    for _ in range(600):
+    def deep() -> bool:
         (depth,) = re.findall(r"^tessera_queue_depth_images (\S+)$", client.get("/metrics").text, re.MULTILINE)
-        if float(depth) > more_than:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"the queue never held more than {more_than} images")
+        return float(depth) > more_than
+
+    until(deep)
 
 
 def wait_for_drain(client: httpx.Client) -> None:
-    for _ in range(600):
-        answer = client.get("/readyz")
-        if answer.status_code == 503:
-            assert answer.json()["code"] == "shutting_down"
-            return
-        time.sleep(0.01)
-    raise AssertionError("readiness stayed on after the signal")
+    until(lambda: client.get("/readyz").status_code == 503)
+    assert client.get("/readyz").json()["code"] == "shutting_down"
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
-def test_requests_in_flight_are_finished_before_the_end(end: signal.Signals) -> None:
-    with ServerProcess(threads=1) as server, ThreadPoolExecutor(2) as clients:
-        with server.client() as client:
+def test_requests_in_flight_are_finished_before_the_end(end: signal.Signals, holding: Holding) -> None:
+    with holding.server(threads=1, **PATIENT) as server, ThreadPoolExecutor(2) as clients:
+        with holding(), server.client() as client:
             running = [clients.submit(long_request, server, 20) for _ in range(2)]
             wait_for_depth(client, more_than=20)  # so both have been admitted
             server.process.send_signal(end)
@@ -83,8 +82,9 @@ def test_requests_in_flight_are_finished_before_the_end(end: signal.Signals) -> 
 
 
 @pytest.mark.effect_of("drain_seconds")
-def test_the_drain_is_bounded() -> None:
-    with ServerProcess(threads=1, drain_seconds=0) as server, ThreadPoolExecutor(1) as clients:
+def test_the_drain_is_bounded(holding: Holding) -> None:
+    settings = {**PATIENT, "drain_seconds": 0}
+    with holding.server(threads=1, **settings) as server, ThreadPoolExecutor(1) as clients, holding():
         with server.client() as client:
             running = clients.submit(long_request, server, 64)
             wait_for_depth(client, more_than=0)
@@ -128,8 +128,8 @@ def test_a_signal_while_loading_ends_in_order(delay: float) -> None:
         assert server.stop() == 0, server.describe()
 
 
-def test_a_second_signal_ends_at_once() -> None:
-    with ServerProcess(threads=1) as server, ThreadPoolExecutor(1) as clients:
+def test_a_second_signal_ends_at_once(holding: Holding) -> None:
+    with holding.server(threads=1, **PATIENT) as server, ThreadPoolExecutor(1) as clients, holding():
         with server.client() as client:
             running = clients.submit(long_request, server, 64)
             wait_for_depth(client, more_than=0)

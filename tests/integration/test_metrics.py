@@ -10,7 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests import imagefiles
 from tests.contract.test_metrics_documented import documented
+from tests.holding import Holding
 from tests.servers import ServerProcess
+from tests.waiting import until
 
 pytestmark = pytest.mark.alone
 
@@ -26,12 +28,12 @@ def scrape(server: ServerProcess) -> dict[str, float]:
     return values
 
 
-def test_every_metric_is_non_zero_and_batches_form_under_load() -> None:
+def test_every_metric_is_non_zero_and_batches_form_under_load(holding: Holding) -> None:
     picture = imagefiles.jpeg()
     highest: dict[str, float] = {}
     done = threading.Event()
 
-    with ServerProcess() as server:
+    with holding.server(request_timeout_ms=600_000) as server:
 
         def watch() -> None:
             while not done.is_set():
@@ -41,8 +43,7 @@ def test_every_metric_is_non_zero_and_batches_form_under_load() -> None:
 
         def load(number: int) -> None:
             with server.client(headers={"X-Model-Variant": ("baseline", "optimised")[number % 2]}) as client:
-                for _ in range(6):
-                    assert client.post("/v1/classify", content=picture).status_code == 200
+                assert client.post("/v1/classify", content=picture).status_code == 200
 
         with server.client() as client:
             assert client.post("/v1/classify", content=b"not an image").status_code == 415
@@ -50,7 +51,12 @@ def test_every_metric_is_non_zero_and_batches_form_under_load() -> None:
         watcher.start()
         try:
             with ThreadPoolExecutor(16) as clients:
-                list(clients.map(load, range(16)))
+                for _ in range(6):
+                    with holding():
+                        asked = [clients.submit(load, number) for number in range(16)]
+                        until(lambda: scrape(server)["tessera_queue_depth_images"] == 16)
+                    for request in asked:
+                        request.result()
         finally:
             done.set()
             watcher.join()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -20,6 +19,7 @@ from tests.collector import Collector
 from tests.processes import children, replaced
 from tests.servers import ServerProcess
 from tests.small_model import small_folder
+from tests.waiting import until
 
 pytestmark = pytest.mark.alone
 
@@ -58,14 +58,6 @@ def watched(collector: Collector, folder: Path, tmp_path_factory: pytest.TempPat
     with ServerProcess("--config", str(place / "tessera.toml")) as running:
         yield running
         assert running.stop() == 0, running.describe()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen within 30 s")
 
 
 def some_client(server: ServerProcess, number: int, **headers: str) -> httpx.Client:
@@ -150,7 +142,7 @@ def test_admin_verbs_want_the_token(watched: ServerProcess) -> None:
 @pytest.mark.effect_of("lame_duck_seconds")
 @pytest.mark.parametrize("frontends", [0, 1])
 def test_a_lame_duck_is_not_ready_and_still_answers(frontends: int, folder: Path) -> None:
-    with ServerProcess(model_path=folder, lame_duck_seconds=3, frontends=frontends, threads=1) as server:
+    with ServerProcess(model_path=folder, lame_duck_seconds=600, frontends=frontends, threads=1) as server:
         with server.client() as client:
             server.process.send_signal(signal.SIGTERM)
             until(lambda: client.get("/readyz").status_code == 503)
@@ -159,7 +151,13 @@ def test_a_lame_duck_is_not_ready_and_still_answers(frontends: int, folder: Path
             answer = client.post(PATH, content=JPEG)
             assert answer.status_code == 200, answer.text
             assert client.get("/healthz").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0, server.describe()
+
+
+def test_a_lame_duck_ends_by_itself(folder: Path) -> None:
+    with ServerProcess(model_path=folder, lame_duck_seconds=0.2, threads=1) as server:
+        assert server.stop() == 0, server.describe()
 
 
 @pytest.mark.effect_of("admin_token")

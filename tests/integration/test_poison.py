@@ -14,9 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.chaos.clients import pictures, probabilities, same
 from tests.imagefiles import encode
-from tests.processes import children, until
+from tests.processes import children
 from tests.servers import REPOSITORY, ServerProcess
 from tests.small_model import small_folder
+from tests.waiting import until
 
 pytestmark = pytest.mark.alone
 

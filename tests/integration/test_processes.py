@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -14,8 +17,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.chaos.clients import Clients, pictures, probabilities, same
-from tests.processes import children, command_of, replaced, until
+from tests.holding import Holding
+from tests.processes import children, command_of, replaced
 from tests.servers import ServerProcess
+from tests.waiting import until
 
 pytestmark = pytest.mark.alone
 
@@ -175,17 +180,18 @@ def test_a_hung_frontend_is_noticed_and_its_connections_wait_for_the_next(proces
     assert any("a frontend hangs: no heartbeat" in line for line in processes.log)
 
 
-def test_the_end_is_orderly_across_processes() -> None:
-    with ServerProcess(frontends=2, threads=1) as server, ThreadPoolExecutor(2) as clients:
+def test_the_end_is_orderly_across_processes(holding: Holding) -> None:
+    patient = {"request_timeout_ms": 600_000, "drain_seconds": 600}
+    with holding.server(frontends=2, threads=1, **patient) as server, ThreadPoolExecutor(2) as clients:
 
         def long_request(_: int) -> httpx.Response:
             with server.client(headers={"X-Model-Variant": "baseline"}) as client:
                 return client.post(PATH, files=[("file", pictures()[0])] * 24)
 
-        running = [clients.submit(long_request, n) for n in range(2)]
-        until(lambda: values(server)["tessera_queue_depth_images"] > 24)
-        family = list(children(server).values())
-        with server.client() as client:
+        with holding(), server.client() as client:
+            running = [clients.submit(long_request, n) for n in range(2)]
+            until(lambda: values(server)["tessera_queue_depth_images"] > 24)
+            family = list(children(server).values())
             server.process.send_signal(signal.SIGTERM)
             until(lambda: client.get("/readyz").json().get("code") == "shutting_down")
             refused = client.post(PATH, content=pictures()[0])
@@ -194,6 +200,49 @@ def test_the_end_is_orderly_across_processes() -> None:
         assert server.wait() == 0, server.describe()
         assert [line for line in server.log if " error " in line] == []
         assert [pid for pid in family if "tessera-" in command_of(pid)] == []
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """So many processes that want a core all the time."""
+    code = "while True: pass"
+    loops = [subprocess.Popen([sys.executable, "-S", "-c", code]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def test_a_loaded_machine_is_no_reason_to_kill_anybody() -> None:
+    with busy_processes(16), ServerProcess(frontends=2) as server:
+        victim = waiting_spare(server), children(server)["engine"]
+        with Clients(server.url, count=12) as clients:
+            until(lambda: clients.report.seen["right"] > 12)
+            os.kill(victim[1], signal.SIGKILL)
+            until(replaced(server, "engine", victim[1]))
+            assert children(server)["engine"] == victim[0], "the spare, at the first attempt"
+        assert clients.report.problems == []
+        assert [line for line in server.log if "hangs" in line] == []
+        assert values(server)["tessera_process_restarts_total"] == 1
+
+
+# Children get no further than this, as if their imports took very long.
+HELD_UP = """
+import sys, time
+if any(word.startswith("tessera-") for word in sys.orig_argv):
+    time.sleep(600)
+"""
+
+
+def test_no_process_outlives_a_killed_parent_by_its_imports(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HELD_UP)
+    with ServerProcess(wait=False, frontends=2, modules=tmp_path) as server:
+        until(lambda: len(children(server)) == 3)
+        family = list(children(server).values())
+        server.kill()
+    until(lambda: not any("tessera-" in command_of(pid) for pid in family))
 
 
 def test_no_process_outlives_a_killed_parent() -> None:

@@ -74,6 +74,7 @@ struct stream {
     pthread_cond_t changed;
     job *queue, *done; /* `done` has worked and is not published */
     bool working, ending, alive;
+    bool hanging; /* what it runs is not done in time */
     int timeouts; /* synchronisations that ran out of time */
     aclError error;
 };
@@ -110,6 +111,7 @@ aclError ready(void);
 /* The code of an injected fault at this point, or 0. */
 int fault(const char *site, int device);
 int faults_version(void);
+void write_report(void); /* takes `double_lock` */
 
 /* device.c; `current` fails with 107002, 507010 or 100001. */
 aclError current(context **found);

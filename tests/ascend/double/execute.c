@@ -210,28 +210,35 @@ static void write_result(const offline *f, const float *values, unsigned char *b
     }
 }
 
-/* Until synchronising the stream ran out of time `timeouts` times, the stream is dropped, or faults are set anew. */
-static void hang(const stream *on, int timeouts) {
-    bool over = !on || timeouts == 0;
-    int version = -1;
-    while (!over) {
-        pthread_mutex_lock(&double_lock);
-        version = version < 0 ? faults_version() : version;
-        over = on->timeouts >= timeouts || on->ending || faults_version() != version;
+/*
+ * Neither looks at the clock. "hang": the stream is not done in time until synchronising it has said so `timeouts` times.
+ * "hold": whoever synchronises waits. Both end when the faults are not those of `version` any more, or the stream is dropped.
+ */
+static void wait_on(stream *on, int version, int timeouts, bool held) {
+    if (!on || !(timeouts || held))
+        return;
+    pthread_mutex_lock(&double_lock);
+    on->hanging = timeouts > 0;
+    pthread_cond_broadcast(&on->changed);
+    while ((held || on->timeouts < timeouts) && !on->ending && faults_version() == version) {
         pthread_mutex_unlock(&double_lock);
         usleep(200);
+        pthread_mutex_lock(&double_lock);
     }
+    on->hanging = false;
+    pthread_mutex_unlock(&double_lock);
 }
 
-static aclError compute(execution *e, const stream *on) {
+static aclError compute(execution *e, stream *on) {
     offline *f = e->of->file;
     int device = e->of->in->device;
     pthread_mutex_lock(&double_lock);
     busy[device]++;
     counted.executions[device]++;
+    int version = faults_version();
     pthread_mutex_unlock(&double_lock);
     usleep(1000 * fault("slow", device));
-    hang(on, fault("hang", device));
+    wait_on(on, version, fault("hang", device), fault("hold", device));
     int code = fault("execute", device);
     size_t size = (size_t)f->dims[0] * f->dims[1] * f->dims[2];
     float *image = malloc(size * sizeof(float)), *values = malloc(f->output_dims[0] * sizeof(float));

@@ -245,8 +245,11 @@ static void copy_work(job *j) {
     usleep(50);
     memcpy(copy->fetched, copy->from.bytes, copy->count);
     pthread_mutex_lock(&double_lock);
-    counted.overlapped_copies += executing(j->on->in->device) > 0;
+    bool overlaps = executing(j->on->in->device) > 0;
+    counted.overlapped_copies += overlaps;
     pthread_mutex_unlock(&double_lock);
+    if (overlaps)
+        write_report();
 }
 
 static void copy_discard(job *j) {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "double.h"
 
@@ -62,7 +63,7 @@ typedef struct {
 static injected faults[16];
 static int fault_count, fault_settings;
 static char faults_file[400];
-static struct timespec faults_read;
+static struct stat faults_read;
 
 static void parse_faults(char *text) {
     fault_count = 0;
@@ -91,9 +92,10 @@ static void read_faults_file(void) {
     char text[1024] = "";
     if (!faults_file[0] || stat(faults_file, &now) != 0)
         return;
-    if (now.st_mtim.tv_sec == faults_read.tv_sec && now.st_mtim.tv_nsec == faults_read.tv_nsec)
+    if (now.st_ino == faults_read.st_ino && now.st_mtim.tv_sec == faults_read.st_mtim.tv_sec &&
+        now.st_mtim.tv_nsec == faults_read.st_mtim.tv_nsec)
         return;
-    faults_read = now.st_mtim;
+    faults_read = now;
     FILE *file = fopen(faults_file, "r");
     if (file) {
         text[fread(text, 1, sizeof text - 1, file)] = 0;
@@ -129,7 +131,7 @@ int fault(const char *site, int device) {
     return code;
 }
 
-/* Changes whenever faults are set; a hanging execution ends then. Under `double_lock`. */
+/* Changes whenever faults are set; an execution that hangs or is held ends then. Under `double_lock`. */
 int faults_version(void) {
     read_faults_file();
     return fault_settings;
@@ -207,13 +209,21 @@ int aclDoubleReport(char *text, size_t size) {
     return length;
 }
 
-__attribute__((destructor)) static void write_report(void) {
+/* At exit, and whenever a copy overlapped an execution, for which a test may wait; a reader never sees half of it. */
+__attribute__((destructor)) void write_report(void) {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     const char *path = getenv("ACL_DOUBLE_REPORT");
-    FILE *file = path ? fopen(path, "w") : NULL;
+    char text[2048], made[500];
+    if (!path)
+        return;
+    pthread_mutex_lock(&lock);
+    snprintf(made, sizeof made, "%s.%d", path, (int)getpid());
+    FILE *file = fopen(made, "w");
     if (file) {
-        char text[2048];
         aclDoubleReport(text, sizeof text);
         fputs(text, file);
         fclose(file);
+        rename(made, path);
     }
+    pthread_mutex_unlock(&lock);
 }

@@ -19,8 +19,8 @@ from tritonclient.utils import InferenceServerException
 
 from app.grpc.schema import Schema
 from tests import imagefiles
-from tests.processes import until
 from tests.servers import ServerProcess
+from tests.waiting import NEVER, until
 
 MODEL = "resnet50-imagenette"
 FILES = np.array([imagefiles.jpeg(), imagefiles.png(300, 400)], dtype=object)
@@ -215,7 +215,7 @@ def test_a_stream_answers_every_request_and_outlives_an_error(client: triton.Inf
     client.start_stream(lambda result, error: answers.put((result, error)))
     for model in (MODEL, "another", MODEL):
         client.async_stream_infer(model, [tensor(FILES)])
-    got = [answers.get(timeout=60) for _ in range(3)]
+    got = [answers.get(timeout=NEVER) for _ in range(3)]
     client.stop_stream()
     assert [error is None for _, error in got] == [True, False, True]
     assert "another" in str(got[1][1])
@@ -259,7 +259,7 @@ def test_a_variant_is_unloaded_without_failing_a_request_and_loaded_again(
         in_flight = another.submit(infer_over_http, server, name, many)
         until(lambda: images_wait(server))
         admin.unload_model(name, headers=headers)
-        assert in_flight.result(timeout=60).shape == (64, 10)
+        assert in_flight.result(timeout=NEVER).shape == (64, 10)
         assert state(admin, name) == {"UNAVAILABLE"}
         assert state(admin, MODEL) == {"READY", "UNAVAILABLE"}
         assert not admin.is_model_ready(name)
@@ -279,7 +279,7 @@ def health(channel: grpc.Channel, name: str, **fields: str) -> Any:
     call = schema.calls[name]
     make = channel.unary_stream if call.server_streams else channel.unary_unary
     ask = make(f"/{schema.service}/{name}", call.request.SerializeToString, call.response.FromString)
-    return ask(call.request(**fields), timeout=60)
+    return ask(call.request(**fields), timeout=NEVER)
 
 
 def test_health_as_load_balancers_ask(address: str) -> None:

@@ -19,9 +19,9 @@ from tritonclient.utils import InferenceServerException
 from tests import imagefiles
 from tests.collector import Collector
 from tests.integration.oip.test_grpc import listening_at, tensor
-from tests.processes import until
 from tests.servers import ServerProcess
 from tests.small_model import small_folder
+from tests.waiting import NEVER, until
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +61,12 @@ def test_messages_share_the_budget_of_http_bodies(limited: ServerProcess) -> Non
         counted = _rejections(limited)
         assert _refused(client, padded) == "StatusCode.UNAVAILABLE"
         client.async_stream_infer("small", [tensor(padded)])
-        assert "uploads in progress hold 85000 of 150000 bytes" in str(answers.get(timeout=60)[1])
+        assert "uploads in progress hold 85000 of 150000 bytes" in str(answers.get(timeout=NEVER)[1])
         assert _rejections(limited) == counted + 2
         uploading.close()
         until(lambda: _refused(client, padded) is None)
         client.async_stream_infer("small", [tensor(padded)])
-        assert answers.get(timeout=60)[1] is None, "the stream outlives it"
+        assert answers.get(timeout=NEVER)[1] is None, "the stream outlives it"
         for _ in range(3):
             assert _refused(client, padded) is None, "what was held is free again"
 
@@ -105,7 +105,7 @@ def test_a_call_is_traced_with_its_stages_under_the_callers_span(limited: Server
         answers: queue.Queue[Any] = queue.Queue()
         client.start_stream(lambda result, error: answers.put(error), headers=headers)
         client.async_stream_infer("other", [tensor(small)])
-        assert "other" in str(answers.get(timeout=60))
+        assert "other" in str(answers.get(timeout=NEVER))
         client.is_server_ready(headers=headers)
     until(lambda: len(collector.of_trace(trace)) == 6)
     spans = collector.of_trace(trace)

@@ -80,9 +80,10 @@ def offered(
         runs = Shadow(engine, share=share, chance=chance)  # type: ignore[arg-type]
         for _ in range(times):
             runs.offer(request(images), [outcome()] * images, lambda: VARIANTS)
+        while engine.gate and not engine.events:
+            await asyncio.sleep(0.01)
         for _ in range(200):
             await asyncio.sleep(0)
-        await asyncio.sleep(0.05 if engine.gate else 0)
         await runs.stop()
 
     asyncio.run(run())

@@ -1,0 +1,40 @@
+"""Holds up a server of a test: while the file that HELD_WHILE names exists, no model is loaded and no batch is made.
+
+Python imports this module at start when its folder is in PYTHONPATH. Requests are admitted and queued.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+if "serve" in sys.orig_argv or any(argument.startswith("tessera-engine-") for argument in sys.orig_argv):
+    from app.dispatch.host import LOADING_THREAD
+    from app.scheduling.queue import ImageQueue
+    from app.scheduling.scheduler import Scheduler
+
+    HELD = Path(os.environ["HELD_WHILE"])
+    LOOK_AGAIN = 0.01
+
+    def _held_batches(take: Callable[[ImageQueue], Any]) -> Callable[[ImageQueue], Any]:
+        return lambda queue: None if HELD.exists() else take(queue)
+
+    def _awake(pause: Callable[[Scheduler], float | None]) -> Callable[[Scheduler], float | None]:
+        return lambda scheduler: LOOK_AGAIN if HELD.exists() else pause(scheduler)
+
+    def _held_loading(run: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
+        def wait_and_run(thread: threading.Thread) -> None:
+            while thread.name == LOADING_THREAD and HELD.exists():
+                time.sleep(LOOK_AGAIN)
+            run(thread)
+
+        return wait_and_run
+
+    ImageQueue.take = _held_batches(ImageQueue.take)  # type: ignore[method-assign]
+    Scheduler._pause = _awake(Scheduler._pause)  # type: ignore[method-assign]
+    threading.Thread.run = _held_loading(threading.Thread.run)  # type: ignore[method-assign]
