@@ -24,9 +24,6 @@ if "serve" in sys.orig_argv or any(argument.startswith("tessera-engine-") for ar
     def _held_batches(take: Callable[[ImageQueue], Any]) -> Callable[[ImageQueue], Any]:
         return lambda queue: None if HELD.exists() else take(queue)
 
-    def _awake(pause: Callable[[Scheduler], float | None]) -> Callable[[Scheduler], float | None]:
-        return lambda scheduler: LOOK_AGAIN if HELD.exists() else pause(scheduler)
-
     def _held_loading(run: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
         def wait_and_run(thread: threading.Thread) -> None:
             while thread.name == LOADING_THREAD and HELD.exists():
@@ -36,5 +33,5 @@ if "serve" in sys.orig_argv or any(argument.startswith("tessera-engine-") for ar
         return wait_and_run
 
     ImageQueue.take = _held_batches(ImageQueue.take)  # type: ignore[method-assign]
-    Scheduler._pause = _awake(Scheduler._pause)  # type: ignore[method-assign]
+    Scheduler._pause = lambda scheduler: LOOK_AGAIN  # type: ignore[method-assign]  # nobody tells it of the file
     threading.Thread.run = _held_loading(threading.Thread.run)  # type: ignore[method-assign]
