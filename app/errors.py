@@ -53,6 +53,18 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+_MOST_MESSAGE = 1000  # characters; the sentences themselves stay far below
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """A text that a client has given, cut after `most` characters where it is longer."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def quoted(text: str, most: int = 80) -> str:
+    """A text that a client has given, in quotes for a sentence; see `shortened`."""
+    return repr(shortened(text, most))
+
 
 class TesseraError(Exception):
     """Base of every error that the service raises on purpose."""
@@ -88,7 +100,8 @@ class RequestError(TesseraError):
         accept_encoding: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message
+        # Whoever quotes a client shortens the quotation; a sentence that forgot to still has an end.
+        self.message = message if len(message) <= _MOST_MESSAGE else f"{message[:_MOST_MESSAGE]}... (shortened)."
         self.retry_after = retry_after
         self.allow = allow
         self.accept_encoding = accept_encoding

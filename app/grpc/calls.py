@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
 import grpc
 
 from app.api.context import InFlight, access_log
 from app.errors import DeadlineExceededError, InternalError, RequestError, UnsupportedOperationError
+from app.grpc.received import Received
 from app.limits.admin import AdminGate
 from app.limits.clients import RateLimiter, client_key
 from app.limits.uploads import UploadBudget
@@ -46,18 +47,6 @@ def status_code(error: RequestError) -> grpc.StatusCode:
     """The gRPC status of an error; what is wrong with a request is INVALID_ARGUMENT."""
     of_class = _CODES_OF_CLASSES.get(type(error))
     return of_class or _CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT)
-
-
-class Received(NamedTuple):
-    """A message from a client, as the wire brings it.
-
-    Attributes:
-        message: The message.
-        size: Its bytes.
-    """
-
-    message: Any
-    size: int
 
 
 class Requests:
@@ -142,7 +131,9 @@ class Calls:
             call = _Call(name, context)
             with call, self._requests.one(name, context, received.size):
                 self._admit(name, context)
-                return await method(received.message, context)
+                with self._requests.admission():
+                    message = received.read()
+                return await method(message, context)
             return await call.refuse()
 
         return handle
@@ -155,11 +146,11 @@ class Calls:
         The method gets the message; of a stream of messages the iterator of `Received`, which it sees to itself.
         """
 
-        async def handle(received: Any, context: Any) -> AsyncIterator[Any]:
+        async def handle(received: Received | AsyncIterator[Received], context: Any) -> AsyncIterator[Any]:
             call = _Call(name, context)
             with call:
                 self._admit(name, context)
-                async for answer in method(getattr(received, "message", received), context):
+                async for answer in method(received.read() if isinstance(received, Received) else received, context):
                     yield answer
                 trace_id.set(None)  # the last one's is not the stream's
             if call.error is not None:

@@ -5,22 +5,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from google.protobuf import json_format
 
 from app.errors import RequestError
-from app.grpc.calls import Received, Requests, check_admin, metadata_values
+from app.grpc.calls import Requests, check_admin, metadata_values
 from app.grpc.messages import fill_response, parse_infer, read_parameters
+from app.grpc.received import Received
 from app.grpc.schema import Schema
 from app.observability import tracing
 from app.observability.recording import recorded
+from app.oip.aside import run_aside
 from app.oip.inference import Inference
 from app.oip.models import ModelViews
 from app.oip.repository import Repository, check_load_parameters
 from app.protocol.oip.description import configure_model, describe_model, describe_server
+from app.protocol.oip.request import InferRequest
 from app.service import Service
 from app.version import service_version
+
+# What Triton says with every answer of a stream: that no other follows to its request. Ours has always one.
+_FINAL = "triton_final_response"
+_LARGE_CONTENTS = 64 * 1024  # bytes
 
 
 class InferenceCalls:
@@ -79,7 +87,7 @@ class InferenceCalls:
                 request.model_version,
                 lambda name: metadata_values(context, name.lower()),
             )
-            parsed = parse_infer(request)
+            parsed = await _parse(request, inference)
             timeout = inference.deadline(parsed) - time.perf_counter()
             try:
                 outputs = await asyncio.wait_for(inference.run(parsed), timeout)
@@ -99,14 +107,17 @@ class InferenceCalls:
     ) -> AsyncIterator[Any]:
         """Run one request of a stream after the other; an error ends its request, not the stream."""
         name = f"{self._schema.service}/ModelStreamInfer"
-        async for request, size in requests:
+        async for received in requests:
             answer = self._schema["ModelStreamInferResponse"]()
             try:
-                with self._requests.one(name, context, size):
+                with self._requests.one(name, context, received.size):
+                    with self._requests.admission():
+                        request = received.read()
+                    answer.infer_response.id = request.id
                     answer.infer_response.CopyFrom(await self.ModelInfer(request, context))
             except RequestError as error:
                 answer.error_message = error.message
-                answer.infer_response.id = request.id
+            answer.infer_response.parameters[_FINAL].bool_param = True
             yield answer
 
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -130,6 +141,17 @@ class InferenceCalls:
     def _from_json(self, name: str, document: dict[str, object]) -> Any:
         # The REST documents have the messages' own field names.
         return json_format.ParseDict(document, self._schema[name]())
+
+
+async def _parse(request: Any, inference: Inference) -> InferRequest:
+    """Read a request; where it has many numbers to go through one by one, on another thread."""
+    if not any(entry.HasField("contents") for entry in request.inputs[:1]) or request.ByteSize() < _LARGE_CONTENTS:
+        return parse_infer(request, inference.interface)
+    work = run_aside(partial(parse_infer, request, inference.interface))
+    try:
+        return await asyncio.wait_for(work, inference.longest - time.perf_counter())
+    except asyncio.TimeoutError:
+        raise inference.late() from None
 
 
 def _holds(check: Any) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.errors import InvalidInferenceRequestError, UnsupportedOperationError
+from app.errors import InvalidInferenceRequestError, UnsupportedOperationError, quoted
 from app.protocol.oip import datatypes
+from app.protocol.oip.datatypes import BYTES, Proceed
+from app.protocol.oip.interface import Interface
 from app.protocol.oip.request import (
     InferRequest,
     InputTensor,
@@ -21,46 +22,33 @@ from app.protocol.oip.request import (
 from app.protocol.oip.response import OutputTensor
 
 # The repeated field of InferTensorContents that holds a datatype.
-_CONTENTS = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
+_CONTENTS = {"UINT8": "uint_contents", "FP32": "fp32_contents", BYTES: "bytes_contents"}
 
 
-def parse_infer(message: Any) -> InferRequest:
-    """Turn a ModelInferRequest into a request.
+def parse_infer(message: Any, interface: Interface, proceed: Proceed = lambda: None) -> InferRequest:
+    """Turn a ModelInferRequest into a request; see `app.protocol.oip.request.parse_request`.
 
     Raises:
-        InvalidInferenceRequestError: It is not what the protocol says; the message names the input or key.
+        InvalidInferenceRequestError: It is not what the protocol says, or what the model takes; the message names the
+            input or key.
+        TooManyImagesError: More images than one request may have.
         UnsupportedOperationError: It refers to shared memory.
     """
+    interface.check_one_input(len(message.inputs))
     raw = message.raw_input_contents
-    if not message.inputs:
-        raise InvalidInferenceRequestError("The request has no inputs.")
-    if raw and len(raw) != len(message.inputs):
+    if len(raw) > 1:
         raise InvalidInferenceRequestError(
-            f"raw_input_contents has {len(raw)} entries for {len(message.inputs)} inputs; give all of them, or none."
+            f"raw_input_contents has {len(raw)} entries for one input; give one, or none."
         )
+    interface.check_outputs([output.name for output in message.outputs])
     parameters = read_parameters(message.parameters, "The request")
     return InferRequest(
         id=message.id,
-        inputs=tuple(
-            _parse_input(entry, memoryview(raw[index]) if raw else None) for index, entry in enumerate(message.inputs)
-        ),
-        outputs=tuple(_parse_output(entry) for entry in message.outputs) or None,
-        binary_outputs=True,
         priority=check_priority(parameters.get("priority", 0)),
         timeout_seconds=check_timeout(parameters.get("timeout")),
+        outputs=tuple(_parse_output(entry) for entry in message.outputs) or None,
+        binary_outputs=True,
+        input=_parse_input(message.inputs[0], raw, interface, proceed),
     )
 
 
@@ -86,34 +74,26 @@ def read_parameters(entries: Any, what: str) -> Mapping[str, Any]:
     )
 
 
-def _parse_input(entry: Any, raw: memoryview | None) -> InputTensor:
+def _parse_input(entry: Any, raw: Any, interface: Interface, proceed: Proceed) -> InputTensor:
     name, datatype = entry.name, entry.datatype
     shape = check_shape(name, list(entry.shape))
-    _refuse_shared_memory(read_parameters(entry.parameters, f"Input {name!r}"), f"Input {name!r}")
-    if datatype != datatypes.BYTES:
-        datatypes.dtype_of(name, datatype)
-    if raw is not None:
-        if entry.HasField("contents"):
-            raise InvalidInferenceRequestError(f"Input {name!r} has both contents and raw_input_contents.")
-        if datatype == datatypes.BYTES:
-            elements = tuple(datatypes.elements_from_binary(name, shape, raw))
-            return InputTensor(name, datatype, shape, elements=elements)
-        return InputTensor(name, datatype, shape, datatypes.tensor_from_binary(name, datatype, shape, raw))
-    return _parse_contents(name, datatype, shape, entry.contents)
-
-
-def _parse_contents(name: str, datatype: str, shape: tuple[int, ...], contents: Any) -> InputTensor:
-    field = _CONTENTS.get(datatype)
-    if field is None:
-        raise InvalidInferenceRequestError(f"Input {name!r}: {datatype} travels in raw_input_contents only.")
-    values = getattr(contents, field)
-    if len(values) != math.prod(shape):
-        raise InvalidInferenceRequestError(
-            f"Input {name!r} of datatype {datatype} and shape {list(shape)} has {len(values)} values in {field}."
+    what = f"Input {quoted(name)}"
+    _refuse_shared_memory(read_parameters(entry.parameters, what), what)
+    interface.check_input(name, datatype, shape)
+    if raw and entry.HasField("contents"):
+        raise InvalidInferenceRequestError(f"Input {name!r} has both contents and raw_input_contents.")
+    if raw and datatype == BYTES:
+        elements = datatypes.elements_from_binary(name, shape, memoryview(raw[0]))
+        return InputTensor(name, datatype, shape, elements=elements)
+    if raw:
+        return InputTensor(
+            name, datatype, shape, datatypes.tensor_from_binary(name, datatype, shape, memoryview(raw[0]))
         )
-    if datatype == datatypes.BYTES:
-        return InputTensor(name, datatype, shape, elements=tuple(memoryview(element) for element in values))
-    return InputTensor(name, datatype, shape, datatypes.tensor_from_json(name, datatype, shape, list(values)))
+    contents = getattr(entry.contents, _CONTENTS[datatype])
+    if datatype == BYTES:
+        datatypes.check_elements(name, shape, len(contents))
+        return InputTensor(name, datatype, shape, elements=tuple(contents))
+    return InputTensor(name, datatype, shape, datatypes.tensor_from_repeated(name, datatype, shape, contents, proceed))
 
 
 def _parse_output(entry: Any) -> RequestedOutput:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from app.errors import StartupError
-from app.grpc.calls import Calls, Received, Requests
+from app.grpc.calls import Calls, Requests
 from app.grpc.health import HealthCalls
 from app.grpc.inference import InferenceCalls
+from app.grpc.received import Received
 from app.grpc.schema import Schema
 from app.limits.clients import RateLimiter
 from app.service import Service
@@ -71,7 +72,7 @@ def _register(server: Any, calls: Calls, schema: Schema, methods: object) -> Non
         method = getattr(methods, name)
         full_name = f"{schema.service}/{name}"
         codec: dict[str, Any] = {
-            "request_deserializer": _receiver(call.request.FromString),
+            "request_deserializer": partial(Received, call.request),
             "response_serializer": _serialise,
         }
         if call.client_streams:
@@ -81,10 +82,6 @@ def _register(server: Any, calls: Calls, schema: Schema, methods: object) -> Non
         else:
             handlers[name] = grpc.unary_unary_rpc_method_handler(calls.unary(full_name, method), **codec)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(schema.service, handlers),))
-
-
-def _receiver(parse: Callable[[bytes], Any]) -> Callable[[bytes], Received]:
-    return lambda data: Received(parse(data), len(data))
 
 
 def _serialise(message: Any) -> bytes:

@@ -13,8 +13,9 @@ from app.observability.tracing import trace_images, trace_runs
 from app.oip.models import ModelViews
 from app.oip.repository import Repository
 from app.oip.routing import choose
-from app.oip.tensors import Interface, build_outputs, images_of, outputs_of
-from app.protocol.oip.request import InferRequest
+from app.oip.tensors import build_outputs, images_of
+from app.protocol.oip.interface import Interface
+from app.protocol.oip.request import InferRequest, RequestedOutput
 from app.protocol.oip.response import OutputTensor
 from app.protocol.urgency import PRIORITY_HEADER, TIMEOUT_HEADER, parse_priority, parse_timeout
 from app.scheduling.ticket import Priority
@@ -74,9 +75,10 @@ class Inference:
             return self.longest
         return min(self.longest, self._started + request.timeout_seconds)
 
-    def late(self, request: InferRequest) -> DeadlineExceededError:
-        """The error of a request whose deadline has passed."""
-        return self._service.late(self.variant, self.deadline(request) - self._started)
+    def late(self, request: InferRequest | None = None) -> DeadlineExceededError:
+        """The error of a request whose deadline has passed; None while it is not known what it says of that."""
+        deadline = self.longest if request is None else self.deadline(request)
+        return self._service.late(self.variant, deadline - self._started)
 
     async def run(self, request: InferRequest) -> list[tuple[OutputTensor, bool]]:
         """Check the tensors, run them and make the outputs.
@@ -85,11 +87,11 @@ class Inference:
             Each output and whether it travels as binary data.
 
         Raises:
-            InvalidInferenceRequestError: The model has other inputs or outputs.
+            InvalidInferenceRequestError: The tensor has values out of range.
             RequestError: As `Service.classify` and `Service.infer` raise it.
         """
-        wanted = outputs_of(request, self.interface)
-        images = images_of(request, self.interface)
+        wanted = request.outputs or (RequestedOutput(self.interface.output_name, request.binary_outputs),)
+        images = images_of(request.input)
         deadline = self.deadline(request)
         priority = _LEVELS.get(request.priority, Priority.BACKGROUND) if request.priority else self._priority
         if isinstance(images, list):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -13,11 +14,14 @@ from app.api.context import DirectRoute, ServiceDependency
 from app.api.oip.openapi import INFER_OPENAPI, INFER_RESPONSES
 from app.api.waiting import answer_in_time
 from app.errors import InvalidInferenceRequestError
+from app.limits.uploads import Upload
 from app.observability import tracing
 from app.observability.recording import recorded
+from app.oip.aside import run_aside
 from app.oip.inference import Inference
-from app.oip.tensors import Interface
-from app.protocol.oip.compression import choose_encoding, compress, decompress
+from app.protocol.oip.compression import choose_encoding, compress, is_packed, unpacked
+from app.protocol.oip.datatypes import Proceed
+from app.protocol.oip.interface import Interface
 from app.protocol.oip.request import InferRequest, parse_raw_request, parse_request
 from app.protocol.oip.response import HEADER_LENGTH, build_response
 from app.routing.variants import HEADER
@@ -36,7 +40,7 @@ async def infer(request: Request, service: ServiceDependency, model: str, versio
             settings = service.settings
             timeout = inference.longest - time.perf_counter()
             body = await read_body(request, limit=settings.max_body_bytes, timeout=timeout)
-            parsed = await _parse(request, body, settings.max_body_bytes, inference.interface)
+            parsed = await _parse(request, body, settings.max_body_bytes, inference)
             deadline = inference.deadline(parsed)
             outputs = await answer_in_time(
                 request, inference.run(parsed), deadline=deadline, late=lambda: inference.late(parsed)
@@ -66,20 +70,37 @@ for path, name in (("/v2/models/{model}/infer", ""), ("/v2/models/{model}/versio
     )
 
 
-async def _parse(request: Request, body: bytes, limit: int, interface: Interface) -> InferRequest:
-    """Undo the body's compression and parse it, on another thread where that takes long."""
-    encoding = request.headers.get("content-encoding")
+async def _parse(request: Request, body: bytes, limit: int, inference: Inference) -> InferRequest:
+    """Undo the body's compression and parse it; what takes long on other threads, for as long as somebody waits."""
     length = _header_length(request.headers.get(HEADER_LENGTH))
+    encoding = request.headers.get("content-encoding")
+    if not is_packed(encoding) and (len(body) if length is None else length) < _LARGE_JSON:
+        return _parse_plain(body, length, inference.interface)
 
-    def parse() -> InferRequest:
-        plain = decompress(body, encoding, limit=limit)
-        if length == 0:
-            return parse_raw_request(plain, interface.input_name, (1, 3, *interface.image))
-        return parse_request(plain, length)
+    async def parse_aside() -> InferRequest:
+        plain = body if encoding is None or not is_packed(encoding) else await _unpack(request, body, encoding, limit)
+        return await run_aside(partial(_parse_plain, plain, length, inference.interface))
 
-    if encoding is None and (len(body) if length is None else length) < _LARGE_JSON:
-        return parse()
-    return await asyncio.to_thread(parse)
+    return await answer_in_time(request, parse_aside(), deadline=inference.longest, late=inference.late)
+
+
+def _parse_plain(
+    body: bytes, length: int | None, interface: Interface, proceed: Proceed = lambda: None
+) -> InferRequest:
+    if length == 0:
+        return parse_raw_request(body, interface)
+    return parse_request(body, length, interface, proceed)
+
+
+async def _unpack(request: Request, body: bytes, encoding: str, limit: int) -> bytes:
+    """Undo a body's compression; what it unpacks to is held in the budget of uploads as it grows."""
+    share: Upload = request.state.upload
+    pieces = unpacked(body, encoding, limit=limit)
+    plain = bytearray()
+    while piece := await asyncio.to_thread(next, pieces, b""):
+        share.grow(len(body) + len(plain) + len(piece))
+        plain += piece
+    return bytes(plain)
 
 
 def _header_length(sent: str | None) -> int | None:

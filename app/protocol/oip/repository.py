@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.errors import InvalidInferenceRequestError
-from app.protocol.oip.request import parse_json
+from app.protocol.oip.envelope import parse_json
 
 
 def parse_index_request(body: bytes) -> bool:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import numpy as np
 
-from app.errors import InvalidInferenceRequestError, UnsupportedOperationError
+from app.errors import InvalidInferenceRequestError, UnsupportedOperationError, quoted
 from app.protocol.oip import datatypes
-from app.protocol.oip.datatypes import BYTES
+from app.protocol.oip.datatypes import BYTES, Proceed
+from app.protocol.oip.envelope import Envelope, open_envelope
+from app.protocol.oip.interface import Interface
 
 _MAX_RANK = 8
 _MAX_DIMENSION = 2**31 - 1
 _SHARED_MEMORY = "shared_memory_region"
 _BINARY_SIZE = "binary_data_size"
 _RESERVED_PREFIX = "triton_"
+# Asks for an empty answer after the last one, of models that cannot tell which is the last. Ours answers once, and says
+# of that answer that it is the last (`triton_final_response`), so there is nothing to add.
+_FINAL_RESPONSE = "triton_enable_empty_final_response"
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,17 @@ class InputTensor:
 
     Attributes:
         name: The input's name.
-        datatype: One of the protocol's datatypes.
+        datatype: "FP32", "UINT8" or "BYTES".
         shape: As declared by the client.
         values: The numbers, of `shape`; None for BYTES.
-        elements: The elements in row-major order; empty unless the datatype is BYTES.
+        elements: The elements of a BYTES tensor in row-major order.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     values: np.ndarray | None = None
-    elements: tuple[memoryview, ...] = ()
+    elements: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class InferRequest:
 
     Attributes:
         id: The client's own, to be echoed; "" when it gave none.
-        inputs: At least one.
+        input: The tensor; it is what the model takes.
         outputs: In the order asked for; None means all.
         binary_outputs: Whether outputs that are not named travel as binary data.
         priority: 1 is the highest; 0 is the default.
@@ -69,22 +72,31 @@ class InferRequest:
     """
 
     id: str
-    inputs: tuple[InputTensor, ...]
+    input: InputTensor
     outputs: tuple[RequestedOutput, ...] | None
     binary_outputs: bool
     priority: int = 0
     timeout_seconds: float | None = None
 
 
-def parse_request(body: bytes, header_length: int | None) -> InferRequest:
+def parse_request(
+    body: bytes, header_length: int | None, interface: Interface, proceed: Proceed = lambda: None
+) -> InferRequest:
     """Parse a whole infer body, after decompression.
 
+    What is declared is held against the model before anything is made of the data, so a request takes no more memory
+    than a few times its bytes, and no more time than is linear in them.
+
     Args:
-        body: JSON, then the binary data of every input that has some, in the order of `inputs`.
+        body: JSON, then the binary data of the input, if it has some.
         header_length: Bytes of JSON at the start; None means all of it.
+        interface: What the model takes.
+        proceed: Called between the pieces of a long text of numbers; what it raises ends the work.
 
     Raises:
-        InvalidInferenceRequestError: It is not what the protocol says; the message names the input or key.
+        InvalidInferenceRequestError: It is not what the protocol says, or what the model takes; the message names the
+            input or key.
+        TooManyImagesError: More images than one request may have.
         UnsupportedOperationError: It refers to shared memory.
     """
     length = len(body) if header_length is None else header_length
@@ -92,34 +104,26 @@ def parse_request(body: bytes, header_length: int | None) -> InferRequest:
         raise InvalidInferenceRequestError(
             f"Inference-Header-Content-Length is {length}, and the body has {len(body)} bytes."
         )
-    document = _object(parse_json(body[:length]), "The request")
-    rest = memoryview(body)[length:]
-    inputs = []
-    for entry in _list(document, "inputs"):
-        tensor, used = _parse_input(_object(entry, "Each of inputs"), rest)
-        inputs.append(tensor)
-        rest = rest[used:]
-    if len(rest):
-        raise InvalidInferenceRequestError(f"The body has {len(rest)} bytes that belong to no input.")
-    if not inputs:
-        raise InvalidInferenceRequestError("The request has no inputs.")
+    envelope = open_envelope(memoryview(body)[:length], interface)
+    document = envelope.document
     parameters = _parameters(document, "The request")
     binary_outputs = _flag(parameters, "binary_data_output", default=False)
     outputs = None
     if document.get("outputs") is not None:
         entries = [_object(entry, "Each of outputs") for entry in _list(document, "outputs")]
+        interface.check_outputs([_text(entry, "name") for entry in entries])
         outputs = tuple(_parse_output(entry, binary_outputs) for entry in entries) or None
     return InferRequest(
         id=_text(document, "id", default=""),
-        inputs=tuple(inputs),
-        outputs=outputs,
-        binary_outputs=binary_outputs,
         priority=check_priority(parameters.get("priority", 0)),
         timeout_seconds=check_timeout(parameters.get("timeout")),
+        outputs=outputs,
+        binary_outputs=binary_outputs,
+        input=_parse_input(envelope, memoryview(body)[length:], interface, proceed),
     )
 
 
-def parse_raw_request(body: bytes, name: str, shape: tuple[int, ...]) -> InferRequest:
+def parse_raw_request(body: bytes, interface: Interface) -> InferRequest:
     """Parse the body of a raw binary request (header length 0): the data of the only input, for a batch of one.
 
     A body with exactly the bytes of one FP32 tensor is that tensor; any other is the one element of a BYTES tensor. An
@@ -128,28 +132,15 @@ def parse_raw_request(body: bytes, name: str, shape: tuple[int, ...]) -> InferRe
 
     Args:
         body: The data.
-        name: The name of the model's input.
-        shape: Shape of one FP32 batch of one, (1, 3, H, W).
+        interface: What the model takes.
     """
-    if len(body) == math.prod(shape) * datatypes.DTYPES["FP32"].itemsize:
-        values = datatypes.tensor_from_binary(name, "FP32", shape, memoryview(body))
-        tensor = InputTensor(name, "FP32", shape, values)
+    name = interface.input_name
+    if len(body) == interface.raw_bytes:
+        shape = (1, *interface.row_shapes["FP32"])
+        tensor = InputTensor(name, "FP32", shape, datatypes.tensor_from_binary(name, "FP32", shape, memoryview(body)))
     else:
-        tensor = InputTensor(name, BYTES, (1,), elements=(memoryview(body),))
-    return InferRequest(id="", inputs=(tensor,), outputs=None, binary_outputs=True)
-
-
-def parse_json(text: bytes) -> object:
-    """Parse a JSON text.
-
-    Raises:
-        InvalidInferenceRequestError: It is not JSON in UTF-8, or nested beyond measure.
-    """
-    try:
-        return json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        reason = str(error) if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        raise InvalidInferenceRequestError(f"The request's JSON cannot be read: {reason[:120]}.") from None
+        tensor = InputTensor(name, BYTES, (1,), elements=(body,))
+    return InferRequest(id="", input=tensor, outputs=None, binary_outputs=True)
 
 
 def check_priority(value: object) -> int:
@@ -196,62 +187,67 @@ def check_shape(name: str, value: object) -> tuple[int, ...]:
         InvalidInferenceRequestError: It is not a list of whole numbers from 0 on, or has too many.
     """
     if not isinstance(value, (list, tuple)) or len(value) > _MAX_RANK:
-        raise InvalidInferenceRequestError(f"Input {name!r} needs a shape: a list of at most {_MAX_RANK} numbers.")
+        raise InvalidInferenceRequestError(
+            f"Input {quoted(name)} needs a shape: a list of at most {_MAX_RANK} numbers."
+        )
     for dimension in value:
         if not _is_whole(dimension) or not 0 <= dimension <= _MAX_DIMENSION:
-            raise InvalidInferenceRequestError(f"The shape of input {name!r} must hold whole numbers from 0 on.")
+            raise InvalidInferenceRequestError(f"The shape of input {quoted(name)} must hold whole numbers from 0 on.")
     return tuple(value)
 
 
-def check_unique(kind: str, names: list[str]) -> None:
-    """Raise `InvalidInferenceRequestError` when a name occurs twice."""
-    for name in names:
-        if names.count(name) > 1:
-            raise InvalidInferenceRequestError(f"{kind} {name!r} is given more than once.")
-
-
-def _parse_input(entry: Mapping[str, Any], rest: memoryview) -> tuple[InputTensor, int]:
-    """Read one input; also returns how many bytes of binary data it took from the front of `rest`."""
+def _parse_input(envelope: Envelope, rest: memoryview, interface: Interface, proceed: Proceed) -> InputTensor:
+    """Read the input; `rest` is the binary data behind the JSON."""
+    entry, text = envelope.entry, envelope.data
     name = _text(entry, "name")
     datatype = _text(entry, "datatype")
-    if datatype != BYTES:
-        datatypes.dtype_of(name, datatype)
     shape = check_shape(name, entry.get("shape"))
-    parameters = _parameters(entry, f"Input {name!r}")
+    parameters = _parameters(entry, f"Input {quoted(name)}")
     if _SHARED_MEMORY in parameters:
-        raise UnsupportedOperationError(f"Input {name!r}: shared memory is not supported; send the data itself.")
-    if ("data" in entry) == (_BINARY_SIZE in parameters):
+        raise UnsupportedOperationError(f"Input {quoted(name)}: shared memory is not supported; send the data itself.")
+    interface.check_input(name, datatype, shape)
+    if (text is not None) == (_BINARY_SIZE in parameters):
         raise InvalidInferenceRequestError(
             f"Input {name!r} needs exactly one of data and the parameter {_BINARY_SIZE}."
         )
-    if "data" in entry:
-        return _input_of_json(name, datatype, shape, entry["data"]), 0
-    sizes = _binary_sizes(name, datatype, parameters[_BINARY_SIZE])
+    if text is None:
+        return _input_of_binary(name, datatype, shape, rest, parameters[_BINARY_SIZE])
+    if len(rest):
+        raise _left_over(len(rest))
+    if datatype == BYTES:
+        return InputTensor(name, datatype, shape, elements=datatypes.elements_from_json(name, shape, text))
+    values = datatypes.tensor_from_json(name, datatype, shape, text, proceed)
+    return InputTensor(name, datatype, shape, values)
+
+
+def _input_of_binary(
+    name: str, datatype: str, shape: tuple[int, ...], rest: memoryview, declared: object
+) -> InputTensor:
+    sizes = _binary_sizes(name, datatype, shape, declared)
     total = sum(sizes)
     if total > len(rest):
         raise InvalidInferenceRequestError(
             f"Input {name!r} declares {total} bytes of binary data; the body has {len(rest)} left."
         )
-    data = rest[:total]
+    if total < len(rest):
+        raise _left_over(len(rest) - total)
     if datatype != BYTES:
-        values = datatypes.tensor_from_binary(name, datatype, shape, data)
-        return InputTensor(name, datatype, shape, values), total
-    if isinstance(parameters[_BINARY_SIZE], str):
-        elements = datatypes.elements_from_sizes(name, shape, data, sizes)
+        return InputTensor(name, datatype, shape, datatypes.tensor_from_binary(name, datatype, shape, rest))
+    if isinstance(declared, str):
+        elements = datatypes.elements_from_sizes(name, shape, rest, sizes)
     else:
-        elements = datatypes.elements_from_binary(name, shape, data)
-    return InputTensor(name, datatype, shape, elements=tuple(elements)), total
+        elements = datatypes.elements_from_binary(name, shape, rest)
+    return InputTensor(name, datatype, shape, elements=elements)
 
 
-def _input_of_json(name: str, datatype: str, shape: tuple[int, ...], data: object) -> InputTensor:
-    if datatype == BYTES:
-        return InputTensor(name, datatype, shape, elements=tuple(datatypes.elements_from_json(name, shape, data)))
-    return InputTensor(name, datatype, shape, datatypes.tensor_from_json(name, datatype, shape, data))
+def _left_over(count: int) -> InvalidInferenceRequestError:
+    return InvalidInferenceRequestError(f"The body has {count} bytes that belong to no input.")
 
 
-def _binary_sizes(name: str, datatype: str, value: object) -> list[int]:
+def _binary_sizes(name: str, datatype: str, shape: tuple[int, ...], value: object) -> list[int]:
     """The sizes that `binary_data_size` declares: one number, or for BYTES also a text such as "812,4711"."""
     if isinstance(value, str) and datatype == BYTES:
+        datatypes.check_elements(name, shape, value.count(",") + 1)
         parts = value.split(",")
         if all(part.isascii() and part.isdigit() and len(part) < 12 for part in parts):
             return [int(part) for part in parts]
@@ -261,7 +257,7 @@ def _binary_sizes(name: str, datatype: str, value: object) -> list[int]:
 
 
 def _parse_output(entry: Mapping[str, Any], binary_by_default: bool) -> RequestedOutput:
-    name = _text(entry, "name")
+    name = _text(entry, "name")  # the model's own by now
     parameters = _parameters(entry, f"Output {name!r}")
     if _SHARED_MEMORY in parameters:
         raise UnsupportedOperationError(f"Output {name!r}: shared memory is not supported; take the data itself.")
@@ -297,10 +293,14 @@ def check_parameters(parameters: Mapping[str, Any], what: str) -> Mapping[str, A
         InvalidInferenceRequestError: A reserved name, or a value that is no text, number or boolean.
     """
     for key, value in parameters.items():
-        if key.startswith(_RESERVED_PREFIX):
+        if key == _FINAL_RESPONSE:
+            _flag(parameters, key, default=False)
+        elif key.startswith(_RESERVED_PREFIX):
             raise InvalidInferenceRequestError(f"{what}: parameters that begin with {_RESERVED_PREFIX} are reserved.")
         if not isinstance(value, (str, int, float, bool)):
-            raise InvalidInferenceRequestError(f"{what}: the parameter {key[:40]!r} must be a text, number or boolean.")
+            raise InvalidInferenceRequestError(
+                f"{what}: the parameter {quoted(key, 40)} must be a text, number or boolean."
+            )
     return parameters
 
 
