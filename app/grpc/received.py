@@ -12,17 +12,17 @@ from app.errors import InvalidInferenceRequestError
 # A message of ours has a dozen fields, and one for each image file at most.
 _MOST_FIELDS = 8192
 _MOST_TEXT = 64 * 1024  # bytes of a name or an id
-# Bytes of numbers once unpacked: more than `uint_contents` of as many pictures as a body holds.
-_MOST_NUMBERS = 48 * 1024 * 1024
+_MOST_NUMBERS = 48 * 1024 * 1024  # bytes that packed numbers of one byte each may become
 
 _VARINT, _FIXED64, _BYTES, _GROUP, _END_GROUP, _FIXED32 = range(6)  # protobuf's wire types
 _SKIPPED = {_FIXED64: 8, _GROUP: 0, _END_GROUP: 0, _FIXED32: 4}
+# What a packed number of one byte becomes: protobuf doubles its arrays, and keeps the former ones until the end.
 _SIZES = {
-    FieldDescriptor.CPPTYPE_INT32: 4,
-    FieldDescriptor.CPPTYPE_UINT32: 4,
-    FieldDescriptor.CPPTYPE_ENUM: 4,
-    FieldDescriptor.CPPTYPE_INT64: 8,
-    FieldDescriptor.CPPTYPE_UINT64: 8,
+    FieldDescriptor.CPPTYPE_INT32: 8,
+    FieldDescriptor.CPPTYPE_UINT32: 8,
+    FieldDescriptor.CPPTYPE_ENUM: 8,
+    FieldDescriptor.CPPTYPE_INT64: 16,
+    FieldDescriptor.CPPTYPE_UINT64: 16,
 }
 
 

@@ -222,6 +222,60 @@ def test_a_stream_answers_every_request_and_outlives_an_error(client: triton.Inf
     assert got[2][0].as_numpy("output").shape == (2, 10)
 
 
+def test_the_one_answer_to_a_request_of_a_stream_says_that_it_is_the_last(
+    client: triton.InferenceServerClient,
+) -> None:
+    """What clients of decoupled models wait for, whether or not they ask for an empty answer after the last one."""
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    for wanted in (True, False):
+        client.async_stream_infer(MODEL, [tensor(FILES)], enable_empty_final_response=wanted)
+        result, error = answers.get(timeout=60)
+        assert error is None
+        assert result.get_response().parameters["triton_final_response"].bool_param
+        assert result.as_numpy("output").shape == (2, 10)
+    client.stop_stream()
+    assert answers.empty()
+    assert "triton_final_response" not in client.infer(MODEL, [tensor(FILES)]).get_response().parameters
+
+
+NONSENSE = [b"\xff", b"\x0a\x05x", b"\x0a\x01\xff", b"\x0a\xff", b"\x07", b"\0" * 100]
+
+
+@pytest.mark.parametrize("data", NONSENSE)
+def test_a_malformed_message_is_an_invalid_argument(data: bytes, address: str, server: ServerProcess) -> None:
+    schema = Schema("inference.proto")
+    begun = len(server.log)
+    with grpc.insecure_channel(address) as channel:
+        for name in schema.calls.keys() - {"ModelStreamInfer"}:
+            if name.startswith("Server"):
+                continue  # whose messages have no field that could be wrong
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary(f"/{schema.service}/{name}")(data)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert caught.value.details() == f"The {len(data)} bytes received are not a message {name}Request."
+        good = schema.calls["ModelInfer"].request(model_name="another", id="mine").SerializeToString()
+        stream = channel.stream_stream(
+            f"/{schema.service}/ModelStreamInfer", None, schema.calls["ModelStreamInfer"].response.FromString
+        )
+        broken, answered = stream(iter([data, good]))
+        assert "not a message" in broken.error_message
+        assert "another" in answered.error_message
+        assert answered.infer_response.id == "mine"
+    assert not any("Traceback" in line for line in server.log[begun:])
+
+
+def test_a_packed_message_is_bounded_by_what_it_unpacks_to(address: str, server: ServerProcess) -> None:
+    schema = Schema("inference.proto")
+    request = schema.calls["ModelInfer"].request(model_name=MODEL, raw_input_contents=[bytes(2**25)])
+    request.inputs.add(name="input", datatype="BYTES", shape=[1])
+    with grpc.insecure_channel(address, compression=grpc.Compression.Gzip) as channel:
+        infer = channel.unary_unary(f"/{schema.service}/ModelInfer")
+        with pytest.raises(grpc.RpcError) as caught:
+            infer(request.SerializeToString())
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 def state(client: Any, name: str) -> set[str]:
     index = client.get_model_repository_index()
     entries = index if isinstance(index, list) else [{"name": m.name, "state": m.state} for m in index.models]
