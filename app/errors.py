@@ -28,6 +28,7 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
         ├── UnsupportedImageError           415 unsupported_image
         ├── UnsupportedEncodingError        415 unsupported_encoding
         ├── InvalidParameterError           422 invalid_parameter
+        ├── UnknownParameterError           422 unknown_parameter
         ├── RateLimitedError                429 rate_limited
         ├── TooManyHeadersError             431 too_many_headers
         ├── InternalError                   500 internal_error
@@ -277,6 +278,13 @@ class InvalidParameterError(RequestError):
 
     status = 422
     code = "invalid_parameter"
+
+
+class UnknownParameterError(RequestError):
+    """The query has a parameter that the path does not take; ignoring it would answer another question."""
+
+    status = 422
+    code = "unknown_parameter"
 
 
 class RateLimitedError(RequestError):

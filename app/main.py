@@ -8,13 +8,15 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import admin, classify, docs, experiments, health, metrics, models, oip
 from app.api.context import DirectOperation, InFlight, RequestContext
 from app.api.handlers import install_error_handlers
+from app.api.openapi import QUERY_RESPONSES
+from app.api.query import refuse_unknown_query
 from app.dispatch.dispatcher import Dispatcher
 from app.limits.admin import AdminGate
 from app.limits.clients import RateLimiter
@@ -101,6 +103,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         description=_DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        openapi_url=None,  # `docs` answers there, as strictly as everything else
         docs_url=None,
         redoc_url=None,
     )
@@ -116,7 +119,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
     install_error_handlers(app)
     own = (classify.router, experiments.router, models.router)
     for route in (*own, *oip.routers, health.router, metrics.router, admin.router, docs.router):
-        app.include_router(route)
+        app.include_router(route, dependencies=[Depends(refuse_unknown_query)], responses=QUERY_RESPONSES)
     for operation in classify.router.routes:
         if isinstance(operation, APIRoute):
             app.direct[operation.path] = context(DirectOperation(operation))

@@ -11,8 +11,9 @@ from fastapi.responses import JSONResponse
 from app.api.body import read_body
 from app.api.context import DirectRoute, ServiceDependency
 from app.api.openapi import CLASSIFY_OPENAPI, CLASSIFY_RESPONSES
+from app.api.query import check_query
 from app.api.waiting import answer_in_time
-from app.errors import InvalidParameterError, RequestError, UnsupportedEncodingError
+from app.errors import InvalidParameterError, RequestError, UnsupportedEncodingError, quoted
 from app.observability import tracing
 from app.observability.tracing import trace_images
 from app.protocol.classify import Classified, build_answer, resolve_top_k
@@ -53,6 +54,7 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
         model = service.check_ready()
         decision = service.route(request.headers.getlist)
         variant = decision.variant
+        check_query(request)
         _check_encoding(request)
         top_k = resolve_top_k(_single(request, "top_k"), len(model.labels))
         priority = parse_priority(request.headers.getlist(PRIORITY_HEADER))
@@ -99,7 +101,7 @@ def _check_encoding(request: Request) -> None:
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.strip().lower() != "identity":
         raise UnsupportedEncodingError(
-            f"Content-Encoding {encoding[:40]!r} is not supported here; send the image file as it is.",
+            f"Content-Encoding {quoted(encoding, 40)} is not supported here; send the image file as it is.",
             accept_encoding="identity",
         )
 

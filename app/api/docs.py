@@ -1,4 +1,4 @@
-"""GET /docs: the OpenAPI document as one plain page, which loads nothing from anywhere."""
+"""GET /openapi.json and /docs: the OpenAPI document, and as one plain page, which loads nothing from anywhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 
 router = APIRouter(include_in_schema=False)
 
@@ -30,6 +30,12 @@ _TRY = """
 async def docs(request: Request) -> HTMLResponse:
     """Answer with the page."""
     return HTMLResponse(render(request.app.openapi()), headers={"Content-Security-Policy": _POLICY})
+
+
+@router.get("/openapi.json")
+async def openapi(request: Request) -> JSONResponse:
+    """Answer with the OpenAPI document."""
+    return JSONResponse(request.app.openapi())
 
 
 def render(document: dict[str, Any]) -> str:

@@ -9,22 +9,32 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from app.errors import InternalError, InvalidParameterError, MethodNotAllowedError, NotFoundError, RequestError
+from app.errors import (
+    InternalError,
+    InvalidParameterError,
+    MethodNotAllowedError,
+    NotFoundError,
+    RequestError,
+    UnknownParameterError,
+)
 
 
 def error_response(error: RequestError, request_id: str, path: str = "") -> JSONResponse:
     """Build the answer for `error` on a request for `path`."""
     body = {"error": error.message, "code": error.code, "request_id": request_id}
-    status = oip_status(error.status) if path.startswith("/v2") else error.status
+    status = oip_status(error) if path.startswith("/v2") else error.status
     return JSONResponse(body, status_code=status, headers=error.headers())
 
 
-def oip_status(status: int) -> int:
+def oip_status(error: RequestError) -> int:
     """The status of an error under /v2, in the words that the protocol's clients know.
 
-    Triton has 400 for whatever is wrong with a request, 503 for whatever may pass, besides 404 and 500.
+    Triton has 400 for whatever is wrong with a request, 503 for whatever may pass, besides 404 and 500. The protocol
+    has no query parameters, so one is refused as everywhere.
     """
-    return {408: 400, 413: 400, 415: 400, 422: 400}.get(status, status)
+    if isinstance(error, UnknownParameterError):
+        return error.status
+    return {408: 400, 413: 400, 415: 400, 422: 400}.get(error.status, error.status)
 
 
 def install_error_handlers(app: FastAPI) -> None:

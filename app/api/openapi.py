@@ -88,6 +88,10 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     }
 }
 
+QUERY_RESPONSES: dict[int | str, dict[str, Any]] = {
+    422: {"model": ErrorBody, "description": "the query has a parameter that this path does not take"},
+}
+
 CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": ClassifyBody,
@@ -105,12 +109,55 @@ CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": "not an image of a supported format, or a body with a Content-Encoding",
         "headers": ACCEPT_ENCODING,
     },
-    422: {"model": ErrorBody, "description": "top_k, X-Request-Timeout-Ms or X-Priority has no valid value"},
+    422: {
+        "model": ErrorBody,
+        "description": "top_k, X-Request-Timeout-Ms or X-Priority has no valid value, "
+        "or the query has another parameter than top_k",
+    },
     500: {"model": ErrorBody, "description": "the service or the engine failed"},
     **ERROR_RESPONSES,
 }
 
 _IMAGE = {"type": "string", "format": "binary"}
+
+HEADERS: list[dict[str, Any]] = [
+    {
+        "name": "X-Model-Variant",
+        "in": "header",
+        "required": False,
+        "description": "who answers: baseline or optimised; absent: the configured split or default",
+        "schema": {"type": "string"},
+    },
+    {
+        "name": "X-Experiment-Key",
+        "in": "header",
+        "required": False,
+        "description": "under a split, requests of the same key get the same variant; such as a user's id",
+        "schema": {"type": "string"},
+    },
+    {
+        "name": "X-Request-Timeout-Ms",
+        "in": "header",
+        "required": False,
+        "description": "milliseconds after which the answer is worthless; a request that cannot make it is refused "
+        "at once with 503. Default and most: the configured timeout",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    {
+        "name": "X-Priority",
+        "in": "header",
+        "required": False,
+        "description": "high goes before normal; background runs when nothing else waits",
+        "schema": {"type": "string", "enum": [priority.value for priority in Priority], "default": "normal"},
+    },
+    {
+        "name": "X-Request-ID",
+        "in": "header",
+        "required": False,
+        "description": "an id of yours, up to 128 plain characters; it comes back in the answer and is in the log",
+        "schema": {"type": "string"},
+    },
+]
 
 CLASSIFY_OPENAPI: dict[str, Any] = {
     "parameters": [
@@ -121,42 +168,7 @@ CLASSIFY_OPENAPI: dict[str, Any] = {
             "description": "how many labels per image, most likely first",
             "schema": {"type": "integer", "minimum": 1, "default": 5},
         },
-        {
-            "name": "X-Model-Variant",
-            "in": "header",
-            "required": False,
-            "description": "who answers: baseline or optimised; absent: the configured split or default",
-            "schema": {"type": "string"},
-        },
-        {
-            "name": "X-Experiment-Key",
-            "in": "header",
-            "required": False,
-            "description": "under a split, requests of the same key get the same variant; such as a user's id",
-            "schema": {"type": "string"},
-        },
-        {
-            "name": "X-Request-Timeout-Ms",
-            "in": "header",
-            "required": False,
-            "description": "milliseconds after which the answer is worthless; a request that cannot make it is refused "
-            "at once with 503. Default and most: the configured timeout",
-            "schema": {"type": "integer", "minimum": 1},
-        },
-        {
-            "name": "X-Priority",
-            "in": "header",
-            "required": False,
-            "description": "high goes before normal; background runs when nothing else waits",
-            "schema": {"type": "string", "enum": [priority.value for priority in Priority], "default": "normal"},
-        },
-        {
-            "name": "X-Request-ID",
-            "in": "header",
-            "required": False,
-            "description": "an id of yours, up to 128 plain characters; it comes back in the answer and is in the log",
-            "schema": {"type": "string"},
-        },
+        *HEADERS,
     ],
     "requestBody": {
         "required": True,

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from app.api.body import read_body
 from app.api.context import DirectRoute, ServiceDependency
 from app.api.oip.openapi import INFER_OPENAPI, INFER_RESPONSES
+from app.api.query import check_query
 from app.api.waiting import answer_in_time
 from app.errors import InvalidInferenceRequestError
 from app.limits.uploads import Upload
@@ -25,6 +26,7 @@ from app.protocol.oip.interface import Interface
 from app.protocol.oip.request import InferRequest, parse_raw_request, parse_request
 from app.protocol.oip.response import HEADER_LENGTH, build_response
 from app.routing.variants import HEADER
+from app.service import Service
 
 router = APIRouter(tags=["open inference protocol"], route_class=DirectRoute)
 
@@ -32,15 +34,30 @@ router = APIRouter(tags=["open inference protocol"], route_class=DirectRoute)
 _LARGE_JSON = 64 * 1024
 
 
-async def infer(request: Request, service: ServiceDependency, model: str, version: str = "") -> Response:
-    """Run the images of an Open Inference Protocol request, with the variant that path or header name."""
+async def infer(request: Request, service: ServiceDependency, model: str) -> Response:
+    """Run the images of an Open Inference Protocol request, with the variant that the path or a header names."""
+    return await _answer(request, service, model, "")
+
+
+async def infer_version(request: Request, service: ServiceDependency, model: str, version: str) -> Response:
+    """Run the images of an Open Inference Protocol request, with the variant that the path names."""
+    return await _answer(request, service, model, version)
+
+
+async def _answer(request: Request, service: Service, model: str, version: str) -> Response:
     try:
         with recorded(service.metrics, service.answered) as record:
+            check_query(request)
             inference = Inference(service, record, model, version, request.headers.getlist)
             settings = service.settings
             timeout = inference.longest - time.perf_counter()
-            body = await read_body(request, limit=settings.max_body_bytes, timeout=timeout)
-            parsed = await _parse(request, body, settings.max_body_bytes, inference)
+            # No name for the body: once it has been parsed, its memory is free.
+            parsed = await _parse(
+                request,
+                await read_body(request, limit=settings.max_body_bytes, timeout=timeout),
+                settings.max_body_bytes,
+                inference,
+            )
             deadline = inference.deadline(parsed)
             outputs = await answer_in_time(
                 request, inference.run(parsed), deadline=deadline, late=lambda: inference.late(parsed)
@@ -57,12 +74,13 @@ async def infer(request: Request, service: ServiceDependency, model: str, versio
         request.state.log_fields = record.fields()
 
 
-for path, name in (("/v2/models/{model}/infer", ""), ("/v2/models/{model}/versions/{version}/infer", "_version")):
+# A version that is not in the path has no parameter: FastAPI would take it from the query.
+for path, endpoint in (("/v2/models/{model}", infer), ("/v2/models/{model}/versions/{version}", infer_version)):
     router.add_api_route(
-        path,
-        infer,
+        f"{path}/infer",
+        endpoint,
         methods=["POST"],
-        operation_id=f"oip_infer{name}",
+        operation_id=f"oip_{endpoint.__name__}",
         summary="Run tensors or image files",
         openapi_extra=INFER_OPENAPI,
         responses=INFER_RESPONSES,

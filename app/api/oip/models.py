@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -28,20 +28,34 @@ def _views(service: ServiceDependency) -> ModelViews:
 Views = Annotated[ModelViews, Depends(_views)]
 
 
-def _get(
-    suffix: str, operation: str, summary: str, endpoint: Callable[..., Any], answer: type[Response] = JSONResponse
-) -> None:
+Endpoint = Callable[[ModelViews, str, str], Coroutine[Any, Any, Any]]
+
+
+def _get(suffix: str, operation: str, summary: str, endpoint: Endpoint, answer: type[Response] = JSONResponse) -> None:
     """Register a route for a model and for a version of it."""
-    for path, name in (("/v2/models/{model}", ""), ("/v2/models/{model}/versions/{version}", "_version")):
+    for path, name, function in (
+        ("/v2/models/{model}", operation, _without_version(endpoint)),
+        ("/v2/models/{model}/versions/{version}", f"{operation}_version", endpoint),
+    ):
         router.add_api_route(
             path + suffix,
-            endpoint,
+            function,
             methods=["GET"],
-            operation_id=f"oip_model_{operation}{name}",
+            operation_id=f"oip_model_{name}",
             summary=summary,
             response_class=answer,
             responses=_RESPONSES,
         )
+
+
+def _without_version(endpoint: Endpoint) -> Callable[..., Any]:
+    """The same for a path without a version; FastAPI would take a parameter that is not in the path from the query."""
+
+    async def answer(views: Views, model: str) -> Any:
+        return await endpoint(views, model, "")
+
+    answer.__doc__ = endpoint.__doc__
+    return answer
 
 
 @router.get(
@@ -55,22 +69,22 @@ async def all_statistics(views: Views) -> dict[str, object]:
     return {"model_stats": await views.statistics()}
 
 
-async def metadata(views: Views, model: str, version: str = "") -> dict[str, object]:
+async def metadata(views: Views, model: str, version: str) -> dict[str, object]:
     """Answer with versions, platform, inputs and outputs."""
     return describe_model(views.description(model, version))
 
 
-async def config(views: Views, model: str, version: str = "") -> dict[str, object]:
+async def config(views: Views, model: str, version: str) -> dict[str, object]:
     """Answer with the configuration, in the shape of Triton's ModelConfig."""
     return configure_model(views.description(model, version))
 
 
-async def statistics(views: Views, model: str, version: str = "") -> dict[str, object]:
+async def statistics(views: Views, model: str, version: str) -> dict[str, object]:
     """Answer with counts and times of every version, or of one."""
     return {"model_stats": await views.statistics(model, version)}
 
 
-async def ready(views: Views, model: str, version: str = "") -> Response:
+async def ready(views: Views, model: str, version: str) -> Response:
     """Answer 200 with an empty body when requests for the model are answered."""
     views.check_ready(model, version)
     return Response()

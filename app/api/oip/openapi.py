@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.api.openapi import ACCEPT_ENCODING, ERROR_RESPONSES, ErrorBody
+from app.api.openapi import ACCEPT_ENCODING, ERROR_RESPONSES, HEADERS, ErrorBody
 
 INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
@@ -46,13 +46,7 @@ _TENSOR = {
 
 INFER_OPENAPI: dict[str, Any] = {
     "parameters": [
-        {
-            "name": "X-Model-Variant",
-            "in": "header",
-            "required": False,
-            "description": "who answers, where the path leaves it open: baseline or optimised",
-            "schema": {"type": "string"},
-        },
+        *HEADERS,
         {
             "name": "Inference-Header-Content-Length",
             "in": "header",
