@@ -9,8 +9,15 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 
+from app.errors import shortened
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
+
+# Characters. Fields hold what clients send: a path may have 60,000. Messages and tracebacks of libraries quote it too.
+_MOST_FIELD = 256
+_MOST_MESSAGE = 2048
+_MOST_TRACEBACK = 16_384
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+:/@,%")
 
@@ -23,11 +30,11 @@ class KeyValueFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line, followed by the traceback where there is one."""
-        message = " ".join(record.getMessage().splitlines())
+        message = " ".join(_message(record).splitlines())
         line = f"{_stamp(record)} {record.levelname.lower()} {record.name} {message}"
         line += "".join(f" {key}={_value(value)}" for key, value in _fields(record).items())
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + _last(self.formatException(record.exc_info))
         return line
 
 
@@ -40,13 +47,13 @@ class JsonFormatter(logging.Formatter):
             "time": _stamp(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
+            "event": _message(record),
         }
         for key, value in _fields(record).items():
             # Whatever a caller names its fields, the four above stay what they are.
             entry.setdefault(key, round(value, 3) if isinstance(value, float) else value)
         if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
+            entry["traceback"] = _last(self.formatException(record.exc_info))
         return json.dumps(entry, default=str)
 
 
@@ -61,10 +68,11 @@ def configure_logs(level: str, log_format: str = "text") -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # The server's own chatter repeats what our lines say; its warnings stay.
-    for name in ("uvicorn", "uvicorn.error", "asyncio", "python_multipart"):
+    for name in ("uvicorn", "uvicorn.error", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     # What arrives broken is told to its client in an answer; a line each would let a stranger fill the log.
     logging.getLogger("uvicorn.error").addFilter(_not_about_strangers)
+    logging.getLogger("python_multipart").setLevel(max(logging.ERROR, root.level))
 
 
 def _not_about_strangers(record: logging.LogRecord) -> bool:
@@ -84,7 +92,16 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
     for name, current in (("request_id", request_id.get()), ("trace_id", trace_id.get())):
         if current is not None:
             fields.setdefault(name, current)
-    return fields
+    return {key: shortened(value, _MOST_FIELD) if isinstance(value, str) else value for key, value in fields.items()}
+
+
+def _message(record: logging.LogRecord) -> str:
+    return shortened(record.getMessage(), _MOST_MESSAGE)
+
+
+def _last(traceback: str) -> str:
+    """The end of a traceback, where it says what happened, and its beginning where it is short."""
+    return traceback if len(traceback) <= _MOST_TRACEBACK else f"...{traceback[-_MOST_TRACEBACK:]}"
 
 
 def _value(value: object) -> str:

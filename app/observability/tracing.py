@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from app.errors import StartupError
+from app.errors import StartupError, shortened
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 SERVICE = "tessera"
 _FLUSH_SECONDS = 5
+_MOST_CONTEXT = 512  # characters of a traceparent or tracestate (W3C Trace Context, 3.3.1.5); longer ones are not read
+_MOST_PATH = 256  # characters of a path in a span
 
 _current: ContextVar[RequestTrace | None] = ContextVar("request_trace", default=None)
 
@@ -115,7 +117,7 @@ class Tracing:
             for name, value in scope["headers"]
             if name in (b"traceparent", b"tracestate")
         }
-        attributes = {"http.request.method": scope["method"], "url.path": scope["path"]}
+        attributes = {"http.request.method": scope["method"], "url.path": shortened(scope["path"], _MOST_PATH)}
         return self._begin(scope["method"], carrier, {**attributes, "tessera.request_id": request_id})
 
     def begin_call(self, name: str, carrier: Mapping[str, str], request_id: str) -> RequestTrace:
@@ -131,6 +133,7 @@ class Tracing:
         return self._begin(name, carrier, {**attributes, "tessera.request_id": request_id})
 
     def _begin(self, name: str, carrier: Mapping[str, str], attributes: Mapping[str, str]) -> RequestTrace:
+        carrier = {name: value for name, value in carrier.items() if len(value) <= _MOST_CONTEXT}
         parent = self._propagator.extract(carrier) if carrier else None
         span = self._tracer.start_span(name, context=parent, kind=self._trace.SpanKind.SERVER)
         if span.is_recording():

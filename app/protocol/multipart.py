@@ -7,10 +7,11 @@ from typing import NamedTuple
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.errors import MalformedMultipartError, NoFilesError, TooManyImagesError
+from app.errors import MalformedMultipartError, NoFilesError, TooManyImagesError, quoted
 
 FIELD = "file"
 _MAX_NAME = 1024
+_MAX_CONTENT_TYPE = 1024  # characters; a boundary has 70 at most
 _MAX_PART_HEADERS = 8192  # bytes of one part's header section
 
 
@@ -44,12 +45,13 @@ def parse_multipart(content_type: str, body: bytes, *, max_files: int) -> list[U
         NoFilesError: There is no part at all.
         TooManyImagesError: More than `max_files` parts.
     """
-    kind, options = parse_options_header(content_type)
+    kind, options = parse_options_header(content_type[:_MAX_CONTENT_TYPE])
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not boundary:
         raise MalformedMultipartError(
             "The Content-Type must be multipart/form-data with a boundary, or anything else for a single raw image."
         )
+    body = _from_first_delimiter(body, boundary, max_files)
     collector = _Collector(max_files)
     try:
         parser = MultipartParser(
@@ -76,6 +78,27 @@ def parse_multipart(content_type: str, body: bytes, *, max_files: int) -> list[U
     return collector.uploads
 
 
+def _from_first_delimiter(body: bytes, boundary: bytes, max_files: int) -> bytes:
+    """Leave out the preamble, which is for readers that know no multipart (RFC 2046, section 5.1.1).
+
+    The parser stops at each line that begins with the boundary, so these are counted before.
+    """
+    line = b"\r\n--" + boundary
+    start = 0
+    if not body.startswith(line[2:]):
+        found = body.find(line)
+        if found < 0:
+            raise MalformedMultipartError("The multipart body does not follow its boundary.")
+        start = found + 2
+    if body.count(line, start) > max_files:
+        raise _too_many(max_files)
+    return body[start:] if start else body
+
+
+def _too_many(max_files: int) -> TooManyImagesError:
+    return TooManyImagesError(f"The request has more than {max_files} images; send several requests.")
+
+
 class _Collector:
     """Gathers what the streaming parser reports."""
 
@@ -83,7 +106,7 @@ class _Collector:
         self.uploads: list[Upload] = []
         self.ended = False
         self._max_files = max_files
-        self._data = bytearray()
+        self._data: list[bytes] = []
         self._disposition = b""
         self._field = b""
         self._value = b""
@@ -92,8 +115,8 @@ class _Collector:
 
     def part_begin(self) -> None:
         if len(self.uploads) == self._max_files:
-            raise TooManyImagesError(f"The request has more than {self._max_files} images; send several requests.")
-        self._data = bytearray()
+            raise _too_many(self._max_files)
+        self._data = []
         self._disposition = b""
         self._header_bytes = 0
 
@@ -117,16 +140,17 @@ class _Collector:
             raise MalformedMultipartError("Each part needs a Content-Disposition of form-data with a name.")
         if name != FIELD.encode():
             raise MalformedMultipartError(
-                f"There is a part named {_text(name)[:40]!r}; images go in parts named {FIELD!r}, nothing else is read."
+                f"There is a part named {quoted(_text(name), 40)}; images go in parts named {FIELD!r}, nothing else is "
+                "read."
             )
         filename = options.get(b"filename")
         self._filename = None if filename is None else _text(filename)[:_MAX_NAME]
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
-        self._data += data[start:end]
+        self._data.append(data[start:end])
 
     def part_end(self) -> None:
-        self.uploads.append(Upload(self._filename, bytes(self._data)))
+        self.uploads.append(Upload(self._filename, b"".join(self._data)))
 
     def end(self) -> None:
         self.ended = True

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from app.observability.logs import KeyValueFormatter, request_id
+from app.observability.logs import JsonFormatter, KeyValueFormatter, request_id
 from app.observability.metrics import Metrics
 from app.observability.utilisation import BusyRatio, ComputeUtilisation
 
@@ -37,6 +37,19 @@ def test_a_logged_exception_brings_its_traceback() -> None:
     except KeyError:
         record = logging.LogRecord("app.x", logging.ERROR, "x.py", 1, "broken", (), sys.exc_info())
     assert "KeyError: 'lost'" in KeyValueFormatter().format(record)
+
+
+@pytest.mark.parametrize("formatter", [KeyValueFormatter(), JsonFormatter()])
+def test_what_clients_and_libraries_write_has_an_end(formatter: logging.Formatter) -> None:
+    try:
+        raise KeyError("k" * 100_000)
+    except KeyError:
+        record = logging.LogRecord("app.x", logging.ERROR, "x.py", 1, "member %s", ("m" * 100_000,), sys.exc_info())
+    record.fields = {"path": "p" * 100_000, "status": 404}
+    written = formatter.format(record)
+    assert len(written) < 20_000
+    assert "p" * 256 + "..." in written
+    assert "404" in written
 
 
 class Clock:

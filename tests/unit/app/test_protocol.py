@@ -88,6 +88,28 @@ def test_a_wrong_field_name_is_told_with_the_right_one() -> None:
         parse(form(('form-data; name="picture"', b"x")))
 
 
+@pytest.mark.parametrize(
+    "preamble",
+    [
+        b"This is a message in several parts.\r\n",
+        b"\r\n",
+        b"--\r\n",
+        b"--a\r\n\r\n",
+        b"a --b\r\n",
+        b"--c--\r\n-b\r\n",
+        b"\0\xff\r\n" * 100,
+    ],
+)
+def test_a_preamble_and_an_epilogue_are_left_out(preamble: bytes) -> None:
+    body = form(('form-data; name="file"', b"x"), ('form-data; name="file"', b"y"))
+    assert [upload.data for upload in parse(preamble + body)] == [b"x", b"y"]
+    assert [upload.data for upload in parse(body + preamble)] == [b"x", b"y"]
+    part = ('form-data; name="file"', b"x")
+    assert len(parse(preamble + form(*[part] * 8))) == 8
+    with pytest.raises(TooManyImagesError):
+        parse(preamble + form(*[part] * 9))
+
+
 def test_a_form_without_parts_has_no_files() -> None:
     with pytest.raises(NoFilesError):
         parse(b"--b--\r\n")
