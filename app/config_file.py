@@ -42,8 +42,7 @@ def read_config(path: Path, known: set[str]) -> dict[str, Any]:
         ConfigFileError: See `ConfigFile`.
     """
     try:
-        with path.open("rb") as file:
-            values = tomllib.load(file)
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigFileError(f"The configuration file {path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

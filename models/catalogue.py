@@ -54,7 +54,7 @@ def read_catalogue(path: Path = CATALOGUE) -> dict[str, CatalogueEntry]:
         ModelError: the file cannot be read, or an entry is wrong; the message names it.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ModelError(f"Cannot read the catalogue {path}: {error}.") from error
     return {name: _entry(path, name, table) for name, table in tables.items()}

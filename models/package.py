@@ -119,7 +119,7 @@ def _onnx_files(folder: Path) -> list[Path]:
 def _read_described(folder: Path) -> Package:
     path = folder / DESCRIPTION
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ModelError(f"Cannot read {path}: {error}.") from error
     reader = _Reader(path, table)
@@ -188,9 +188,11 @@ def read_labels(path: Path) -> tuple[str, ...]:
         ModelError: the file cannot be read, is empty, or has an empty line.
     """
     try:
-        labels = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
+        labels = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    except OSError as error:
         raise ModelError(f"Cannot read the labels {path}: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"Cannot read the labels {path}: {error}. Save it as UTF-8.") from error
     if not labels or not all(labels):
         raise ModelError(f"{path} must hold one label per line and no empty lines.")
     return labels

@@ -73,12 +73,14 @@ def _token(settings: Settings) -> str:
 
 def _read(path: Path) -> str:
     try:
-        with path.open(encoding="ascii") as file:
-            return file.read(_LARGEST_FILE).strip()
+        with path.open(encoding="utf-8-sig") as file:
+            token = file.read(_LARGEST_FILE).strip()
+        token.encode("ascii")
     except OSError as error:
         raise StartupError(f"The admin token file {path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise StartupError(f"The admin token file {path} holds more than plain ASCII text.") from error
+    return token
 
 
 def _any(host: str) -> bool:

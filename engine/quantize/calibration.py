@@ -105,7 +105,7 @@ class Calibration:
             ModelError: the file is missing, is not a calibration, or holds impossible numbers.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"Cannot read the calibration {os.fspath(path)}: {error}.") from error
         try:

@@ -107,7 +107,7 @@ def read_wnids(path: Path, classes: int) -> tuple[str, ...]:
         ModelError: the file cannot be read, or has not one line per class.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"Cannot read the class names {path}: {error}.") from error
     if len(lines) != classes or not all(line.strip() for line in lines):
@@ -161,7 +161,7 @@ def _walk_flat(folder: Path, classes: int) -> Iterator[LabelledPhoto]:
 
 def _walk_list(folder: Path, listed: Path, classes: int) -> Iterator[LabelledPhoto]:
     try:
-        with listed.open(encoding="utf-8") as lines:
+        with listed.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue

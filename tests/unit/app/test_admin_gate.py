@@ -65,6 +65,12 @@ def test_a_token_that_could_be_guessed_or_read_by_nobody_ends_the_start(tmp_path
             gate(admin_token=None, admin_token_file=file)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_token(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(b"\xef\xbb\xbf" + RIGHT.split()[1].encode() + b"\r\n")
+    gate(admin_token=None, admin_token_file=file).check(RIGHT, "127.0.0.1")
+
+
 class StuckRunner:
     """A device that does not come back."""
 

@@ -100,6 +100,12 @@ def test_the_file_can_be_named_by_flag_too(monkeypatch: pytest.MonkeyPatch, tmp_
     assert parse("--port", "1").max_batch == 3
 
 
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "tessera.toml"
+    file.write_bytes(b"\xef\xbb\xbfmax_batch = 3\r\n")
+    assert parse("--config", str(file)).max_batch == 3
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
