@@ -45,10 +45,7 @@ class UnsupportedOperatorError(ModelError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return (
-            f"{self.operator} node '{self.node}': {self.reason} "
-            "Load the model with backend='onnxruntime', or export it without this node."
-        )
+        return f"{self.operator} node '{self.node}': {self.reason} Export the network in a form without this node."
 
 
 class InputError(EngineError, ValueError):

@@ -150,6 +150,7 @@ class Session(ABC):
 
         Raises:
             InputError: wrong type, rank or size.
+            ModelError: the graph does not fit this many images, or what it computes them into.
             DeviceError: an accelerator failed.
         """
 

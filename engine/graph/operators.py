@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from engine.errors import ModelError, UnsupportedOperatorError
 from engine.graph.ir import NO_CLIP, Array, Graph, Node, Shape
@@ -184,17 +186,20 @@ def _softmax(source: Source, graph: Graph) -> list[Node]:
 def _quantisation(source: Source, graph: Graph) -> list[Node]:
     # ONNX Runtime's own operators of these names mean the same.
     source = replace(source, op=source.op.removeprefix("com.microsoft."))
-    for attribute in ("block_size", "output_dtype", "precision"):
+    for attribute in ("block_size", "precision"):
         if source.attributes.get(attribute, 0):
             raise source.refuse(f"its attribute {attribute} is not supported.")
     scale = _constant(source, graph, 1, "scale")
-    stored = np.dtype(np.uint8) if source.op == "QuantizeLinear" else graph.values[source.input(0)].dtype
+    named = _named_type(source)
+    stored = graph.values[source.input(0)].dtype if source.op == "DequantizeLinear" else named or np.dtype(np.uint8)
     zero_point = _constant(source, graph, 2, "zero point") if source.input(2) else np.zeros(scale.shape, stored)
     allowed = ("uint8", "int8") if source.op == "QuantizeLinear" else ("uint8", "int8", "int32")
     if zero_point.dtype.name not in allowed:
         raise source.refuse(f"it quantises to {zero_point.dtype}; {' and '.join(allowed)} are supported.")
     if source.op == "DequantizeLinear" and zero_point.dtype != stored:
         raise ModelError(f"{source.describe()}: its zero point is {zero_point.dtype} but its input is {stored}.")
+    if named is not None and zero_point.dtype != named:
+        raise ModelError(f"{source.describe()}: its zero point is {zero_point.dtype} but its output_dtype is {named}.")
     if scale.dtype != np.float32 or not np.all(np.isfinite(scale) & (scale > 0)):
         raise ModelError(f"{source.describe()}: its scale must be positive, finite float32 numbers.")
     if scale.size == 1:
@@ -217,6 +222,17 @@ def _quantisation(source: Source, graph: Graph) -> list[Node]:
         graph.add_constant(f"{source.outputs[0]}.zero_point", zero_point),
     ]
     return [source.node(inputs, axis=axis)]
+
+
+def _named_type(source: Source) -> np.dtype[Any] | None:
+    """What a QuantizeLinear's attribute output_dtype asks for; None where its zero point says it alone."""
+    number = int(source.attributes.get("output_dtype", TensorProto.UNDEFINED))
+    if number == TensorProto.UNDEFINED:
+        return None
+    types = {int(TensorProto.UINT8): np.dtype(np.uint8), int(TensorProto.INT8): np.dtype(np.int8)}
+    if source.op != "QuantizeLinear" or number not in types:
+        raise source.refuse(f"its output_dtype is {number} in ONNX's count; 2 (uint8) and 3 (int8) are supported.")
+    return types[number]
 
 
 def _resolved_by_reader(source: Source, graph: Graph) -> list[Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +41,28 @@ def read_model(path: str | Path) -> Graph:
         UnsupportedOperatorError: a node uses an operator, or a form of one, that the engine does not run.
     """
     path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > LARGEST_FILE:
-            raise ModelError(f"{path} has {size} bytes; an ONNX file cannot exceed {LARGEST_FILE}. Use external data.")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
+    data = read_file(path)
     try:
         return convert_model(parse_model(data), path.parent, data)
     except ModelError as error:
         if isinstance(error, UnsupportedOperatorError):
             raise
         raise ModelError(f"{path}: {error}") from error
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an ONNX file.
+
+    Raises:
+        ModelError: it cannot be read, or is larger than such a file can be.
+    """
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise ModelError(f"{path} has {size} bytes; an ONNX file cannot exceed {LARGEST_FILE}. Use external data.")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def parse_model(data: bytes) -> ModelProto:
@@ -69,7 +79,18 @@ def parse_model(data: bytes) -> ModelProto:
         raise ModelError("The file is not an ONNX model, or it is truncated. Download or export it again.") from error
     if not model.HasField("graph") or not model.graph.output:
         raise ModelError("The file holds no network: it is empty, truncated, or not an ONNX model. Export it again.")
+    if not all(isinstance(name, str) for name in _names(model)):
+        # Text that is not UTF-8 comes out of protobuf as bytes.
+        raise ModelError("A name in the model is not UTF-8 text; the file is damaged. Export it again.")
     return model
+
+
+def _names(model: ModelProto) -> Iterator[str]:
+    graph = model.graph
+    yield from (value.name for value in (*graph.input, *graph.output))
+    yield from (tensor.name for tensor in graph.initializer)
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
 
 
 def convert_model(model: ModelProto, folder: Path | None = None, data: bytes | None = None) -> Graph:
@@ -92,10 +113,10 @@ def convert_model(model: ModelProto, folder: Path | None = None, data: bytes | N
     if model.graph.sparse_initializer:
         raise ModelError("The model has sparse weights, which are not supported. Export it with dense weights.")
     embedded = embed_external(model, folder)
-    _check(model if embedded or data is None else data)
-    constants = _constants(model)
+    check_model(model if embedded or data is None else data)
+    constants = read_constants(model)
     inputs = [value for value in model.graph.input if value.name not in constants]
-    metadata = _metadata(model)
+    metadata = read_metadata(model)
     graph = Graph(model.graph.name or "model", [], [], [], {}, {}, metadata, opset)
     for name, array in constants.items():
         graph.add_constant(name, array)
@@ -109,7 +130,12 @@ def convert_model(model: ModelProto, folder: Path | None = None, data: bytes | N
     return graph
 
 
-def _metadata(model: ModelProto) -> dict[str, str]:
+def read_metadata(model: ModelProto) -> dict[str, str]:
+    """The model's metadata_props by key.
+
+    Raises:
+        ModelError: they are not UTF-8 text.
+    """
     entries = {entry.key: entry.value for entry in model.metadata_props}
     # Text that is not UTF-8 comes out of protobuf as bytes.
     if not all(isinstance(text, str) for entry in entries.items() for text in entry):
@@ -129,7 +155,12 @@ def _opset(model: ModelProto) -> int:
     return versions[0]
 
 
-def _check(model: ModelProto | bytes) -> None:
+def check_model(model: ModelProto | bytes) -> None:
+    """Checks that a model, or the bytes of one, keeps to the ONNX standard.
+
+    Raises:
+        ModelError: it does not; the message names the first place.
+    """
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
@@ -137,8 +168,12 @@ def _check(model: ModelProto | bytes) -> None:
         raise ModelError(f"The model contradicts the ONNX standard: {lines[0]}") from error
 
 
-def _constants(model: ModelProto) -> dict[str, Array]:
-    """Every array that does not depend on an input: initialisers, Constant nodes, and Identity copies of these."""
+def read_constants(model: ModelProto) -> dict[str, Array]:
+    """Every array that does not depend on an input: initialisers, Constant nodes, and Identity copies of these.
+
+    Raises:
+        ModelError: one cannot be read, or its name is taken.
+    """
     constants = {tensor.name: read_tensor(tensor, None) for tensor in model.graph.initializer}
     taken = {*constants, *(value.name for value in model.graph.input)}
     if len(constants) != len(model.graph.initializer):

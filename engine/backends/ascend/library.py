@@ -100,8 +100,8 @@ def load_library(names: dict[Part, Sequence[str | Path]] | None = None) -> Libra
         reasons = "; ".join(str(error) for error in opened.values())
         raise BackendUnavailableError(
             f"Backend 'ascend' found no libascendcl.so ({reasons}). It needs an Ascend NPU, its driver and the CANN "
-            "toolkit; source CANN's set_env.sh so that the loader finds it. Use backend='cpu' or 'onnxruntime' on "
-            "machines without one."
+            "toolkit; source CANN's set_env.sh so that the loader finds it. Machines without one have the "
+            "backend 'cpu'."
         )
     if missing:
         raise BackendUnavailableError(

@@ -22,7 +22,7 @@ def image_shape(info: ValueInfo) -> tuple[int, int, int]:
     if len(info.shape) not in (2, 4) or any(size is None or size < 1 for size in sizes):
         raise ModelError(
             f"Value '{info.name}' has shape {list(info.shape)}; the CPU engine runs [N, C, H, W] and [N, C] "
-            "with all sizes but the batch known. Load the model with backend='onnxruntime'."
+            "with all sizes but the batch known."
         )
     channels, height, width = (*sizes, 1, 1)[:3]
     assert channels is not None
@@ -52,7 +52,7 @@ def tensor_for(info: ValueInfo, precision: Precision) -> Tensor:
     if info.quant is None and info.dtype != np.dtype(np.float32):
         raise ModelError(
             f"Value '{info.name}' holds {info.dtype} numbers as such; the CPU engine runs integers only where they "
-            "store real numbers. Load the model with backend='onnxruntime'."
+            "store real numbers."
         )
     if info.quant is not None:
         return Tensor(

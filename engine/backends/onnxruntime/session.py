@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import mmap
+import re
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.backends.onnxruntime.plain_qdq import plain_qdq
 from engine.backends.onnxruntime.runtime import onnxruntime
 from engine.errors import InputError, ModelError
 from engine.graph.ir import Graph
@@ -33,7 +36,8 @@ class OnnxRuntimeSession(Session):
         """
         self._path = path
         self._threads = threads
-        self._session: onnxruntime.InferenceSession | None = _open(path, _options(threads))
+        self._model = _loadable(path)
+        self._session: onnxruntime.InferenceSession | None = _open(path, self._model, threads)
         self._normalisation = Normalisation.from_metadata(self._session.get_modelmeta().custom_metadata_map)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
@@ -43,14 +47,17 @@ class OnnxRuntimeSession(Session):
     @cached_property
     def _inspected(self) -> tuple[int, str]:
         """MACs of one image, and the precision. Reading all of the file again costs a third of loading it."""
-        macs, quantised = _inspect(self._path)
-        return macs, "int8" if quantised else "fp32"
+        return _inspect(self._path)
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """See `Session.run`."""
         if self._session is None:
             raise unavailable(str(self._path))
-        return _run(self._session, self._prepare(x), self._input.name)
+        batch = self._prepare(x)
+        try:
+            return _run(self._session, batch, self._input.name)
+        except Exception as error:  # ONNX Runtime's exception classes share no base but Exception
+            raise ModelError(f"ONNX Runtime cannot run {self._path}: {error}") from error
 
     def _prepare(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         check_batch(x, self._input, self._normalisation)
@@ -86,35 +93,70 @@ class OnnxRuntimeSession(Session):
         costs = layer_costs(graph)
         peak = self.peak()
         rows = []
-        for fused_name, op, times in _profile_nodes(self._path, self._threads, batch, self._input.name, runs):
+        for fused_name, op, times in self._profile_nodes(batch, runs):
             name = _origin(graph, fused_name)
             cost = costs.get(name, LayerCost(op, 0, 0, 0))
             rows.append(LayerTiming.measured(name, op, "onnxruntime", median(times) / 1e6, x.shape[0], cost, peak))
         return rows
+
+    def _profile_nodes(self, batch: npt.NDArray[np.float32], runs: int) -> list[tuple[str, str, list[int]]]:
+        """(name, operator, microseconds of each run) of every node, in the order of their first execution."""
+        with tempfile.TemporaryDirectory() as folder:
+            session = _open(self._path, self._model, self._threads, Path(folder) / "profile")
+            for _ in range(runs + 1):
+                _run(session, batch, self._input.name)
+            events = json.loads(Path(session.end_profiling()).read_text())
+        nodes: dict[str, tuple[str, list[int]]] = {}
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                name = event["name"].removesuffix("_kernel_time")
+                nodes.setdefault(name, (event["args"]["op_name"], []))[1].append(event["dur"])
+        return [(name, op, times[1:] or times) for name, (op, times) in nodes.items()]
 
     def close(self) -> None:
         """See `Session.close`."""
         self._session = None
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def _options(threads: int, *, exact: bool, fused: bool = True) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if fused else levels.ORT_ENABLE_BASIC
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Its threads spin for the next piece of work; without this also after a run, on cores that the other variant needs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # On x86 without VNNI its uint8 x int8 kernels saturate 16-bit sums, which changes answers; this makes them exact.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if exact:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 
-def _open(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+def has_vnni(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this CPU has a product of uint8 and int8 that does not saturate. Unknown counts as no."""
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exception classes share no base but Exception
-        raise ModelError(f"ONNX Runtime cannot load {path}: {error}") from error
+        return re.search(r"\bavx(512)?_vnni\b", cpuinfo.read_text()) is not None
+    except OSError:
+        return False
+
+
+def _open(path: Path, model: str | bytes, threads: int, profile: Path | None = None) -> onnxruntime.InferenceSession:
+    """Opens a model as exact and as fast as ONNX Runtime can.
+
+    On x86 without VNNI its uint8 x int8 kernels saturate 16-bit sums, which changes answers. An option makes them exact
+    by transformations that some files do not survive: those with int8 activations in quantised operators, whose kernels
+    are exact anyway. With VNNI the option would cost speed for nothing. The last resort is a session without fusions.
+    """
+    failures = []
+    for exact, fused in dict.fromkeys([(not has_vnni(), True), (False, True), (False, False)]):
+        options = _options(threads, exact=exact, fused=fused)
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
+        try:
+            return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exception classes share no base but Exception
+            failures.append(error)
+    raise ModelError(f"ONNX Runtime cannot load {path}: {failures[0]}") from failures[0]
 
 
 def _run(session: onnxruntime.InferenceSession, batch: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
@@ -127,14 +169,28 @@ def _spec(argument: Any) -> TensorSpec:
     return TensorSpec(argument.name, (None, *shape[1:]) if shape else shape, "float32")
 
 
-def _inspect(path: Path) -> tuple[int, bool]:
-    """MACs of one image and whether the file is quantised; (0, False) for graphs that our reader does not know."""
+def _loadable(path: Path) -> str | bytes:
+    """What to give to ONNX Runtime: the file, or a form of it that its transformers survive.
+
+    Only files that name the operators are read for it.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if data.find(b"uantizeLinear") < 0:  # of DequantizeLinear too
+                return str(path)
+        return plain_qdq(path, read_model(path)) or str(path)
+    except (ModelError, ValueError):  # not known to our reader, or empty
+        return str(path)
+
+
+def _inspect(path: Path) -> tuple[int, str]:
+    """MACs of one image, and the precision; 0 and "fp32" for graphs that our reader does not know."""
     try:
         graph = read_model(path)
     except ModelError:
-        return 0, False
+        return 0, "fp32"
     quantised = any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes)
-    return sum(cost.macs for cost in layer_costs(graph).values()), quantised
+    return sum(cost.macs for cost in layer_costs(graph).values()), "int8" if quantised else "fp32"
 
 
 def _origin(graph: Graph, fused_name: str) -> str:
@@ -147,23 +203,3 @@ def _origin(graph: Graph, fused_name: str) -> str:
     while node is not None and node.op in ("BatchNormalization", "Relu", "Clip", "Add"):
         node = graph.producer(node.inputs[0])
     return name if node is None else node.name
-
-
-def _profile_nodes(
-    path: Path, threads: int, batch: npt.NDArray[np.float32], input_name: str, runs: int
-) -> list[tuple[str, str, list[int]]]:
-    """(name, operator, microseconds of each run) of every node, in the order of their first execution."""
-    with tempfile.TemporaryDirectory() as folder:
-        options = _options(threads)
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = _open(path, options)
-        for _ in range(runs + 1):
-            _run(session, batch, input_name)
-        events = json.loads(Path(session.end_profiling()).read_text())
-    nodes: dict[str, tuple[str, list[int]]] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            name = event["name"].removesuffix("_kernel_time")
-            nodes.setdefault(name, (event["args"]["op_name"], []))[1].append(event["dur"])
-    return [(name, op, times[1:] or times) for name, (op, times) in nodes.items()]
