@@ -27,7 +27,15 @@ OPTIMISED = "optimised.onnx"
 _RECORD = "build.json"
 
 # What the bytes of a built graph depend on, besides weights and calibration.
-_BUILDER_SOURCES = ("models/source.py", "models/resnet.py", "models/weights.py", "engine/quantize")
+_BUILDER_SOURCES = (
+    "models/logits.py",
+    "models/resnet.py",
+    "models/serving_form.py",
+    "models/source.py",
+    "models/weights.py",
+    "engine/graph",
+    "engine/quantize",
+)
 
 
 @dataclass(frozen=True)

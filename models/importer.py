@@ -14,18 +14,18 @@ import onnx
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from engine.errors import ModelError
-from engine.graph.ir import Graph
-from engine.graph.reader import LARGEST_FILE, parse_model, read_model
+from engine.errors import ModelError, UnsupportedOperatorError
+from engine.graph.reader import LARGEST_FILE, parse_model, read_file, read_metadata
 from engine.graph.tensors import embed_external
 from engine.normalisation import Normalisation
 from engine.quantize.files import write_whole
 from models.checkpoint import read_checkpoint
 from models.package import DESCRIPTION, LABELS, Package, is_package, read_labels, read_package
 from models.preprocessing import Interpolation, Preprocessing
-from models.source import float_model
+from models.serving_form import to_serving_form
 from models.staging import place, staging_folder
 from models.state_dict import plain_keys
+from models.trial import try_model
 from models.weights import read_weights
 
 SUFFIXES = (".onnx", ".safetensors", ".pth", ".pt")
@@ -72,7 +72,7 @@ class _Contents:
 
 
 def add_model(path: Path, into: Path, options: ImportOptions | None = None) -> Package:
-    """Make a model folder of a model file. The folder appears whole or not at all.
+    """Make a model folder of a model file. It appears whole and only if both variants of it have run, or not at all.
 
     Args:
         path: an ONNX graph of opset 9 to 22, or a ResNet's state dict as `.safetensors`, `.pth` or `.pt`.
@@ -83,8 +83,8 @@ def add_model(path: Path, into: Path, options: ImportOptions | None = None) -> P
         The new folder `into/name`, ready for `open_model`.
 
     Raises:
-        ModelError: the file is damaged or of another kind, it does not fit labels or image size, there is a model of
-            that name, or the folder cannot be written.
+        ModelError: the file is damaged or of another kind, it does not fit labels or image size, one of its variants
+            cannot be served, there is a model of that name, or the folder cannot be written.
     """
     options = options or ImportOptions()
     name = options.name or re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("-._")[:64] or "model"
@@ -95,24 +95,28 @@ def add_model(path: Path, into: Path, options: ImportOptions | None = None) -> P
     target = into / name
     if target.exists():
         raise ModelError(f"{target} exists. Choose another --name, or remove that folder first.")
-    contents = _read(path)
+    contents = _read(path, options.size)
     with staging_folder(into, name) as folder:
         write_whole(folder / contents.file, contents.payload)
         labels = _labels(contents, options)
         write_whole(folder / LABELS, "".join(f"{label}\n" for label in labels).encode())
         write_whole(folder / DESCRIPTION, _description(name, contents, options).encode())
-        # Everything that opening it would complain about is complained about now.
-        float_model(read_package(folder))
+        try:
+            try_model(folder)
+        except ModelError as error:
+            # Nobody knows the folder that it was tried in, and it is gone by now.
+            told = str(error).replace(str(folder / contents.file), str(path)).replace(str(folder), str(target))
+            raise ModelError(told) from error
         place(folder, target)
     return read_package(target)
 
 
-def _read(path: Path) -> _Contents:
+def _read(path: Path, size: int | None) -> _Contents:
     if not path.is_file():
         raise ModelError(f"There is no file {path}.")
     match path.suffix.lower():
         case ".onnx":
-            return _read_onnx(path)
+            return _read_onnx(path, size)
         case ".safetensors":
             return _state_dict(path, read_weights(path))
         case ".pth" | ".pt":
@@ -129,51 +133,39 @@ def _state_dict(path: Path, state: Mapping[str, NDArray[Any]]) -> _Contents:
     return _Contents("weights.safetensors", save(tensors), len(bias))
 
 
-def _read_onnx(path: Path) -> _Contents:
-    graph = read_model(path)
-    size, classes = _image_size(path, graph), _class_count(path, graph)
-    payload = path.read_bytes()
-    model = parse_model(payload)
-    annotations = {entry.key for entry in model.metadata_props if entry.key.startswith(_ANNOTATIONS)}
-    # A file that is complete in itself stays byte for byte what its publisher made.
-    if embed_external(model, path.parent) or annotations:
-        kept = [entry for entry in model.metadata_props if entry.key not in annotations]
-        del model.metadata_props[:]
-        model.metadata_props.extend(kept)
-        payload = _serialised(path, model)
-    labels = tuple(graph.metadata.get("tessera.labels", "").split("\n"))
+def _read_onnx(path: Path, size: int | None) -> _Contents:
+    payload = read_file(path)
+    try:
+        model = parse_model(payload)
+        metadata = read_metadata(model)
+        annotations = {key for key in metadata if key.startswith(_ANNOTATIONS)}
+        # A file that is complete in itself stays byte for byte what its publisher made.
+        if embed_external(model, path.parent) or annotations:
+            kept = [entry for entry in model.metadata_props if entry.key not in annotations]
+            del model.metadata_props[:]
+            model.metadata_props.extend(kept)
+            payload = _serialised(model)
+        form = to_serving_form(model, size)
+        normalisation = Normalisation.from_metadata(metadata)
+    except UnsupportedOperatorError:
+        raise
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    labels = tuple(metadata.get("tessera.labels", "").split("\n"))
     return _Contents(
         "model.onnx",
         payload,
-        classes,
-        size,
-        labels if len(labels) == classes and all(label.strip() for label in labels) else (),
-        Normalisation.from_metadata(graph.metadata),
+        form.classes,
+        form.size,
+        labels if len(labels) == form.classes and all(label.strip() for label in labels) else (),
+        normalisation,
     )
 
 
-def _serialised(path: Path, model: onnx.ModelProto) -> bytes:
+def _serialised(model: onnx.ModelProto) -> bytes:
     if model.ByteSize() > LARGEST_FILE:
-        raise ModelError(f"{path} with its external data is larger than an ONNX file can be.")
+        raise ModelError("With its external data it is larger than an ONNX file can be.")
     return model.SerializeToString(deterministic=True)
-
-
-def _image_size(path: Path, graph: Graph) -> int | None:
-    shape = graph.values[graph.inputs[0]].shape if len(graph.inputs) == 1 else None
-    if shape is None or len(shape) != 4 or shape[1] not in (3, None):
-        raise ModelError(f"{path} does not take one image [N, 3, height, width]; it is no image classifier.")
-    if graph.values[graph.inputs[0]].dtype != np.float32:
-        raise ModelError(f"{path} takes {graph.values[graph.inputs[0]].dtype} images; float32 was expected.")
-    if shape[2] != shape[3]:
-        raise ModelError(f"{path} takes images of {shape[2]} x {shape[3]} pixels; only square ones are supported.")
-    return shape[2]
-
-
-def _class_count(path: Path, graph: Graph) -> int:
-    shape = graph.values[graph.outputs[0]].shape if len(graph.outputs) == 1 else None
-    if shape is None or len(shape) != 2 or shape[1] is None:
-        raise ModelError(f"{path} does not give one result [N, classes]; it is no image classifier.")
-    return shape[1]
 
 
 def _labels(contents: _Contents, options: ImportOptions) -> tuple[str, ...]:

@@ -8,11 +8,12 @@ import zlib
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 
-from engine.errors import ModelError
+from engine.errors import ModelError, UnsupportedOperatorError
+from engine.graph.reader import parse_model
 from models.package import Package
 from models.resnet import build_resnet
+from models.serving_form import to_serving_form
 from models.weights import read_weights
 
 # A protobuf message cannot be larger; a gzip file that unpacks to more is damaged or meant to do harm.
@@ -24,16 +25,14 @@ _QUANTISED_OPERATORS = ("QuantizeLinear", "QLinear", "ConvInteger", "MatMulInteg
 
 
 def float_model(package: Package) -> onnx.ModelProto:
-    """The stock float32 graph of a package, with normalisation and labels as metadata.
+    """The stock float32 graph of a package in the form that is served, with normalisation and labels as metadata.
 
     Raises:
         ModelError: weights or graph are damaged, or do not fit the package's labels and image size.
+        UnsupportedOperatorError: the engine does not run one of the graph's nodes.
     """
-    if package.architecture is None:
-        model = _read_onnx(package.source)
-        _annotate(model, package)
-    else:
-        preprocessing = package.preprocessing
+    preprocessing = package.preprocessing
+    if package.architecture is not None:
         model = build_resnet(
             read_weights(package.source),
             name=package.name,
@@ -42,8 +41,26 @@ def float_model(package: Package) -> onnx.ModelProto:
             std=preprocessing.std,
             labels=package.labels,
         )
-    _check_fit(model, package)
+        _check_labels(package, model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
+        return model
+    model = _read_onnx(package.source)
+    try:
+        form = to_serving_form(model, preprocessing.size)
+    except UnsupportedOperatorError:
+        raise
+    except ModelError as error:
+        raise ModelError(f"{package.source}: {error}") from error
+    _check_labels(package, form.classes)
+    _annotate(model, package)
     return model
+
+
+def _check_labels(package: Package, classes: int) -> None:
+    if classes != len(package.labels):
+        raise ModelError(
+            f"{package.source} has {classes} classes, but there are {len(package.labels)} labels. "
+            "The labels must match the network's classes."
+        )
 
 
 def is_quantised(model: onnx.ModelProto) -> bool:
@@ -64,12 +81,10 @@ def _read_onnx(path: Path) -> onnx.ModelProto:
         raise ModelError(f"Cannot read the model {path}: {error}.") from error
     if len(payload) > most:
         raise ModelError(f"{path} unpacks to more than {most} bytes, which no model does; it is damaged or means harm.")
-    model = onnx.ModelProto()
     try:
-        model.ParseFromString(payload)
-        onnx.checker.check_model(model)
-    except (DecodeError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{path} is not an ONNX model, or it is damaged: {error}. Copy it again.") from error
+        model = parse_model(payload)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         raise ModelError(f"{path} keeps its weights in other files. Save it as one ONNX file.")
     return model
@@ -86,25 +101,3 @@ def _annotate(model: onnx.ModelProto, package: Package) -> None:
     ):
         if key not in known:
             model.metadata_props.add(key=key, value=value)
-
-
-def _check_fit(model: onnx.ModelProto, package: Package) -> None:
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
-    if len(inputs) != 1 or len(model.graph.output) != 1:
-        raise ModelError(f"{package.source} must have one input and one output; it is not an image classifier.")
-    size = package.preprocessing.size
-    image, logits = _fixed_shape(inputs[0]), _fixed_shape(model.graph.output[0])
-    expected = (3, size, size)
-    if len(image) != 4 or any(found not in (None, want) for found, want in zip(image[1:], expected, strict=True)):
-        raise ModelError(f"{package.source} takes images of shape {image}, not [N, 3, {size}, {size}].")
-    if len(logits) != 2 or logits[1] not in (None, len(package.labels)):
-        raise ModelError(
-            f"{package.source} gives results of shape {logits}, but there are {len(package.labels)} labels. "
-            "The labels must match the network's classes."
-        )
-
-
-def _fixed_shape(value: onnx.ValueInfoProto) -> list[int | None]:
-    dimensions = value.type.tensor_type.shape.dim
-    return [d.dim_value if d.HasField("dim_value") else None for d in dimensions]

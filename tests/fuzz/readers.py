@@ -18,9 +18,10 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from onnx import ModelProto
+from onnx import ModelProto, helper
 from safetensors.numpy import save
 
 import engine
@@ -43,8 +44,13 @@ def seeds() -> dict[str, bytes]:
     """Small whole files of every kind."""
     model = tiny_model()
     quantised = quantised_model(model, calibrate(model, [tiny_images(4)], bias_correction=False)[0])
+    ended = onnx.ModelProto.FromString(model.SerializeToString())
+    ended.graph.node.append(helper.make_node("Softmax", [ended.graph.output[0].name], ["probabilities"], axis=1))
+    ended.graph.output[0].name = "probabilities"
+    ended.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     return {
         "float.onnx": model.SerializeToString(),
+        "ended.onnx": ended.SerializeToString(),
         "quantised.onnx": quantised.SerializeToString(),
         "weights.safetensors": save(tiny_state()),
         "weights.pth": torchfiles.checkpoint(tiny_state()),

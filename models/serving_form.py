@@ -1,0 +1,154 @@
+"""The form in which every network is served: any number of images of one size in, logits out.
+
+Exporters write down what they traced: a batch of one in the input's shape and in the target of a Reshape, or an image
+size that stays open. The file in a model folder is left as it is; the graphs that are built from it have this form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+
+from engine.errors import ModelError
+from engine.graph.ir import Shape
+from engine.graph.protos import insert_constants, unused_name
+from engine.graph.reader import check_model, convert_model, read_constants
+from engine.graph.tensors import type_of
+from models.logits import check_logits, expose_logits
+
+_DEFAULT_SIZE = 224
+_BATCH = "N"
+
+
+@dataclass(frozen=True)
+class ServingForm:
+    """What a network in this form takes and gives.
+
+    Attributes:
+        size: height and width of an image in pixels.
+        classes: number of its classes.
+    """
+
+    size: int
+    classes: int
+
+
+def to_serving_form(model: ModelProto, size: int | None = None) -> ServingForm:
+    """Bring an ONNX model into the form in which it is served, in place.
+
+    Args:
+        model: the model, complete in itself.
+        size: height and width of its images in pixels; None for what it says itself, or 224 where it leaves them open.
+
+    Raises:
+        ModelError: it contradicts ONNX, is no classifier of images of that size, or has several results.
+        UnsupportedOperatorError: the engine does not run one of its nodes.
+    """
+    check_model(model)
+    image = _image(model)
+    size = _bind_size(image, size)
+    removed = expose_logits(model)
+    _require_one_output(model, image.name)
+    _fix_traced_batch(model, image)
+    graph = convert_model(model)
+    check_logits(graph, removed)
+    shape = graph.values[graph.outputs[0]].shape
+    if len(shape) != 2 or shape[1] is None:
+        raise ModelError(f"It gives {_layout(shape)}, not one result [N, classes]; it is no image classifier.")
+    _write_targets(model, {node.output: node.attrs["shape"] for node in graph.nodes if node.op == "Reshape"})
+    _free_batch(model, image, shape[1])
+    return ServingForm(size, shape[1])
+
+
+def _image(model: ModelProto) -> ValueInfoProto:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs) or "none"
+        raise ModelError(f"It has {len(inputs)} inputs ({names}), not one image; it is no image classifier.")
+    return inputs[0]
+
+
+def _bind_size(image: ValueInfoProto, size: int | None) -> int:
+    """Write the size of images into the input's shape; returns it."""
+    tensor = image.type.tensor_type
+    # Some exporters write 0 or -1 for a size that is open.
+    shape = tuple(int(length.dim_value) if length.dim_value > 0 else None for length in tensor.shape.dim)
+    if len(shape) != 4 or shape[1] not in (3, None):
+        channels_last = len(shape) == 4 and shape[3] == 3
+        hint = " Export it with channels first (tf2onnx: --inputs-as-nchw)." if channels_last else ""
+        raise ModelError(
+            f"It takes {_layout(shape)}, not images [N, 3, height, width]; it is no image classifier.{hint}"
+        )
+    kind = type_of(tensor.elem_type, f"Input '{image.name}'")
+    if kind != np.float32:
+        raise ModelError(f"It takes {kind} images; float32 was expected.")
+    known = {length for length in shape[2:] if length is not None}
+    if len(known) > 1:
+        raise ModelError(f"It takes images of {shape[2]} x {shape[3]} pixels; only square ones are supported.")
+    found = size or next(iter(known), _DEFAULT_SIZE)
+    if known and found not in known:
+        raise ModelError(f"It takes images of {max(known)} x {max(known)} pixels, not {found} x {found}.")
+    for axis, length in enumerate((3, found, found), start=1):
+        tensor.shape.dim[axis].dim_value = length
+    return found
+
+
+def _layout(shape: Shape) -> str:
+    return f"[{', '.join('N' if not axis else str(size or '?') for axis, size in enumerate(shape))}]"
+
+
+def _require_one_output(model: ModelProto, image: str) -> None:
+    names = [value.name for value in model.graph.output]
+    if len(names) != 1:
+        raise ModelError(
+            f"It has {len(names)} outputs ({', '.join(names)}); one result [N, classes] is expected. Keep the one with "
+            f'the scores: python -c \'import onnx; onnx.utils.extract_model("FILE.onnx", "ONE.onnx", ["{image}"], '
+            f'["{names[0]}"])\''
+        )
+
+
+def _fix_traced_batch(model: ModelProto, image: ValueInfoProto) -> None:
+    """Give an open batch the size that a Reshape spells out, which is the one that the exporter traced.
+
+    Only then does the reader see that this number means the batch.
+    """
+    batch = image.type.tensor_type.shape.dim[0]
+    traced = {target[0] for target in _targets(model).values() if len(target) > 1 and target[0] > 0}
+    if batch.dim_value < 1 and len(traced) == 1:
+        batch.dim_value = traced.pop()
+
+
+def _targets(model: ModelProto) -> dict[str, list[int]]:
+    """By output, the constant target of every Reshape of a value that is not constant itself."""
+    constants = read_constants(model)
+    return {
+        node.output[0]: constants[node.input[1]].reshape(-1).tolist()
+        for node in model.graph.node
+        if node.op_type == "Reshape" and node.input[0] not in constants and node.input[1] in constants
+    }
+
+
+def _write_targets(model: ModelProto, resolved: Mapping[str, Sequence[int]]) -> None:
+    """Write down what the reader made of each Reshape: 0, a copy of the batch, for the batch that was traced."""
+    targets, written = _targets(model), {}
+    for node in model.graph.node:
+        target, found = targets.get(node.output[0]), resolved.get(node.output[0])
+        if target is not None and found is not None and target != list(found):
+            node.input[1] = unused_name(model, f"{node.output[0]}.target")
+            written[node.input[1]] = np.array(found, np.int64)
+            kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    insert_constants(model, written)
+
+
+def _free_batch(model: ModelProto, image: ValueInfoProto, classes: int) -> None:
+    image.type.tensor_type.shape.dim[0].dim_param = _BATCH
+    output = helper.make_tensor_value_info(model.graph.output[0].name, TensorProto.FLOAT, [_BATCH, classes])
+    model.graph.output[0].CopyFrom(output)
+    # What is said of values between still has the traced batch.
+    del model.graph.value_info[:]
