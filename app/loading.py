@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,12 +17,14 @@ import engine
 from app.dispatch.experiment import check_plan
 from app.dispatch.model import ServedModel, ServedVariant, VariantFiles
 from app.errors import StartupError
+from app.selection import find_model
 from app.settings import Settings
 from engine.backends import BACKENDS
 from engine.errors import EngineError
 from engine.normalisation import Normalisation
+from engine.quantize.calibration import Verdict
 from models.preprocessing import Preprocessing
-from models.registry import Model, Variant, list_models, open_model
+from models.registry import Model, Variant, open_model
 
 logger = logging.getLogger(__name__)
 
@@ -78,32 +80,6 @@ class LoadedModel:
             variant.session.close()
 
 
-def find_model(settings: Settings) -> Path | None:
-    """Decide which model folder the settings mean; None is the bundled model.
-
-    Raises:
-        StartupError: No such folder, or several models to choose from; the message lists them.
-    """
-    root, path = settings.models, settings.model_path
-    if root is not None and not root.is_dir():
-        raise StartupError(f"The models folder {root} does not exist; set --models to a folder of model folders.")
-    if path is not None:
-        for candidate in [path] if root is None else [root / path, path]:
-            if candidate.exists():
-                return candidate
-        where = f" (nor inside {root})" if root is not None else ""
-        raise StartupError(f"The model folder {path} does not exist{where}; see `tessera models list`.")
-    if root is None:
-        return None
-    found = list_models(root, cache=settings.cache_dir)
-    if len(found) == 1:
-        return found[0].folder
-    if not found:
-        raise StartupError(f"There is no model in {root}.")
-    names = ", ".join(summary.name for summary in found)
-    raise StartupError(f"{root} holds several models ({names}); pick one with --model-path.")
-
-
 def open_configured_model(settings: Settings, progress: Progress | None = None) -> Model:
     """Open the model that the settings mean, building its variants when they are not in the cache.
 
@@ -146,6 +122,7 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
         known = known if known is not None and known.name == model.name else None
         unloaded = set() if known is None else {name for name, before in known.variants.items() if not before.loaded}
         files = {name: variant for name, variant in opened_model.variants.items() if name not in unloaded}
+        _warn(files)
     progress(f"loading {' and '.join(files)}", 0.0)
     with ExitStack() as opened:
         sessions = _open_sessions(model.name, files, settings, opened)
@@ -187,6 +164,13 @@ def _describe(model: Described, variants: dict[str, LoadedVariant], known: Serve
     return ServedModel(model.name, tuple(model.labels), *names, model.preprocessing, described)
 
 
+def _warn(variants: dict[str, Variant]) -> None:
+    """Log what the registry has to say of variants that are not what people may expect."""
+    for name, variant in variants.items():
+        if variant.note:
+            logger.warning("a variant needs a look", extra={"fields": {"variant": name, "note": variant.note}})
+
+
 def _files_served(known: ServedModel) -> dict[str, Variant] | None:
     """What the loaded variants of a model were loaded from; None when it is not all there any more."""
     found = {}
@@ -199,7 +183,14 @@ def _files_served(known: ServedModel) -> dict[str, Variant] | None:
         normalisation = None if files.mean is None or files.std is None else Normalisation(files.mean, files.std)
         graph = None if files.graph is None else Path(files.graph)
         found[name] = Variant(
-            name, Path(files.path), files.backend, files.precision, variant.note, graph, normalisation
+            name,
+            Path(files.path),
+            files.backend,
+            files.precision,
+            variant.note,
+            graph,
+            normalisation,
+            None if variant.gate is None else Verdict.from_json(variant.gate),
         )
     return found
 
@@ -220,6 +211,7 @@ def _described(
         note=variant.note,
         batch_seconds=batch_seconds,
         files=_files_of(variant),
+        gate=None if variant.verdict is None else asdict(variant.verdict),
     )
 
 
@@ -277,6 +269,7 @@ def reload_variant(settings: Settings, served: ServedModel, known: ServedVariant
         raise StartupError("The files hold another model or other labels by now; that needs a restart of the service.")
     if model.preprocessing != served.preprocessing:
         raise StartupError("The files want photos prepared otherwise by now; that needs a restart of the service.")
+    _warn({name: variant})
     with ExitStack() as opened:
         try:
             session = open_session(variant, settings)

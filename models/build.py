@@ -11,11 +11,11 @@ from typing import Any
 
 import engine
 import models
-from engine.errors import ModelError
-from engine.quantize.calibration import Calibration
+from engine.quantize.calibration import Calibration, Verdict
 from engine.quantize.files import PARTIAL_SUFFIX, write_whole
 from engine.quantize.writer import quantised_model
-from models.cache import build_folder, calibration_file, exclusive, make_folder
+from models.cache import build_folder, exclusive, make_folder
+from models.calibrations import CalibrationFiles, Choice
 from models.package import Package
 from models.source import float_model, is_quantised
 from models.weights import file_sha256
@@ -46,11 +46,15 @@ class Build:
         baseline: the graph as its publisher made it; the stock float32 graph of a state dict.
         optimised: the QDQ graph; None when the model has no calibration.
         quantised: whether the baseline is quantised itself.
+        remark: a sentence for people when the calibration is not what they may expect; else empty.
+        verdict: what the gate said of the optimised graph; None where nobody has kept it.
     """
 
     baseline: Path
     optimised: Path | None
     quantised: bool
+    remark: str = ""
+    verdict: Verdict | None = None
 
 
 def build_model(package: Package, cache: Path, progress: Progress | None = None) -> Build:
@@ -88,36 +92,27 @@ def is_built(package: Package, cache: Path) -> bool:
     return _plan(package, cache).is_built()
 
 
-def find_calibration(package: Package, cache: Path, source_sha256: str) -> Calibration | None:
-    """The calibration of a package: from its folder, else one that was computed on this machine, else None.
-
-    Raises:
-        ModelError: the calibration is damaged, or was made for other weights.
-    """
-    computed = calibration_file(cache, source_sha256)
-    path = next((path for path in (package.calibration, computed) if path.is_file()), None)
-    if path is None:
-        return None
-    calibration = Calibration.load(path)
-    if calibration.model_sha256 not in ("", source_sha256):
-        raise ModelError(
-            f"{path} was made for other weights than {package.source}. "
-            f"Run: tessera models quantise --model-path {package.folder} FOLDER_OF_PHOTOS"
-        )
-    return calibration
-
-
 @dataclass(frozen=True)
 class _Plan:
     folder: Path
-    calibration: Calibration | None
+    choice: Choice
+
+    @property
+    def calibration(self) -> Calibration | None:
+        return self.choice.calibration
 
     def names(self) -> list[str]:
         return [BASELINE] if self.calibration is None else [BASELINE, OPTIMISED]
 
     def build(self) -> Build:
-        optimised = None if self.calibration is None else self.folder / OPTIMISED
-        return Build(self.folder / BASELINE, optimised, bool(self._record()[BASELINE]["quantised"]))
+        calibration = self.calibration
+        return Build(
+            self.folder / BASELINE,
+            None if calibration is None else self.folder / OPTIMISED,
+            bool(self._record()[BASELINE]["quantised"]),
+            self.choice.remark,
+            None if calibration is None else calibration.verdict,
+        )
 
     def is_built(self) -> bool:
         """The record is written last, so it vouches for the files; their sizes show later damage by a full disk."""
@@ -135,10 +130,10 @@ class _Plan:
 
 def _plan(package: Package, cache: Path) -> _Plan:
     source_sha256 = file_sha256(package.source)
-    calibration = find_calibration(package, cache, source_sha256)
+    choice = CalibrationFiles.of(package, cache, source_sha256).choose(source_sha256)
     ingredients = {
         "source": source_sha256,
-        "calibration": calibration.to_json() if calibration else None,
+        "calibration": choice.calibration.to_json() if choice.calibration else None,
         "builder": _builder_version(),
         "architecture": package.architecture,
         "name": package.name,
@@ -146,7 +141,7 @@ def _plan(package: Package, cache: Path) -> _Plan:
         "preprocessing": asdict(package.preprocessing),
     }
     fingerprint = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
-    return _Plan(build_folder(cache, package.name, fingerprint), calibration)
+    return _Plan(build_folder(cache, package.name, fingerprint), choice)
 
 
 def _builder_version() -> str:

@@ -15,9 +15,19 @@ _POLL_SECONDS = 0.1
 
 
 def default_cache() -> Path:
-    """`$XDG_CACHE_HOME/tessera`, or `~/.cache/tessera`."""
+    """`$XDG_CACHE_HOME/tessera`, or `~/.cache/tessera`.
+
+    Raises:
+        ModelError: this user has no home folder.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "tessera"
+    try:
+        return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "tessera"
+    except RuntimeError as error:
+        raise ModelError(
+            "This user has no home folder to keep built models in. Point TESSERA_CACHE_DIR or XDG_CACHE_HOME at a "
+            "folder that can be written to."
+        ) from error
 
 
 def build_folder(cache: Path, name: str, fingerprint: str) -> Path:
@@ -25,9 +35,9 @@ def build_folder(cache: Path, name: str, fingerprint: str) -> Path:
     return cache / "models" / f"{name}-{fingerprint[:16]}"
 
 
-def calibration_file(cache: Path, source_sha256: str) -> Path:
-    """Where the calibration of a weight file is kept when its own folder has none."""
-    return cache / "calibrations" / f"{source_sha256}.json"
+def calibration_file(cache: Path, name: str, fingerprint: str) -> Path:
+    """Where a calibration that was made on this machine is kept: of one model, with its weights and preprocessing."""
+    return cache / "calibrations" / f"{name}-{fingerprint[:16]}.json"
 
 
 def downloads_folder(cache: Path, name: str) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError
+from models.foreign import describe_foreign, model_name
 from models.preprocessing import INTERPOLATIONS, Preprocessing
 
 if sys.version_info >= (3, 11):
@@ -24,7 +25,7 @@ PRECISIONS_ON_ASCEND = ("fp16", "int8")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SOC = re.compile(r"Ascend[0-9A-Za-z_]{2,30}")
 _ARCHITECTURES = ("resnet",)
-_LARGEST_IMAGE = 4096
+LARGEST_IMAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def read_package(folder: Path) -> Package:
         ModelError: the folder is not a model, or what describes it is wrong; the message names file and key.
     """
     if not folder.is_dir():
-        raise ModelError(f"There is no model folder {folder}. Check the path (TESSERA_MODELS or --model-path).")
+        raise ModelError(describe_foreign(folder))
     if (folder / DESCRIPTION).is_file():
         return _read_described(folder)
     return _read_bare(folder)
@@ -91,14 +92,10 @@ def read_package(folder: Path) -> Package:
 
 def _read_bare(folder: Path) -> Package:
     files = _onnx_files(folder)
-    if len(files) != 1:
-        found = "no *.onnx or *.onnx.gz file" if not files else f"{len(files)} ONNX files"
-        raise ModelError(
-            f"{folder} has no {DESCRIPTION} and {found}. Add a {DESCRIPTION}, or keep one ONNX file and {LABELS} there."
-        )
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).lstrip("-._")[:64] or "model"
+    if len(files) != 1 or not (folder / LABELS).exists():
+        raise ModelError(describe_foreign(folder))
     return Package(
-        name=name,
+        name=model_name(folder.resolve().name),
         folder=folder,
         source=files[0],
         architecture=None,
@@ -226,8 +223,8 @@ class _Reader:
 
     def pixels(self, key: str, default: int) -> int:
         value = self._table.pop(key, default)
-        if type(value) is not int or not 1 <= value <= _LARGEST_IMAGE:
-            raise self.complaint(key, f"must be a whole number from 1 to {_LARGEST_IMAGE}")
+        if type(value) is not int or not 1 <= value <= LARGEST_IMAGE:
+            raise self.complaint(key, f"must be a whole number from 1 to {LARGEST_IMAGE}")
         return value
 
     def triple(self, key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from engine.quantize.pipeline import Fallback, Progress, calibrate
 from engine.quantize.ranges import Method
 from engine.quantize.report import Gate, Report
-from models.cache import calibration_file, default_cache, make_folder
+from models.cache import default_cache
+from models.calibrations import CalibrationFiles
 from models.package import read_package
 from models.photos import find_photos, read_photos
 from models.source import float_model
@@ -25,6 +26,7 @@ def quantise_model(
     *,
     cache: str | os.PathLike[str] | None = None,
     into_folder: bool = False,
+    accept: bool = False,
     limit: int | None = None,
     method: Method = "auto",
     bias_correction: bool = True,
@@ -36,11 +38,14 @@ def quantise_model(
 ) -> tuple[Path, Report]:
     """Quantise a model folder on the photos of another folder; the next `open_model` builds its int8 variant.
 
+    A calibration that fails its gate is kept aside, where no build uses it and `CalibrationFiles.accept` finds it.
+
     Args:
         model_path: the model folder.
         images_folder: photos like the ones the model will see; subfolders are searched too.
         cache: the cache folder; None for the default one.
         into_folder: write `calibration.json` beside the weights, to be shipped with them, instead of into the cache.
+        accept: use the calibration even if it fails its gate.
         limit: most photos to use, spread evenly over the folder; None for all.
         method: as for `engine.quantize.quantize`, like all arguments that are not explained here.
         bias_correction: as for `quantize`.
@@ -59,6 +64,8 @@ def quantise_model(
     package = read_package(Path(model_path))
     photos = find_photos(Path(images_folder), limit)
     source_sha256 = file_sha256(package.source)
+    files = CalibrationFiles.of(package, default_cache() if cache is None else Path(cache), source_sha256)
+    files.check_writable(into_folder)
     calibration, report = calibrate(
         float_model(package),
         _counted(read_photos(photos, package.preprocessing), len(photos), progress),
@@ -71,12 +78,7 @@ def quantise_model(
         threads=threads,
         progress=progress,
     )
-    target = package.calibration
-    if not into_folder:
-        target = calibration_file(default_cache() if cache is None else Path(cache), source_sha256)
-        make_folder(target.parent)
-    calibration.save(target)
-    return target, report
+    return files.keep(calibration, into_folder=into_folder, accept=accept), report
 
 
 def _counted(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,7 @@ from typing import Literal
 from engine.backends import BACKENDS
 from engine.errors import ModelError
 from engine.normalisation import Normalisation
+from engine.quantize.calibration import Verdict
 from models.build import Build, Progress, build_model, is_built
 from models.cache import default_cache, library_folder
 from models.package import Package, is_package, read_package
@@ -34,6 +35,7 @@ class Variant:
         note: a sentence for people when the variant is not what they may expect; else empty.
         graph: the ONNX graph that an .om file was converted from; None for ONNX files.
         normalisation: what images need where the .om file takes floats; None for ONNX files, which say it themselves.
+        verdict: what the gate said when this variant was quantised; None where nobody has kept it.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Variant:
     note: str = ""
     graph: Path | None = None
     normalisation: Normalisation | None = None
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def find_conversion(package: Package, library: Path) -> Package:
     """
     if package.ascend is not None:
         return package
-    found = [entry for entry in _packages(library) if entry.ascend is not None and entry.name == package.name]
+    found = [entry for entry in find_packages(library) if entry.ascend is not None and entry.name == package.name]
     if len(found) == 1:
         return found[0]
     if found:
@@ -146,12 +149,15 @@ def find_conversion(package: Package, library: Path) -> Package:
     )
 
 
-def _packages(root: Path) -> Iterator[Package]:
+def find_packages(root: Path) -> list[Package]:
+    """The model folders in `root` that can be read; none where there is no such folder."""
+    found = []
     for folder in _model_folders(root) if root.is_dir() else []:
         try:
-            yield read_package(folder)
+            found.append(read_package(folder))
         except ModelError:
             continue  # `tessera models list` tells what is wrong with it
+    return found
 
 
 def list_models(
@@ -183,13 +189,15 @@ def _model_folders(root: Path) -> list[Path]:
 def _variants(package: Package, build: Build) -> list[Variant]:
     baseline = Variant("baseline", build.baseline, "onnxruntime", "int8" if build.quantised else "fp32")
     if build.optimised is not None:
-        return [baseline, Variant("optimised", build.optimised, "cpu", "int8")]
+        return [baseline, Variant("optimised", build.optimised, "cpu", "int8", build.remark, verdict=build.verdict)]
     if build.quantised:
         return [baseline, Variant("optimised", build.baseline, "cpu", "int8")]
     note = (
         "This model has no calibration, so its optimised variant runs in fp32. "
-        f"For int8, run: tessera models quantise --model-path {package.folder} FOLDER_OF_PHOTOS"
+        f"For int8, run: tessera models quantise --model-path {shlex.quote(str(package.folder))} FOLDER_OF_PHOTOS"
     )
+    if build.remark:
+        note = f"{build.remark} Until then the optimised variant runs in fp32."
     return [baseline, Variant("optimised", build.baseline, "cpu", "fp32", note)]
 
 

@@ -35,6 +35,8 @@ def _describe(name: str, variant: ServedVariant) -> dict[str, object]:
         "macs_per_image": variant.macs,
         "arena_bytes": variant.arena_bytes,
     }
+    if variant.gate is not None:
+        described["gate"] = variant.gate
     if variant.note:
         described["note"] = variant.note
     return described

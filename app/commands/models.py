@@ -1,4 +1,4 @@
-"""List the models that can be served; pull, add or export others; build, quantise, convert or evaluate them."""
+"""List the models that can be served; pull, add or export others; build, quantise, reset, convert or evaluate them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from types import ModuleType
 
 from app.commands.flags import settings_from
-from app.commands.model_actions import add, build, convert, evaluate, export, listing, pull, quantise
+from app.commands.model_actions import add, build, convert, evaluate, export, listing, pull, quantise, reset
 
 # Action -> its module: HELP, add_arguments(parser), run(arguments, settings) -> exit code.
 ACTIONS: dict[str, ModuleType] = {
@@ -16,6 +16,7 @@ ACTIONS: dict[str, ModuleType] = {
     "add": add,
     "export": export,
     "quantise": quantise,
+    "reset": reset,
     "convert": convert,
     "evaluate": evaluate,
 }

@@ -48,6 +48,8 @@ class ServedVariant:
         batch_seconds: How long a batch took while warming up, by its size.
         loaded: Whether it answers; it was unloaded otherwise, and can be loaded again.
         files: What it was loaded from last.
+        gate: What the gate said when it was quantised, the fields of `engine.quantize.calibration.Verdict`; None where
+            nobody has kept it.
     """
 
     name: str
@@ -63,6 +65,7 @@ class ServedVariant:
     batch_seconds: dict[int, float]
     loaded: bool = True
     files: VariantFiles | None = None
+    gate: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,55 @@ class ActivationRange:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What the gate said of the quantised network, on images that nothing was fitted to.
+
+    Attributes:
+        met: whether it reached what was asked; False where nothing could be measured.
+        images: how many images it was measured on.
+        sqnr: signal-to-noise ratio of the result, in dB; None where both results are equal or nothing was measured.
+        agreement: share of images with the same first class, 0 to 1; None where nothing was measured.
+        least_sqnr: what was asked, in dB.
+        least_agreement: what was asked, 0 to 1.
+    """
+
+    met: bool
+    images: int
+    sqnr: float | None
+    agreement: float | None
+    least_sqnr: float
+    least_agreement: float
+
+    def __str__(self) -> str:
+        """What was measured and asked, as part of a sentence."""
+        if self.agreement is None:
+            return "there were too few images to measure anything"
+        noise = "no noise" if self.sqnr is None else f"SQNR {self.sqnr:.1f} dB"
+        return (
+            f"{noise} where {self.least_sqnr:g} dB was asked, agreement {self.agreement:.1%} where "
+            f"{self.least_agreement:.1%} was asked"
+        )
+
+    @classmethod
+    def from_json(cls, table: Any) -> Verdict:
+        """The inverse of `dataclasses.asdict`.
+
+        Raises:
+            ModelError: it is no verdict.
+        """
+        names = {"sqnr": True, "agreement": True, "least_sqnr": False, "least_agreement": False}
+        if (
+            not isinstance(table, dict)
+            or set(table) != {"met", "images", *names}
+            or type(table["met"]) is not bool
+            or type(table["images"]) is not int
+            or not all(_is_measure(table[name], optional) for name, optional in names.items())
+        ):
+            raise ModelError("This calibration's 'verdict' is none. Calibrate the model again.")
+        return cls(**table)
+
+
+@dataclass(frozen=True)
 class Calibration:
     """The result of looking at calibration images.
 
@@ -56,6 +105,7 @@ class Calibration:
             quantisation (see `engine.quantize.equalisation`).
         weight_limits: per Conv (named by its output) whose integer weights end below 127, where (see
             `engine.quantize.narrowing`).
+        verdict: what the gate said of it; None for files from before it was kept.
     """
 
     ranges: dict[str, ActivationRange]
@@ -67,6 +117,7 @@ class Calibration:
     float_precision: str = "fp32"
     channel_scales: dict[str, tuple[float, ...]] = field(default_factory=dict)
     weight_limits: dict[str, int] = field(default_factory=dict)
+    verdict: Verdict | None = None
 
     def to_json(self) -> str:
         """The calibration as text: the same numbers always give the same bytes."""
@@ -78,6 +129,8 @@ class Calibration:
             "floats": list(self.floats),
             "float_precision": self.float_precision,
         }
+        if self.verdict is not None:
+            head["verdict"] = asdict(self.verdict)
         if self.weight_limits:
             head["weight_limits"] = self.weight_limits
         ranges = {name: _short((r.low, r.high), _RANGE_DIGITS) for name, r in self.ranges.items()}
@@ -143,7 +196,8 @@ class Calibration:
         limits = document.get("weight_limits", {})
         if not isinstance(limits, dict) or not all(type(end) is int and 1 <= end <= LARGEST for end in limits.values()):
             raise ModelError(f"This calibration's 'weight_limits' are not 1 to {LARGEST}. Calibrate the model again.")
-        return cls(ranges, biases, method, images, digest, tuple(floats), precision, scales, limits)
+        verdict = Verdict.from_json(document["verdict"]) if "verdict" in document else None
+        return cls(ranges, biases, method, images, digest, tuple(floats), precision, scales, limits, verdict)
 
 
 def rounded_range(exact: ActivationRange) -> ActivationRange:
@@ -177,6 +231,10 @@ def _range(name: str, pair: Any) -> ActivationRange:
     if len(values) != 2 or not values[0] <= 0 <= values[1] or not values[1] - values[0] > 1e-30:
         raise ModelError(f"The calibrated range of '{name}' is {pair}, not [low <= 0, high >= 0]. Calibrate again.")
     return ActivationRange(*values)
+
+
+def _is_measure(value: Any, optional: bool) -> bool:
+    return (value is None and optional) or (type(value) in (int, float) and abs(value) < _TOO_LARGE)
 
 
 def _positive(name: str, values: Any) -> tuple[float, ...]:

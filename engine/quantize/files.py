@@ -11,6 +11,22 @@ from engine.errors import ModelError
 PARTIAL_SUFFIX = ".partial"
 
 
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Find out before a long computation whether its result could be written to `path`.
+
+    Raises:
+        ModelError: it could not; the message says why.
+    """
+    target = Path(path)
+    folder = target.parent
+    if not folder.is_dir():
+        raise ModelError(f"There is no folder {folder} to write {target.name} into.")
+    if target.is_dir():
+        raise ModelError(f"Cannot write {target}: it is a folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ModelError(f"Cannot write {target}: {folder} is read-only for this user.")
+
+
 def write_whole(path: str | os.PathLike[str], payload: bytes) -> None:
     """Write `payload` to `path`: a reader sees the old file or the whole new one, also after a crash.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -136,7 +135,7 @@ def calibrate(
     quantiser = _Quantiser(read_float_graph(model), method, bias_correction, fallback, threads, progress)
     calibration, report = quantiser.run(images, gate or Gate(), equalisation, model_sha256, started)
     quantiser.report("calibrated", 1.0)
-    return calibration, report
+    return replace(calibration, verdict=report.verdict), report
 
 
 class _Quantiser:
@@ -259,10 +258,11 @@ class _Quantiser:
 
         self.report("checking", 0.0)
         model = quantise_graph(self._graph, placement, calibration)
-        with tempfile.TemporaryDirectory(prefix="tessera-") as folder:
-            path = Path(folder) / "candidate.onnx"
-            path.write_bytes(model.SerializeToString())
-            with load(path, threads=self._threads) as session:
+        # In memory: a file system for temporary files may be full, tiny or read-only.
+        with open(os.memfd_create("tessera-candidate"), "wb") as file:
+            file.write(model.SerializeToString())
+            file.flush()
+            with load(f"/proc/self/fd/{file.fileno()}", threads=self._threads) as session:
                 parts = []
                 for start in range(0, len(images), _CHECK_BATCH):
                     self.report("checking", start / len(images))

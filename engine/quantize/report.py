@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 
+from engine.quantize.calibration import Verdict
 from engine.quantize.sensitivity import Sensitivity
 from engine.quantize.walk import LayerNoise, TensorChoice
+
+# Stands for logits that are no numbers, or compared with nothing but zeros; JSON has no infinity.
+_LOWEST = -300.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,20 @@ class Report:
         """The tensors that were kept in floating point, with what their eight bits would have cost."""
         kept = set(self.rounds[-1].floats)
         return [entry for entry in self.sensitivities if entry.tensor in kept]
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the gate said of the last round."""
+        last = self.rounds[-1]
+        measured = last.agreement is not None
+        return Verdict(
+            met=self.met and measured,
+            images=self.checked if measured else 0,
+            sqnr=None if last.sqnr in (None, math.inf) else max(_LOWEST, last.sqnr),
+            agreement=last.agreement,
+            least_sqnr=self.gate.sqnr,
+            least_agreement=self.gate.agreement,
+        )
 
     def to_json(self) -> str:
         """The report as a JSON document."""

@@ -9,11 +9,10 @@ from pathlib import Path
 from app.commands.flags import MODEL_SETTINGS, add_settings_flags
 from app.commands.model_actions.places import destination
 from app.commands.progress import ProgressDisplay
-from app.loading import find_model
+from app.selection import find_model
 from app.settings import Settings
 from models.ascend.convert import GEARS, ConvertOptions, convert_model
 from models.package import read_package
-from models.registry import BUNDLED
 
 HELP = "make the .om files of both variants for an Ascend chip"
 
@@ -30,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Convert, and print the commands; returns 1 when the tools are missing here."""
-    package = read_package(find_model(settings) or BUNDLED)
+    package = read_package(find_model(settings))
     options = ConvertOptions(arguments.target, arguments.batches, arguments.int8, arguments.operators)
     with ProgressDisplay() as display:
         conversion = convert_model(package, destination(arguments, settings), options, display)

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from app.commands.flags import add_settings_flags
-from app.commands.model_actions.places import PLACES, cache_folder
+from app.commands.model_actions.places import PLACES
 from app.errors import StartupError
+from app.selection import cache_folder
 from app.settings import Settings
 from models.cache import library_folder
 from models.registry import list_models

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from app.commands.model_actions.places import add_import_flags, cache_folder, destination, tell
+from app.commands.model_actions.places import add_import_flags, destination, tell
 from app.commands.progress import ProgressDisplay
+from app.selection import cache_folder
 from app.settings import Settings
 from models.catalogue import CATALOGUE, find_entry, read_catalogue
 from models.importer import ImportOptions

@@ -279,14 +279,6 @@ def test_command_writes_beside_the_weights(tmp_path: Path, photos: Path, capsys:
     assert told["sensitivities"][0]["noise"] >= told["sensitivities"][-1]["noise"] > 0
 
 
-def test_command_tells_a_gate_that_is_not_met(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tiny_folder(tmp_path / "tiny")
-    command = ["models", "quantise", "--model-path", str(folder), "--cache-dir", str(tmp_path / "cache"), str(photos)]
-    assert main([*command, "--fallback", "none", "--min-sqnr", "90"]) == 1
-    assert "the gate is not met" in capsys.readouterr().err
-    assert open_model(folder, cache=tmp_path / "cache").variants["optimised"].precision == "int8"
-
-
 def test_command_names_photos_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, photos = tiny_folder(tmp_path / "tiny"), tmp_path / "photos"
     command = ["models", "quantise", "--model-path", str(folder), str(photos)]

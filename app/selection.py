@@ -1,0 +1,93 @@
+"""Which model the settings mean: a folder by its path, or a model by the name that `tessera models list` shows."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from app.errors import StartupError
+from app.settings import Settings
+from models.cache import default_cache, library_folder
+from models.foreign import describe_foreign
+from models.package import Package, is_package, read_package
+from models.registry import BUNDLED, VARIANTS, find_packages, list_models
+
+
+def find_model(settings: Settings) -> Path:
+    """Decide which model folder the settings mean.
+
+    A path goes before a name, and a model in `models` before one of the same name that is bundled or in the library.
+
+    Raises:
+        StartupError: No such model, or several to choose from; the message lists them.
+    """
+    root, path = settings.models, settings.model_path
+    if root is not None and not root.is_dir():
+        raise StartupError(f"The models folder {root} does not exist; set --models to a folder of model folders.")
+    if path is not None:
+        return _find(path, root, settings)
+    if root is None:
+        return BUNDLED
+    found = list_models(root, cache=settings.cache_dir)
+    if len(found) == 1:
+        return found[0].folder
+    if not found:
+        raise StartupError(f"There is no model in {root}. {describe_foreign(root)}")
+    names = ", ".join(summary.name for summary in found)
+    raise StartupError(f"{root} holds several models ({names}); pick one with --model-path.")
+
+
+def check_variant(name: str, flag: str) -> None:
+    """Refuse a flag's variant that no model has, before a model is built.
+
+    Raises:
+        StartupError: There is no such variant; the message names those that there are.
+    """
+    if name not in VARIANTS:
+        raise StartupError(f"There is no variant {name!r}; {flag} takes one of: {', '.join(VARIANTS)}.")
+
+
+def cache_folder(settings: Settings) -> Path:
+    """The cache folder that the settings mean."""
+    return default_cache() if settings.cache_dir is None else settings.cache_dir
+
+
+def shortest_name(folder: Path, settings: Settings) -> str:
+    """What a user may call a model folder: its model's name where that means this folder, else its path."""
+    name = read_package(folder).name
+    try:
+        found = find_model(settings.model_copy(update={"model_path": Path(name), "models": None}))
+    except StartupError:
+        return str(folder)
+    return name if found.resolve() == folder.resolve() else str(folder)
+
+
+def _find(path: Path, root: Path | None, settings: Settings) -> Path:
+    candidates = [path] if root is None else [root / path, path]
+    for candidate in candidates:
+        if is_package(candidate):
+            return candidate
+    known = ([] if root is None else find_packages(root)) + find_packages(BUNDLED.parent)
+    known += find_packages(library_folder(cache_folder(settings)))
+    named = [package for package in known if package.name == str(path)]
+    if root is not None:
+        named = [package for package in named if package.folder.parent == root] or named
+    # Conversions for Ascend have the name of what they were made from, and are found from there.
+    named = [package for package in named if package.ascend is None] or named
+    if len(named) > 1:
+        folders = ", ".join(str(package.folder) for package in named)
+        raise StartupError(f"Several models are called {path}; name one by its folder: {folders}.")
+    if named:
+        return named[0].folder
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate  # reading it tells what is wrong with it
+    raise StartupError(_unknown(path, root, known))
+
+
+def _unknown(path: Path, root: Path | None, known: list[Package]) -> str:
+    where = f" (nor inside {root})" if root is not None else ""
+    names = list(dict.fromkeys(package.name for package in known))
+    near = difflib.get_close_matches(str(path), names, 1)
+    hint = f"Did you mean {near[0]}?" if near else f"Known by name: {', '.join(names)}."
+    return f"The model folder {path} does not exist{where}, and no model has that name. {hint}"
