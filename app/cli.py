@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from app.errors import TesseraError
+from app.signals import orderly_end
 from app.version import service_version
 
 # Command -> what it does; each lives in app/commands/<command>.py as add_arguments(parser) and run(arguments).
@@ -16,7 +17,7 @@ COMMANDS = {
     "classify": "label image files on this machine, without a server",
     "bench": "compare the variants' speed, paired",
     "profile": "time every layer of each variant",
-    "models": "list, pull, add, export, build, quantise, convert or evaluate models",
+    "models": "list, pull, add, export, build, quantise, reset, convert or evaluate models",
 }
 
 _USAGE = "\n".join(f"  {name:<10} {purpose}" for name, purpose in COMMANDS.items())
@@ -39,8 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = importlib.import_module(f"app.commands.{chosen.command}")
     options = argparse.ArgumentParser(prog=f"tessera {chosen.command}", description=command.__doc__, allow_abbrev=False)
     command.add_arguments(options)
+    arguments = options.parse_args(chosen.arguments)
     try:
-        code: int = command.run(options.parse_args(chosen.arguments))
+        with orderly_end():
+            code: int = command.run(arguments)
     except _told_errors() as error:
         print(f"tessera: {error}", file=sys.stderr)
         return 1
@@ -50,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has left, as in `tessera models list | head -1`.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        # What nobody has foreseen of disks, rights and descriptors is still the machine's affair, not a fault of ours.
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"tessera: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
     return code
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from engine.errors import InputError
+from engine.errors import InputError, ModelError
 from engine.quantize.calibration import ActivationRange, Calibration
 from engine.quantize.correction import corrected_values
 from engine.quantize.equalisation import equalise
@@ -258,19 +260,30 @@ class _Quantiser:
 
         self.report("checking", 0.0)
         model = quantise_graph(self._graph, placement, calibration)
-        # In memory: a file system for temporary files may be full, tiny or read-only.
-        with open(os.memfd_create("tessera-candidate"), "wb") as file:
-            file.write(model.SerializeToString())
-            file.flush()
-            with load(f"/proc/self/fd/{file.fileno()}", threads=self._threads) as session:
-                parts = []
-                for start in range(0, len(images), _CHECK_BATCH):
-                    self.report("checking", start / len(images))
-                    parts.append(session.run(images[start : start + _CHECK_BATCH]))
+        with _file_in_memory(model.SerializeToString()) as path, load(path, threads=self._threads) as session:
+            parts = []
+            for start in range(0, len(images), _CHECK_BATCH):
+                self.report("checking", start / len(images))
+                parts.append(session.run(images[start : start + _CHECK_BATCH]))
         got = np.concatenate(parts)
         if got.shape != wanted.shape:
             raise InputError(f"The quantised network gives shape {got.shape}, the float network {wanted.shape}.")
         return Round(calibration.floats, sqnr(wanted, got), agreement(wanted, got))
+
+
+@contextmanager
+def _file_in_memory(payload: bytes) -> Iterator[Path]:
+    """A file that needs no file system, because one for temporary files may be full, tiny or read-only."""
+    descriptor = os.memfd_create("tessera-candidate")
+    path = Path(f"/proc/self/fd/{descriptor}")
+    try:
+        try:
+            path.write_bytes(payload)
+        except OSError as error:
+            raise ModelError(f"Cannot hold the quantised network in memory: {error.strerror or error}.") from error
+        yield path
+    finally:
+        os.close(descriptor)
 
 
 def _settled(seen: Observation) -> int:

@@ -34,7 +34,8 @@ class Watcher:
     """Who is told while it runs.
 
     Attributes:
-        progress: photos done so far, and photos per second of this run.
+        progress: photos done so far, and photos per second of this run. What it raises ends the evaluation, and all
+            photos that were counted are kept.
         unreadable: a photo that cannot be read, and why.
     """
 

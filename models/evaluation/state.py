@@ -12,9 +12,11 @@ from types import TracebackType
 from typing import Any
 
 from engine.errors import ModelError
+from engine.quantize.files import check_target
 from models.evaluation.tally import Tally
 
 _FORMAT = 1
+_BEGIN = b'{"format":'
 # Unreadable photos that a result names; all are counted.
 MOST_NAMED = 100
 
@@ -61,6 +63,24 @@ class Block:
         tallies = {name: Tally.from_json(table["tallies"][name]) for name in variants}
         named = [str(name) for name in table["named"]]
         return cls(int(table["photos"]), tallies, int(table["unreadable"]), named, float(table["seconds"]))
+
+
+def check_state(path: Path) -> None:
+    """Find out before anything is loaded whether a file can keep the state of an evaluation.
+
+    Raises:
+        ModelError: it cannot be written, or holds something else.
+    """
+    check_target(path)
+    try:
+        with path.open("rb") as file:
+            begin = file.read(len(_BEGIN))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ModelError(f"Cannot open the state {path}: {error.strerror or error}.") from error
+    if not _BEGIN.startswith(begin):
+        raise _foreign(path)
 
 
 class StateFile:
@@ -119,8 +139,8 @@ class StateFile:
             first = file.readline()
             if not first.endswith(b"\n"):
                 # Empty, or cut short before anything was evaluated; what was never ours is not overwritten.
-                if first and not first.startswith(b'{"format":'):
-                    raise self._foreign()
+                if first and not first.startswith(_BEGIN):
+                    raise _foreign(self._path)
                 os.ftruncate(self._descriptor, 0)
                 self._write(identity)
                 return
@@ -132,7 +152,7 @@ class StateFile:
                 try:
                     self.done.merge(Block.from_json(json.loads(line), variants))
                 except (ValueError, KeyError, TypeError) as error:
-                    raise self._foreign() from error
+                    raise _foreign(self._path) from error
                 end += len(line)
         os.ftruncate(self._descriptor, end)
 
@@ -140,9 +160,9 @@ class StateFile:
         try:
             found = json.loads(line)
             if not isinstance(found, dict) or "format" not in found:
-                raise self._foreign()
+                raise _foreign(self._path)
         except ValueError as error:
-            raise self._foreign() from error
+            raise _foreign(self._path) from error
         changed = sorted(key for key in {*found, *identity} if found.get(key) != identity.get(key))
         if changed:
             raise ModelError(
@@ -161,5 +181,6 @@ class StateFile:
             os.ftruncate(self._descriptor, size)
             raise ModelError(f"Cannot write the state {self._path}: {error.strerror or error}.") from error
 
-    def _foreign(self) -> ModelError:
-        return ModelError(f"{self._path} is no state of an evaluation, or it is damaged. Name another file.")
+
+def _foreign(path: Path) -> ModelError:
+    return ModelError(f"{path} is no state of an evaluation, or it is damaged. Name another file.")

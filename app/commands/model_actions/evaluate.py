@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,16 @@ from app.commands.progress import ProgressDisplay
 from app.errors import RequestError, StartupError
 from app.imaging.decoder import ImageDecoder
 from app.loading import open_configured_model, open_session
+from app.selection import find_model
 from app.settings import Settings
+from app.signals import deferred_end
 from app.version import service_version
-from engine.quantize.files import write_whole
+from engine.quantize.files import check_target, write_whole
 from models.evaluation.photos import ClassNames, PhotoSet, find_labelled, read_wnids
 from models.evaluation.report import Result, Share, VariantResult, result
 from models.evaluation.runner import Decode, Watcher, evaluate
-from models.evaluation.state import StateFile
+from models.evaluation.state import StateFile, check_state
+from models.package import Package, read_package
 from models.registry import Model
 from models.weights import file_sha256
 
@@ -61,13 +65,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Print the table; 1 when no photo could be read."""
-    if arguments.json is not None and not arguments.json.parent.is_dir():
-        raise StartupError(f"There is no folder {arguments.json.parent} to write {arguments.json.name} into.")
+    package = read_package(find_model(settings))
+    if arguments.json is not None:
+        check_target(arguments.json)
+    if arguments.resume is not None:
+        check_state(arguments.resume)
     with ExitStack() as opened:
         display = opened.enter_context(ProgressDisplay())
-        model = open_configured_model(settings, display)
         display("looking for photos", 0.0)
-        photos = find_labelled(arguments.folder, _class_names(model, arguments.wnids), arguments.listed)
+        photos = find_labelled(arguments.folder, _class_names(package, arguments.wnids), arguments.listed)
+        model = open_configured_model(settings, display)
         sessions = {}
         for name, variant in model.variants.items():
             display(f"loading {name}", 0.0)
@@ -78,14 +85,16 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         if arguments.resume is not None:
             identity = _identity(model, infos, photos, settings)
             state = opened.enter_context(StateFile(arguments.resume, identity, list(sessions)))
+            opened.enter_context(_telling_what_is_kept(state, photos.count, arguments.resume))
         decoder = ImageDecoder(model.preprocessing, max_pixels=settings.max_pixels)
+        act_on_signals = opened.enter_context(deferred_end())
         block = evaluate(
             photos,
             sessions,
             _decode(decoder),
             decoder.shape,
             workers=settings.decode_threads or max(2, engine.cpu_budget() // 2),
-            watcher=_watcher(display, photos.count),
+            watcher=_watcher(display, photos.count, act_on_signals),
             state=state,
         )
     found = result(block)
@@ -95,10 +104,23 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0 if found["photos"] else 1
 
 
-def _class_names(model: Model, wnids: Path | None) -> ClassNames:
-    own = model.folder / "wnids.txt"
+def _class_names(package: Package, wnids: Path | None) -> ClassNames:
+    own = package.folder / "wnids.txt"
     path = wnids or (own if own.is_file() else None)
-    return ClassNames(model.labels, () if path is None else read_wnids(path, len(model.labels)))
+    return ClassNames(package.labels, () if path is None else read_wnids(path, len(package.labels)))
+
+
+@contextmanager
+def _telling_what_is_kept(state: StateFile, total: int, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        print(
+            f"tessera: stopped; the results of {state.done.photos:,} of {total:,} photos are kept in {path}. "
+            "The same command goes on from there.",
+            file=sys.stderr,
+        )
+        raise
 
 
 def _check(model: Model, infos: dict[str, engine.SessionInfo]) -> None:
@@ -141,8 +163,9 @@ def _decode(decoder: ImageDecoder) -> Decode:
     return decode
 
 
-def _watcher(display: ProgressDisplay, total: int) -> Watcher:
+def _watcher(display: ProgressDisplay, total: int, act_on_signals: Callable[[], None]) -> Watcher:
     def show(photos: int, rate: float) -> None:
+        act_on_signals()
         display("evaluating", photos / total, f"{photos:,} of {total:,} photos, {rate:.1f}/s")
 
     return Watcher(show, lambda path, reason: display.say(f"tessera: {path}: {reason}"))
