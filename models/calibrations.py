@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine.errors import ModelError
 from engine.quantize.calibration import Calibration
-from engine.quantize.files import write_whole
+from engine.quantize.files import check_target, write_whole
 from models.cache import calibration_file, make_folder
 from models.package import Package
 from models.weights import file_sha256
@@ -98,10 +98,9 @@ class CalibrationFiles:
         Raises:
             ModelError: it could not; the message says where.
         """
-        make_folder(self.own.parent)
-        for folder in (self.own.parent, *([self.shipped.parent] if into_folder else [])):
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise ModelError(f"Cannot write a calibration to {folder}: it is read-only for this user.")
+        if not into_folder:
+            make_folder(self.own.parent)
+        check_target(self.shipped if into_folder else self.own)
 
     def keep(self, calibration: Calibration, *, into_folder: bool, accept: bool) -> Path:
         """Put a new calibration where the next build finds it, or aside when its gate is not met.
@@ -119,6 +118,7 @@ class CalibrationFiles:
         """
         met = calibration.verdict is None or calibration.verdict.met
         if not met and not accept:
+            make_folder(self.refused.parent)
             calibration.save(self.refused)
             return self.refused
         try:

@@ -17,7 +17,7 @@ import numpy as np
 import engine
 from engine.errors import ModelError
 from models.checkpoint import read_checkpoint
-from models.importer import ImportOptions, add_model
+from models.importer import ImportOptions, add_model, check_place
 from models.package import Package
 from models.preprocessing import INTERPOLATIONS, Interpolation
 from models.state_dict import plain_keys
@@ -73,6 +73,7 @@ def export_model(
     """
     report = progress or (lambda stage, fraction: None)
     given = options or ImportOptions()
+    check_place(into, given.name or f"{publisher}-{name}", given)
     report("loading torch", 0.0)
     torch = _require("torch")
     report(f"loading {name}", 0.1)

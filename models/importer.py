@@ -20,15 +20,16 @@ from engine.graph.tensors import embed_external
 from engine.normalisation import Normalisation
 from engine.quantize.files import write_whole
 from models.checkpoint import read_checkpoint
+from models.foreign import MODEL_SUFFIXES, describe_foreign, model_name
 from models.package import DESCRIPTION, LABELS, Package, is_package, read_labels, read_package
 from models.preprocessing import Interpolation, Preprocessing
 from models.serving_form import to_serving_form
-from models.staging import place, staging_folder
+from models.staging import check_folder, place, staging_folder
 from models.state_dict import plain_keys
 from models.trial import try_model
 from models.weights import read_weights
 
-SUFFIXES = (".onnx", ".safetensors", ".pth", ".pt")
+SUFFIXES = MODEL_SUFFIXES
 
 _ANNOTATIONS = "tessera."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -87,7 +88,28 @@ def add_model(path: Path, into: Path, options: ImportOptions | None = None) -> P
             cannot be served, there is a model of that name, or the folder cannot be written.
     """
     options = options or ImportOptions()
-    name = options.name or re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("-._")[:64] or "model"
+    name = options.name or model_name(path.stem)
+    target = check_place(into, name, options)
+    contents = _read(path, options.size)
+    with staging_folder(into, name, path) as folder:
+        write_whole(folder / contents.file, contents.payload)
+        labels = _labels(contents, options)
+        write_whole(folder / LABELS, "".join(f"{label}\n" for label in labels).encode())
+        write_whole(folder / DESCRIPTION, _description(name, contents, options).encode())
+        try_model(folder)
+        place(folder, target)
+    return read_package(target)
+
+
+def check_place(into: Path, name: str, options: ImportOptions) -> Path:
+    """Find out whether a model folder can be made, before its file is fetched, exported or read.
+
+    Returns:
+        Where it will be, `into/name`.
+
+    Raises:
+        ModelError: the name, the folder or the labels cannot be used, or there is a model of that name.
+    """
     if not _NAME.fullmatch(name):
         raise ModelError(f"'{name}' cannot be a model's name: use 1 to 64 letters, digits, dots, dashes, underscores.")
     if is_package(into):
@@ -95,23 +117,16 @@ def add_model(path: Path, into: Path, options: ImportOptions | None = None) -> P
     target = into / name
     if target.exists():
         raise ModelError(f"{target} exists. Choose another --name, or remove that folder first.")
-    contents = _read(path, options.size)
-    with staging_folder(into, name) as folder:
-        write_whole(folder / contents.file, contents.payload)
-        labels = _labels(contents, options)
-        write_whole(folder / LABELS, "".join(f"{label}\n" for label in labels).encode())
-        write_whole(folder / DESCRIPTION, _description(name, contents, options).encode())
-        try:
-            try_model(folder)
-        except ModelError as error:
-            # Nobody knows the folder that it was tried in, and it is gone by now.
-            told = str(error).replace(str(folder / contents.file), str(path)).replace(str(folder), str(target))
-            raise ModelError(told) from error
-        place(folder, target)
-    return read_package(target)
+    if options.labels is not None:
+        read_labels(options.labels)
+    check_folder(into)
+    return target
 
 
 def _read(path: Path, size: int | None) -> _Contents:
+    if path.is_dir():
+        known = f"{path} is a model folder already." if is_package(path) else describe_foreign(path)
+        raise ModelError(known)
     if not path.is_file():
         raise ModelError(f"There is no file {path}.")
     match path.suffix.lower():

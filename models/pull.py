@@ -9,7 +9,7 @@ from pathlib import Path
 from models.cache import downloads_folder, exclusive, make_folder
 from models.catalogue import CatalogueEntry
 from models.download import Patience, download
-from models.importer import ImportOptions, add_model
+from models.importer import ImportOptions, add_model, check_place
 from models.package import Package, read_package
 
 Progress = Callable[[str, float], None]
@@ -45,6 +45,8 @@ def pull_model(
     report = progress or (lambda stage, fraction: None)
     given = options or ImportOptions()
     target = into / (given.name or entry.name)
+    if not target.is_dir():
+        check_place(into, target.name, given)
     folder = downloads_folder(cache, entry.name)
     make_folder(folder)
     with exclusive(folder, lambda: report("waiting for another process", 0.0)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -13,9 +14,27 @@ from engine.errors import ModelError
 from engine.quantize.files import PARTIAL_SUFFIX
 
 
+def check_folder(into: Path) -> None:
+    """Find out before long work whether a folder of models could be written to; it need not exist yet.
+
+    Raises:
+        ModelError: it could not.
+    """
+    there = next(folder for folder in (into, *into.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise ModelError(f"Cannot write to the models folder {into}: {there} is no folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ModelError(f"Cannot write to the models folder {into}: {there} is read-only for this user.")
+
+
 @contextmanager
-def staging_folder(into: Path, name: str) -> Iterator[Path]:
+def staging_folder(into: Path, name: str, source: Path | None = None) -> Iterator[Path]:
     """A folder beside the place of the new model that is gone when the block is left.
+
+    Args:
+        into: folder of model folders.
+        name: the new model's.
+        source: the file that the user gave. Errors name this, not what the staging folder holds, which is gone by then.
 
     Raises:
         ModelError: it cannot be made.
@@ -27,6 +46,11 @@ def staging_folder(into: Path, name: str) -> Iterator[Path]:
         raise ModelError(f"Cannot write to the models folder {into}: {error.strerror or error}.") from error
     try:
         yield folder
+    except ModelError as error:
+        shown = str(into / name if source is None else source)
+        hidden = re.compile(re.escape(str(folder)) + ("" if source is None else r"(/[\w.-]*\w)?"))
+        error.args = tuple(hidden.sub(lambda _: shown, arg) if isinstance(arg, str) else arg for arg in error.args)
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

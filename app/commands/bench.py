@@ -18,10 +18,12 @@ from rich.table import Table
 import engine
 from app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
-from app.errors import StartupError
+from app.errors import RequestError, StartupError
 from app.imaging.decoder import ImageDecoder
 from app.loading import open_configured_model, open_session
+from app.selection import find_model
 from engine.backends import BACKENDS
+from models.package import read_package
 from models.preprocessing import Preprocessing
 
 _BATCHES = (1, 16)
@@ -52,10 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the table."""
     settings = settings_from(arguments)
+    # Before anything is built: a wrong folder is told at once.
+    pool = load_images(arguments.images, max(_BATCHES) * _ROTATION, read_package(find_model(settings)).preprocessing)
     with ProgressDisplay() as display:
         model = open_configured_model(settings, display)
         sessions = {name: open_session(variant, settings) for name, variant in model.variants.items()}
-        pool = load_images(arguments.images, max(_BATCHES) * _ROTATION, model.preprocessing)
         rows = []
         for batch in _BATCHES:
             rows += _measure(sessions, pool, batch, arguments.rounds, display)
@@ -73,20 +76,30 @@ def _at_least_one(text: str) -> int:
 
 
 def load_images(folder: Path | None, count: int, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """`count` different images, uint8 [count, size, size, 3]."""
+    """`count` different images, uint8 [count, size, size, 3].
+
+    Raises:
+        StartupError: The folder does not exist, holds no photos, or a photo cannot be read.
+    """
     size = preprocessing.size
     if folder is None:
         # Smooth noise: random, but with neighbouring pixels alike, as in photos.
         cells = -(-size // 16)
         coarse = np.random.default_rng(0).integers(0, 256, (count, cells, cells, 3), dtype=np.uint8)
         return np.ascontiguousarray(coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :size, :size])
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _IMAGE_SUFFIXES)
+    if not folder.is_dir():
+        raise StartupError(f"There is no folder of photos {folder}.")
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _IMAGE_SUFFIXES and file.is_file())
     if not files:
         raise StartupError(f"There are no photos in {folder}.")
     pixels = np.empty((count, *preprocessing.shape), np.uint8)
     decoder = ImageDecoder(preprocessing, max_pixels=64 * 1024 * 1024)
     for row in range(count):
-        decoder.decode(files[row % len(files)].read_bytes(), pixels[row])
+        file = files[row % len(files)]
+        try:
+            decoder.decode(file.read_bytes(), pixels[row])
+        except (OSError, RequestError) as error:
+            raise StartupError(f"The photo {file} cannot be read: {error}") from error
     return pixels
 
 

@@ -17,7 +17,8 @@ from app.errors import RequestError
 from app.imaging.decoder import ImageDecoder
 from app.loading import open_configured_model, open_session
 from app.protocol.classify import Classified, build_answer, resolve_top_k
-from app.routing.variants import choose_variant
+from app.selection import check_variant, find_model
+from models.package import read_package
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,18 +33,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the labels of every file; 1 when any of them could not be read."""
     settings = settings_from(arguments)
+    # All that can be wrong with the call, before anything is built.
+    package = read_package(find_model(settings))
+    name = arguments.variant or settings.default_variant
+    check_variant(name, "--default-variant" if arguments.variant is None else "--variant")
+    top_k = resolve_top_k(arguments.top_k, len(package.labels))
+    files = [file for file in arguments.files if _is_there(file)]
+    if not files:
+        return 1
     with ProgressDisplay() as display:
         model = open_configured_model(settings, display)
-        sent = [] if arguments.variant is None else [arguments.variant]
-        name = choose_variant(sent, model.variants, settings.default_variant)
-        top_k = resolve_top_k(arguments.top_k, len(model.labels))
         session = open_session(model.variants[name], settings)
     decoder = ImageDecoder(model.preprocessing, max_pixels=settings.max_pixels)
     with session:
-        images = [image for file in arguments.files if (image := _classify(file, session, decoder)) is not None]
+        images = [image for file in files if (image := _classify(file, session, decoder)) is not None]
     answer = build_answer(model.name, name, images, model.labels, top_k)
     print(json.dumps(answer, indent=2) if arguments.json else _table(answer))
     return 0 if len(images) == len(arguments.files) else 1
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        print(f"tessera: {file}: {error.strerror or error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _classify(file: Path, session: engine.Session, decoder: ImageDecoder) -> Classified | None:

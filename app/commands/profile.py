@@ -15,7 +15,9 @@ from app.commands.bench import load_images
 from app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
 from app.loading import open_configured_model, open_session
+from app.selection import check_variant, find_model
 from engine.backends import BACKENDS
+from models.package import read_package
 
 _WIDTH = 140
 
@@ -45,11 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print a table per variant and the summary."""
     settings = settings_from(arguments)
+    if arguments.variant is not None:
+        check_variant(arguments.variant, "--variant")
+    images = load_images(arguments.images, arguments.batch, read_package(find_model(settings)).preprocessing)
     console = Console(width=_WIDTH)
     summaries: dict[str, Summary] = {}
     with ProgressDisplay() as display:
         model = open_configured_model(settings, display)
-        images = load_images(arguments.images, arguments.batch, model.preprocessing)
         for name, variant in model.variants.items():
             if arguments.variant not in (None, name):
                 continue

@@ -35,7 +35,7 @@ from models.ascend.provenance import Run, write_record
 from models.package import DESCRIPTION, LABELS, Package, read_package
 from models.photos import find_photos, read_photos
 from models.source import float_model, is_quantised
-from models.staging import place, staging_folder
+from models.staging import check_folder, place, staging_folder
 from models.weights import file_sha256
 
 Progress = Callable[[str, float], None]
@@ -108,6 +108,7 @@ def convert_model(
     _check(options)
     target = into / f"{package.name}-{options.soc}"
     _check_target(target)
+    check_folder(into)
     with staging_folder(into, target.name) as folder:
         report("writing the graph", 0.0)
         commands = _prepare(package, folder, options)
@@ -139,6 +140,8 @@ def _check(options: ConvertOptions) -> None:
         if options.photos is not None:
             raise ModelError("The own convolution computes in fp16; ask for it or for int8 with AMCT, not for both.")
         check_operator_package(options.operators, options.soc)
+    if options.photos is not None:
+        find_photos(options.photos)
 
 
 def _check_target(target: Path) -> None:
@@ -218,6 +221,7 @@ def _description(package: Package, options: ConvertOptions) -> str:
         f"resize = {preprocessing.resize}",
         f"mean = {list(preprocessing.mean)}",
         f"std = {list(preprocessing.std)}",
+        f"interpolation = {json.dumps(preprocessing.interpolation)}",
         "",
         "[ascend]",
         f"soc = {json.dumps(options.soc)}",

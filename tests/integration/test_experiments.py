@@ -48,7 +48,7 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos = tmp_path_factory.mktemp("photos")
     for seed in range(16):
         (photos / f"{seed}.png").write_bytes(picture(1000 + seed))
-    quantise_model(folder, photos, into_folder=True, bias_correction=False)
+    quantise_model(folder, photos, into_folder=True, accept=True, bias_correction=False)
     return folder
 
 

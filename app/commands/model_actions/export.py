@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from app.commands.model_actions.places import add_import_flags, destination, tell
+from app.commands.model_actions.places import add_import_flags, destination, pixels, tell
 from app.commands.progress import ProgressDisplay
 from app.settings import Settings
 from models.export import export_model
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="state dict (.pth, .pt, .safetensors), or torchvision's name for weights (default: the publisher's)",
     )
     parser.add_argument("--name", help="the model's name (default: the publisher's and the network's)")
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="the network's input (default: the publisher's)")
+    parser.add_argument("--size", type=pixels, metavar="PIXELS", help="the network's input (default: the publisher's)")
     add_import_flags(parser)
 
 

@@ -7,12 +7,21 @@ import sys
 from pathlib import Path
 
 from app.commands.flags import add_settings_flags
+from app.selection import cache_folder
 from app.settings import Settings
-from models.cache import default_cache, library_folder
-from models.package import Package
+from models.cache import library_folder
+from models.package import LARGEST_IMAGE, Package
 
 # Settings that decide where models are kept.
 PLACES = ("models", "cache_dir")
+
+
+def pixels(text: str) -> int:
+    """A flag's length of an image's side."""
+    number = int(text)
+    if not 1 <= number <= LARGEST_IMAGE:
+        raise argparse.ArgumentTypeError(f"must be from 1 to {LARGEST_IMAGE}")
+    return number
 
 
 def add_import_flags(parser: argparse.ArgumentParser) -> None:
@@ -22,11 +31,6 @@ def add_import_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--into", metavar="FOLDER", type=Path, help="folder of models to put it in")
     add_settings_flags(parser, PLACES)
-
-
-def cache_folder(settings: Settings) -> Path:
-    """The cache folder that the settings mean."""
-    return default_cache() if settings.cache_dir is None else settings.cache_dir
 
 
 def destination(arguments: argparse.Namespace, settings: Settings) -> Path:

@@ -223,7 +223,7 @@ def test_the_command_converts_into_the_library_where_serving_finds_it(
 
 def test_a_calibration_goes_along(source: Path, tmp_path: Path, cann: Path) -> None:
     """With the folder's calibration the CPU's optimised variant stays int8, though the graph lies in another file."""
-    quantise_model(source, few(tmp_path / "few"), into_folder=True, bias_correction=False, threads=1)
+    quantise_model(source, few(tmp_path / "few"), into_folder=True, accept=True, bias_correction=False, threads=1)
     done = convert_model(read_package(source), tmp_path / "library", B1)
     variant = open_model(done.folder, cache=tmp_path / "cache", target="cpu").variants["optimised"]
     assert variant.precision == "int8"
