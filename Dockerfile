@@ -54,11 +54,15 @@ FROM python:${PYTHON}-slim
 # The wheels are mounted, not copied: no layer carries them a second time.
 RUN --mount=type=bind,from=builder,source=/wheels,target=/wheels \
     python -m pip install --no-cache-dir --no-index --find-links=/wheels tessera-inference
-# Built here, so that a container starts at once, without network and on a read-only file system.
-RUN tessera models build --cache-dir /opt/tessera/cache
 COPY docker/healthcheck.py /opt/tessera/healthcheck.py
-RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin tessera
+# Built here, so that a container starts at once and without network. The cache is all that the service's user may write
+# to: a model that is mounted is built there.
+RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin tessera \
+    && tessera models build --cache-dir /opt/tessera/cache \
+    && chown -R 10001:10001 /opt/tessera/cache
 USER 10001:10001
+# Writable also where the root file system is not; a new volume begins with what the image has there.
+VOLUME /opt/tessera/cache
 # `docker stop` waits 10 seconds before it kills, and requests in flight must be answered by then.
 # Some builds of ONNX Runtime send usage data to their maker unless told not to.
 ENV TESSERA_HOST=0.0.0.0 \

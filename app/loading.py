@@ -23,6 +23,7 @@ from engine.backends import BACKENDS
 from engine.errors import EngineError
 from engine.normalisation import Normalisation
 from engine.quantize.calibration import Verdict
+from engine.wording import counted
 from models.preprocessing import Preprocessing
 from models.registry import Model, Variant, open_model
 
@@ -86,9 +87,8 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
     Raises:
         StartupError: It cannot be found or built, or lacks the default variant; the message says why.
     """
-    path = find_model(settings)
     try:
-        model = open_model(path, cache=settings.cache_dir, progress=progress, target=settings.backend)
+        model = open_model(find_model(settings), cache=settings.cache_dir, progress=progress, target=settings.backend)
     except (EngineError, OSError) as error:
         raise StartupError(f"The model cannot be opened: {error}") from error
     if settings.default_variant not in model.variants:
@@ -316,7 +316,8 @@ def _try(model: Described, variant: Variant, session: engine.Session) -> None:
     logits = session.run(np.zeros((1, *model.preprocessing.shape), np.uint8))
     if logits.shape[1] != len(model.labels):
         raise StartupError(
-            f"Variant {variant.name!r} of {model.name} gives {logits.shape[1]} scores for {len(model.labels)} labels."
+            f"Variant {variant.name!r} of {model.name} gives {counted(logits.shape[1], 'score')} for "
+            f"{counted(len(model.labels), 'label')}."
         )
 
 

@@ -136,6 +136,28 @@ def test_its_environment_holds_valid_settings() -> None:
     assert any(f"--cache-dir {settings.cache_dir}" in text for text in arguments("RUN")), "the model is built there"
 
 
+def test_the_cache_is_a_volume_that_the_services_user_may_write_to() -> None:
+    cache = variables()["TESSERA_CACHE_DIR"]
+    assert arguments("VOLUME") == [cache], "writable also with --read-only"
+    (user,) = arguments("USER")
+    (made,) = [text for text in arguments("RUN") if "tessera models build" in text]
+    # In one layer, or the image would hold the graphs twice; and before VOLUME, after which changes are lost.
+    assert made.index("models build") < made.index(f"chown -R {user} {cache}")
+    words = [instruction.word for instruction in last_stage()]
+    assert words.index("RUN") < words.index("VOLUME")
+    assert "RUN" not in words[words.index("VOLUME") :]
+
+
+def test_compose_serves_a_mounted_model_and_keeps_what_is_built_of_it() -> None:
+    service = compose()["services"]["tessera"]
+    model, cache = service["volumes"]
+    assert model["target"] == service["environment"]["TESSERA_MODEL_PATH"]
+    assert "${MODEL:-" in model["source"]
+    volume, place = cache.split(":")
+    assert volume in compose()["volumes"]
+    assert place == variables()["TESSERA_CACHE_DIR"]
+
+
 def test_the_health_check_runs_a_file_of_the_image() -> None:
     (text,) = arguments("HEALTHCHECK")
     command = json.loads(text.partition("CMD")[2])
@@ -193,6 +215,10 @@ def test_mounted_files_exist_and_named_volumes_are_declared() -> None:
     declared = compose()["volumes"]
     for service in compose()["services"].values():
         for volume in service.get("volumes", []):
+            if not isinstance(volume, str):
+                assert (REPOSITORY / "docker" / re.sub(r"\$\{\w+:-(.*)\}", r"\1", volume["source"])).is_dir()
+                assert volume["read_only"] is True
+                continue
             source = volume.split(":")[0]
             if source.startswith("."):
                 assert (REPOSITORY / "docker" / source).is_file()
