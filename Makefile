@@ -5,14 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A change to these reinstalls the package, which recompiles the C core.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find engine/csrc -type f)
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Twice quiet: errors only. Its warnings are about its own configuration.
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 SERVING := build/serving
 
 .PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz lint types native-test native-aarch64 descriptors python-test format clean
 
 serve: $(VENV)/installed
-	$(BIN)/tessera serve
+	@$(BIN)/tessera serve
 
 test: lint types native-test python-test
 
@@ -117,14 +118,14 @@ format: $(VENV)/test-installed
 	$(BIN)/ruff format .
 
 $(VENV)/created:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Tessera needs Python 3.10 or newer; try make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Tessera needs Python 3.10 or newer; try make PYTHON=python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
 
 $(VENV)/installed: $(VENV)/created $(SOURCES)
 	@echo "Installing Tessera into $(VENV) and compiling its C core (about a minute the first time)"
-	$(PIP) --editable .
-	touch $@
+	@$(PIP) --editable .
+	@touch $@
 
 $(VENV)/test-installed: $(VENV)/installed
 	$(PIP) --editable '.[test]'
