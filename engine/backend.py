@@ -10,6 +10,7 @@ from typing import ClassVar
 from engine.machine import cache_sizes, cpu_name
 from engine.normalisation import Normalisation
 from engine.session import Precision, Session, SessionInfo
+from engine.wording import counted
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Backend(ABC):
 
     def machine(self, info: SessionInfo) -> str:
         """What runs a session, for a title."""
-        return f"{cpu_name()}, {info.threads} {'thread' if info.threads == 1 else 'threads'}"
+        return f"{cpu_name()}, {counted(info.threads, 'thread')}"
 
     def caches(self, info: SessionInfo) -> dict[str, int]:
         """Bytes of what a session's data may fit into, by name ("L1", "L2"); empty where that is not known."""

@@ -27,6 +27,7 @@ from engine.graph.reader import convert_model
 from engine.graph.reference import run_reference
 from engine.loading import load
 from engine.session import Session
+from engine.wording import counted
 
 Array = npt.NDArray[Any]
 Executor = Literal["auto", "cpu", "reference", "onnxruntime"]
@@ -66,7 +67,9 @@ class TesseraRep(BackendRep):
         """
         arrays = [np.asarray(array) for array in inputs]
         if kwargs or len(arrays) != len(self._inputs):
-            raise InputError(f"The model takes {len(self._inputs)} inputs and no options: {', '.join(self._inputs)}.")
+            raise InputError(
+                f"The model takes {counted(len(self._inputs), 'input')} and no options: {', '.join(self._inputs)}."
+            )
         feeds = dict(zip(self._inputs, arrays, strict=True))
         if self._wanted == "onnxruntime":
             return self._run_onnxruntime(feeds)
@@ -174,7 +177,9 @@ class TesseraBackend(Backend):
         names = [name for name in node.input if name]
         arrays = [np.asarray(array) for array in inputs]
         if len(arrays) != len(names):
-            raise InputError(f"{node.op_type} node '{node.name}' has {len(names)} inputs; {len(arrays)} were given.")
+            raise InputError(
+                f"{node.op_type} node '{node.name}' has {counted(len(names), 'input')}; it was given {len(arrays)}."
+            )
         given = [_declared(name, array.dtype, array.shape) for name, array in zip(names, arrays, strict=True)]
         if outputs_info is None:
             results = [_declared(name, np.dtype(np.float32), None) for name in node.output]

@@ -19,6 +19,7 @@ from engine.graph.reader import LARGEST_FILE, parse_model, read_file, read_metad
 from engine.graph.tensors import embed_external
 from engine.normalisation import Normalisation
 from engine.quantize.files import write_whole
+from engine.wording import counted
 from models.checkpoint import read_checkpoint
 from models.foreign import MODEL_SUFFIXES, describe_foreign, model_name
 from models.package import DESCRIPTION, LABELS, Package, is_package, read_labels, read_package
@@ -188,7 +189,10 @@ def _labels(contents: _Contents, options: ImportOptions) -> tuple[str, ...]:
         return contents.labels or tuple(f"class {index}" for index in range(contents.classes))
     labels = read_labels(options.labels)
     if len(labels) != contents.classes:
-        raise ModelError(f"{options.labels} has {len(labels)} labels, but the network has {contents.classes} classes.")
+        raise ModelError(
+            f"{options.labels} has {counted(len(labels), 'label')}, but the network has "
+            f"{counted(contents.classes, 'class', 'classes')}."
+        )
     return labels
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.errors import ModelError
+from engine.wording import counted
 
 _OPSET = 17
 _IR_VERSION = 8
@@ -102,7 +103,7 @@ class _Network:
         surplus = sorted(key for key in self.state if key not in self._used and not key.endswith("num_batches_tracked"))
         if surplus:
             raise ModelError(
-                f"The weights hold {len(surplus)} tensors that a ResNet does not have: {_listed(surplus)}. "
+                f"The weights hold {counted(len(surplus), 'tensor')} that a ResNet has not: {_listed(surplus)}. "
                 "Check that the file belongs to a ResNet with torchvision's key names."
             )
 
@@ -131,7 +132,7 @@ class _Network:
                 x = self._relu(x)
         if width != shortcut_channels or (stride != 1 and not has_projection):
             raise ModelError(
-                f"Block '{prefix}' cannot add its {width} channels to a shortcut of {shortcut_channels}: "
+                f"Block '{prefix}' cannot add its {counted(width, 'channel')} to a shortcut of {shortcut_channels}: "
                 "its 'downsample' tensors are missing or do not fit."
             )
         return self._relu(self._add_node("Add", f"{prefix}.add", [x, shortcut])), width
@@ -144,7 +145,9 @@ class _Network:
         outputs, per_group, kernel = weight.shape[:3]
         groups = channels // per_group if per_group else 0
         if groups == 0 or groups * per_group != channels or outputs == 0 or outputs % groups:
-            raise ModelError(f"'{key}' has shape {weight.shape}, which does not fit its input of {channels} channels.")
+            raise ModelError(
+                f"'{key}' has shape {weight.shape}, which does not fit its input of {counted(channels, 'channel')}."
+            )
         node = self._add_node(
             "Conv",
             prefix,
@@ -173,7 +176,8 @@ class _Network:
         weight, bias = self._tensor("fc.weight"), self._tensor("fc.bias")
         if weight.ndim != 2 or weight.shape[1] != channels or bias.shape != weight.shape[:1] or not bias.size:
             raise ModelError(
-                f"'fc.weight' {weight.shape} and 'fc.bias' {bias.shape} do not fit a network of {channels} channels."
+                f"'fc.weight' {weight.shape} and 'fc.bias' {bias.shape} do not fit a network of "
+                f"{counted(channels, 'channel')}."
             )
         self.classes = len(bias)
         names = [self._initialiser("fc.weight", weight), self._initialiser("fc.bias", bias)]

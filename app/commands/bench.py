@@ -23,6 +23,7 @@ from app.imaging.decoder import ImageDecoder
 from app.loading import open_configured_model, open_session
 from app.selection import find_model
 from engine.backends import BACKENDS
+from engine.wording import counted
 from models.package import read_package
 from models.preprocessing import Preprocessing
 
@@ -137,7 +138,7 @@ def _measure(
 def _print(model: str, sessions: dict[str, engine.Session], rows: list[Row], rounds: int) -> None:
     infos = {name: session.describe() for name, session in sessions.items()}
     info = next(iter(infos.values()))
-    title = f"{model} on {BACKENDS[info.backend].machine(info)}, median of {rounds} interleaved rounds"
+    title = f"{model} on {BACKENDS[info.backend].machine(info)}, median of {counted(rounds, 'interleaved round')}"
     table = Table(box=box.MARKDOWN)  # so that it can be pasted
     for heading in ("variant", "engine", "precision", "batch"):
         table.add_column(heading)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelError
+from engine.wording import counted
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]
@@ -166,7 +167,9 @@ class Graph:
                 if value not in written:
                     raise ModelError(f"{node.describe()} reads '{value}', which nothing before it writes.")
             if len(node.outputs) != 1:
-                raise ModelError(f"{node.describe()} writes {len(node.outputs)} values; exactly one is expected.")
+                raise ModelError(
+                    f"{node.describe()} writes {counted(len(node.outputs), 'value')}; exactly one is expected."
+                )
             if node.output in written:
                 raise ModelError(f"{node.describe()} writes '{node.output}', which is already written elsewhere.")
             written.add(node.output)
@@ -202,5 +205,5 @@ def _validate_quant(info: ValueInfo, quant: QuantParams) -> None:
     if not fits or quant.zero_point.shape != quant.scale.shape:
         raise ModelError(
             f"Value '{info.name}' of shape {list(info.shape)} cannot be quantised along axis {quant.axis} "
-            f"with {quant.scale.size} scales and {quant.zero_point.size} zero points."
+            f"with {counted(quant.scale.size, 'scale')} and {counted(quant.zero_point.size, 'zero point')}."
         )

@@ -19,6 +19,7 @@ from engine.graph.ir import NO_CLIP, Array, Graph, Node, Shape
 from engine.graph.qoperators import qoperators
 from engine.graph.source import Source
 from engine.graph.windows import conv_window, pool_window
+from engine.wording import counted
 
 
 def normalise(source: Source, graph: Graph) -> list[Node]:
@@ -36,7 +37,7 @@ def normalise(source: Source, graph: Graph) -> list[Node]:
     minimum, maximum, build = OPERATORS[source.op]
     if not minimum <= len(source.inputs) <= maximum or not all(source.inputs[:minimum]):
         given = len([value for value in source.inputs if value])
-        raise ModelError(f"{source.describe()} has {given} inputs; {minimum} to {maximum} are expected.")
+        raise ModelError(f"{source.describe()} has {counted(given, 'input')}; {minimum} to {maximum} are expected.")
     if not source.outputs or not source.outputs[0]:
         raise ModelError(f"{source.describe()} writes no value.")
     if any(source.outputs[1:]):
@@ -65,7 +66,7 @@ def _constant(source: Source, graph: Graph, index: int, what: str) -> Array:
 def _axis(source: Source, axis: int, rank: int, *, end: bool = False) -> int:
     """`axis` counted from the front; `end` allows one past the last dimension."""
     if not -rank <= axis < rank + int(end):
-        raise ModelError(f"{source.describe()}: axis {axis} is outside an input of {rank} dimensions.")
+        raise ModelError(f"{source.describe()}: axis {axis} is outside an input of {counted(rank, 'dimension')}.")
     return axis + rank if axis < 0 else axis
 
 
@@ -215,7 +216,9 @@ def _quantisation(source: Source, graph: Graph) -> list[Node]:
         shape = _shape(graph, source.input(0))
         axis = _axis(source, int(source.attributes.get("axis", 1)), len(shape))
         if shape[axis] != scale.size:
-            raise ModelError(f"{source.describe()}: {scale.size} scales along an axis of size {shape[axis]}.")
+            raise ModelError(
+                f"{source.describe()}: {counted(scale.size, 'scale')} along an axis of size {shape[axis]}."
+            )
     inputs = [
         source.input(0),
         graph.add_constant(f"{source.outputs[0]}.scale", scale),

@@ -17,6 +17,7 @@ from engine.graph.ir import Array, Graph, Shape, ValueInfo
 from engine.graph.operators import normalise, require_supported
 from engine.graph.source import Source
 from engine.graph.tensors import embed_external, read_tensor, type_of
+from engine.wording import counted
 
 OLDEST_OPSET, NEWEST_OPSET = 9, 22
 # Protobuf itself ends at 2 GiB; larger models keep their weights in external files.
@@ -107,7 +108,7 @@ def convert_model(model: ModelProto, folder: Path | None = None, data: bytes | N
     """
     opset = _opset(model)
     if len(model.graph.node) > MOST_NODES:
-        raise ModelError(f"The model has {len(model.graph.node)} nodes; at most {MOST_NODES} are supported.")
+        raise ModelError(f"The model has {counted(len(model.graph.node), 'node')}; at most {MOST_NODES} are supported.")
     for index, node in enumerate(model.graph.node):
         require_supported(_node_name(node, index), _operator(node))
     if model.graph.sparse_initializer:

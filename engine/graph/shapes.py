@@ -15,6 +15,7 @@ import numpy as np
 from engine.errors import ModelError, UnsupportedOperatorError
 from engine.graph.geometry import output_size
 from engine.graph.ir import Graph, Node, Shape, ValueInfo
+from engine.wording import counted
 
 # Elements per image of one value. Far above any real network; keeps a malformed one from exhausting memory.
 LARGEST_VALUE = 2**31
@@ -109,11 +110,13 @@ def _conv(node: Node, graph: Graph) -> Shape:
     if out is None or per_group is None:
         raise ModelError(f"{node.describe()}: the shape of its weights is not fixed.")
     if groups < 1 or out % groups or out < 1:
-        raise ModelError(f"{node.describe()}: {out} output channels cannot be divided into {groups} groups.")
+        raise ModelError(
+            f"{node.describe()}: {counted(out, 'output channel')} cannot be divided into {counted(groups, 'group')}."
+        )
     if shape[1] != per_group * groups:
         raise ModelError(
             f"{node.describe()}: its input has {shape[1]} channels; "
-            f"its weights expect {per_group} in each of {groups} groups."
+            f"its weights expect {per_group} in each of {counted(groups, 'group')}."
         )
     if node.inputs[2] and graph.values[node.inputs[2]].shape != (out,):
         bias = graph.values[node.inputs[2]].shape

@@ -12,6 +12,7 @@ from onnx import TensorProto, numpy_helper
 
 from engine.errors import ModelError
 from engine.graph.ir import Array
+from engine.wording import counted
 
 # What a model can hold when its external data has been moved inside.
 LARGEST_EXTERNAL = 2**31 - 1
@@ -65,7 +66,9 @@ def read_tensor(tensor: TensorProto, folder: Path | None) -> Array:
     else:
         return _typed(tensor, shape, dtype, what)
     if len(data) != wanted:
-        raise ModelError(f"{what} of shape {list(shape)} needs {wanted} bytes but the file holds {len(data)}.")
+        raise ModelError(
+            f"{what} of shape {list(shape)} needs {counted(wanted, 'byte')} but the file holds {len(data)}."
+        )
     array = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
     return _finite(array, what)
 
@@ -77,7 +80,9 @@ def _typed(tensor: TensorProto, shape: tuple[int, ...], dtype: np.dtype[Any], wh
     }
     stored = fields.get(tensor.data_type, len(tensor.int32_data))
     if stored != prod(shape):
-        raise ModelError(f"{what} of shape {list(shape)} needs {prod(shape)} elements but the file holds {stored}.")
+        raise ModelError(
+            f"{what} of shape {list(shape)} needs {counted(prod(shape), 'element')} but the file holds {stored}."
+        )
     try:
         array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, OverflowError) as error:
@@ -112,7 +117,7 @@ def _external_bytes(tensor: TensorProto, folder: Path | None, wanted: int) -> by
         raise ModelError(f"{what}: its data file '{location}' is missing from the model's folder.")
     if offset < 0 or length != wanted or offset + length > path.stat().st_size:
         raise ModelError(
-            f"{what} needs {wanted} bytes from '{location}' at offset {offset} (length given: {length}); "
+            f"{what} needs {counted(wanted, 'byte')} from '{location}' at offset {offset} (length given: {length}); "
             f"the file has {path.stat().st_size}. It is incomplete or belongs to another model."
         )
     with path.open("rb") as file:

@@ -8,6 +8,7 @@ from engine.errors import ModelError
 from engine.graph.geometry import ceil_overhang, same_padding, span
 from engine.graph.ir import Graph, Shape
 from engine.graph.source import Source
+from engine.wording import counted
 
 Pair = tuple[int, int]
 
@@ -86,7 +87,9 @@ def _image_shape(source: Source, graph: Graph) -> Shape:
             f"it is {len(shape) - 2}-dimensional; only two-dimensional ones on [N, C, H, W] are supported."
         )
     if len(shape) != 4:
-        raise ModelError(f"{source.describe()}: its input has {len(shape)} dimensions; [N, C, H, W] is expected.")
+        raise ModelError(
+            f"{source.describe()}: its input has {counted(len(shape), 'dimension')}; [N, C, H, W] is expected."
+        )
     return shape
 
 

@@ -19,6 +19,7 @@ from engine.quantize.float_graph import FloatGraph, assemble_model, weight_names
 from engine.quantize.folding import read_float_graph
 from engine.quantize.placement import Placement, place
 from engine.quantize.weights import LARGEST, quantise_weights
+from engine.wording import counted
 
 _Array = NDArray[Any]
 
@@ -67,8 +68,8 @@ def _check_scales(graph: FloatGraph, calibration: Calibration) -> None:
         }
         if channels != {len(scales)}:
             raise ModelError(
-                f"The calibration scales {len(scales)} channels of '{tensor}', which does not fit this model. "
-                "Calibrate this model."
+                f"The calibration scales {counted(len(scales), 'channel')} of '{tensor}', which does not fit this "
+                "model. Calibrate this model."
             )
 
 
@@ -85,7 +86,7 @@ def _check_fit(graph: FloatGraph, placement: Placement, calibration: Calibration
         correction = calibration.bias_corrections.get(node.output[0])
         if names is not None and correction is not None and len(correction) != len(graph.constants[names[1]]):
             raise ModelError(
-                f"The calibration corrects {len(correction)} channels of '{node.output[0]}', which has "
+                f"The calibration corrects {counted(len(correction), 'channel')} of '{node.output[0]}', which has "
                 f"{len(graph.constants[names[1]])}, so it belongs to another model. Calibrate this model."
             )
 

@@ -19,6 +19,7 @@ from engine.backends.ascend.omfile import check_om_file
 from engine.errors import ModelError
 from engine.quantize.calibration import Calibration
 from engine.quantize.files import write_whole
+from engine.wording import counted
 from models.ascend.aipp import aipp_configuration
 from models.ascend.commands import (
     Command,
@@ -198,7 +199,7 @@ def _write_photos(package: Package, photos: Path, folder: Path) -> int:
     """Files of one full batch each, float32 [16, 3, H, W], as AMCT reads them; returns their number."""
     files = find_photos(photos, _CALIBRATION_PHOTOS)
     if len(files) < _CALIBRATION_BATCH:
-        raise ModelError(f"{photos} has {len(files)} photos; AMCT needs at least {_CALIBRATION_BATCH}.")
+        raise ModelError(f"{photos} has {counted(len(files), 'photo')}; AMCT needs at least {_CALIBRATION_BATCH}.")
     whole = files[: len(files) // _CALIBRATION_BATCH * _CALIBRATION_BATCH]
     folder.mkdir()
     for number, batch in enumerate(read_photos(whole, package.preprocessing, _CALIBRATION_BATCH)):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.errors import ModelError
+from engine.wording import counted
 
 _SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _DIGITS = 9
@@ -87,8 +88,9 @@ def find_labelled(folder: Path, classes: ClassNames, listed: Path | None = None)
     unknown = [name for name, index in class_folders.items() if index is None]
     if unknown:
         raise ModelError(
-            f"{len(unknown)} of {len(class_folders)} folders in {folder} are not named like one class of the model: "
-            f"{', '.join(unknown[:3])}. Folders are named by label or index, or by the names in a --wnids file."
+            f"{folder} has {counted(len(unknown), 'folder')}, of {len(class_folders)} in all, not named like one class "
+            f"of the model: {', '.join(unknown[:3])}. Folders are named by label or index, or by the names in a "
+            "--wnids file."
         )
     known = {name: index for name, index in class_folders.items() if index is not None}
     if known:
@@ -111,7 +113,10 @@ def read_wnids(path: Path, classes: int) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"Cannot read the class names {path}: {error}.") from error
     if len(lines) != classes or not all(line.strip() for line in lines):
-        raise ModelError(f"{path} has {len(lines)} lines, but the model has {classes} classes; it needs one line each.")
+        raise ModelError(
+            f"{path} has {counted(len(lines), 'line')}, but the model has {counted(classes, 'class', 'classes')}; it "
+            "needs one line each."
+        )
     return tuple(line.split()[0] for line in lines)
 
 

@@ -44,7 +44,7 @@ def test_every_variant_is_counted(
     assert evaluate(*flags) == 0
     out, err = capsys.readouterr()
     assert "broken.jpg: The" in err
-    assert "1 photos could not be read" in err
+    assert "1 photo could not be read and is not counted" in err
     document = json.loads((tmp_path / "result.json").read_text())
     assert (document["model"], document["photos"], document["unreadable"]) == ("tiny", 25, 1)
     assert document["unreadable_names"] == [str(photos / "ant" / "broken.jpg")]

@@ -31,6 +31,7 @@ from app.settings import Settings
 from app.signals import deferred_end
 from app.version import service_version
 from engine.quantize.files import check_target, write_whole
+from engine.wording import counted
 from models.evaluation.photos import ClassNames, PhotoSet, find_labelled, read_wnids
 from models.evaluation.report import Result, Share, VariantResult, result
 from models.evaluation.runner import Decode, Watcher, evaluate
@@ -116,7 +117,7 @@ def _telling_what_is_kept(state: StateFile, total: int, path: Path) -> Iterator[
         yield
     except (KeyboardInterrupt, SystemExit):
         print(
-            f"tessera: stopped; the results of {state.done.photos:,} of {total:,} photos are kept in {path}. "
+            f"tessera: stopped; the results of {state.done.photos:,} of {counted(total, 'photo')} are kept in {path}. "
             "The same command goes on from there.",
             file=sys.stderr,
         )
@@ -129,7 +130,8 @@ def _check(model: Model, infos: dict[str, engine.SessionInfo]) -> None:
             raise StartupError(f"Variant {name!r} of {model.name} takes no uint8 images.")
         if (classes := info.outputs[0].shape[1]) not in (None, len(model.labels)):
             raise StartupError(
-                f"Variant {name!r} of {model.name} has {classes} classes for {len(model.labels)} labels."
+                f"Variant {name!r} of {model.name} has {counted(classes, 'class', 'classes')} for "
+                f"{counted(len(model.labels), 'label')}."
             )
 
 
@@ -166,7 +168,7 @@ def _decode(decoder: ImageDecoder) -> Decode:
 def _watcher(display: ProgressDisplay, total: int, act_on_signals: Callable[[], None]) -> Watcher:
     def show(photos: int, rate: float) -> None:
         act_on_signals()
-        display("evaluating", photos / total, f"{photos:,} of {total:,} photos, {rate:.1f}/s")
+        display("evaluating", photos / total, f"{photos:,} of {counted(total, 'photo')}, {rate:.1f}/s")
 
     return Watcher(show, lambda path, reason: display.say(f"tessera: {path}: {reason}"))
 
@@ -193,14 +195,19 @@ def _print(model: Model, infos: dict[str, engine.SessionInfo], found: Result) ->
             name, info.backend, info.precision, _percent(variant["top1"]), _percent(variant["top5"]), *compared
         )
     console = Console(width=_WIDTH)
-    title = f"{model.name} on {found['photos']:,} photos, {found['images_per_second']:.1f} per second"
+    title = f"{model.name} on {counted(found['photos'], 'photo')}, {found['images_per_second']:.1f} per second"
     console.print(f"{title}; in brackets 95 % intervals\n", highlight=False)
     console.print(table)
     for opened in model.variants.values():
         if opened.note:
             print(f"tessera: {opened.name}: {opened.note}", file=sys.stderr)
     if found["unreadable"]:
-        print(f"tessera: {found['unreadable']:,} photos could not be read and are not counted.", file=sys.stderr)
+        left_out = counted(found["unreadable"], "photo")
+        print(f"tessera: {left_out} could not be read and {_is(found['unreadable'])} not counted.", file=sys.stderr)
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _compared(variant: VariantResult) -> tuple[str, str, str, str]:

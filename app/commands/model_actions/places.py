@@ -9,6 +9,7 @@ from pathlib import Path
 from app.commands.flags import add_settings_flags
 from app.selection import cache_folder
 from app.settings import Settings
+from engine.wording import counted
 from models.cache import library_folder
 from models.package import LARGEST_IMAGE, Package
 
@@ -45,7 +46,7 @@ def tell(package: Package) -> None:
     print(f"Serve it with: tessera serve --model-path {package.folder}")
     if package.labels[0] == "class 0":
         print(
-            f"tessera: the file does not name its {len(package.labels)} classes; they are called 'class 0' and so on. "
-            f"Write their names into {package.folder / 'labels.txt'}, one per line.",
+            f"tessera: the file does not name its {counted(len(package.labels), 'class', 'classes')}; they are called "
+            f"'class 0' and so on. Write their names into {package.folder / 'labels.txt'}, one per line.",
             file=sys.stderr,
         )

@@ -24,6 +24,7 @@ from app.selection import cache_folder, find_model, shortest_name
 from app.settings import Settings
 from engine.quantize import Gate, Report
 from engine.quantize.files import check_target, write_whole
+from engine.wording import counted
 from models.calibrations import CalibrationFiles
 from models.package import read_package
 from models.quantise import quantise_model
@@ -149,18 +150,18 @@ def _command(words: list[str], folder: Path, settings: Settings) -> str:
 
 def _print(report: Report) -> None:
     console = Console(width=_WIDTH)
-    console.print(f"{report.images} photos in {report.seconds:.1f} s", highlight=False)
+    console.print(f"{counted(report.images, 'photo')} in {report.seconds:.1f} s", highlight=False)
     last = report.rounds[-1]
     if last.sqnr is not None and last.agreement is not None:
         console.print(
             f"gate: SQNR {last.sqnr:.1f} dB (asked {report.gate.sqnr:g}), agreement {last.agreement:.1%} "
-            f"(asked {report.gate.agreement:.1%}), on {report.checked} photos that nothing was fitted to",
+            f"(asked {report.gate.agreement:.1%}), on {counted(report.checked, 'photo')} that nothing was fitted to",
             highlight=False,
         )
     if report.choices:
         methods = sorted({choice.method for choice in report.choices})
         counts = [f"{sum(choice.method == name for choice in report.choices)} by {name}" for name in methods]
-        console.print(f"ranges of {len(report.choices)} tensors: {', '.join(counts)}", highlight=False)
+        console.print(f"ranges of {counted(len(report.choices), 'tensor')}: {', '.join(counts)}", highlight=False)
     if report.equalised:
         console.print(f"equalised: {', '.join(report.equalised)}", highlight=False)
     if report.sensitivities:

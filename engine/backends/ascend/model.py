@@ -17,6 +17,7 @@ from engine.backends.ascend.library import Library
 from engine.backends.ascend.memory import DeviceBuffer
 from engine.backends.ascend.structures import Batch, IODims
 from engine.errors import ModelError
+from engine.wording import counted
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     DataType.FLOAT: np.dtype(np.float32),
@@ -148,7 +149,10 @@ class _Reader:
         gears = self._gears()
         images = inputs - bool(gears)
         if images != 1 or outputs != 1:
-            raise ModelError(f"{self._path} has {images} inputs and {outputs} outputs; one of each is expected.")
+            raise ModelError(
+                f"{self._path} has {counted(images, 'input')} and {counted(outputs, 'output')}; one of each is "
+                "expected."
+            )
         shape_input = self._shape_input() if gears else None
         image_index = 1 if shape_input == 0 else 0
         image, fixed = self._tensor("Input", image_index, gears)

@@ -23,6 +23,7 @@ from engine.normalisation import Normalisation
 from engine.peak import measure_peak
 from engine.profile import LayerCost, layer_costs
 from engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
+from engine.wording import counted
 
 
 class OnnxRuntimeSession(Session):
@@ -41,7 +42,10 @@ class OnnxRuntimeSession(Session):
         self._normalisation = Normalisation.from_metadata(self._session.get_modelmeta().custom_metadata_map)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
-            raise ModelError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; one of each is expected.")
+            raise ModelError(
+                f"{path} has {counted(len(inputs), 'input')} and {counted(len(outputs), 'output')}; one of "
+                "each is expected."
+            )
         self._input, self._output = _spec(inputs[0]), _spec(outputs[0])
 
     @cached_property

@@ -183,7 +183,7 @@ def test_errors_are_the_engines() -> None:
     model = build([node("Sqrt", ["x"], "y")], ["N", 3], rank=2)
     with pytest.raises(UnsupportedOperatorError):
         onnx_backend.run_model(model, [np.ones((1, 3), np.float32)], executor="cpu")
-    with pytest.raises(InputError, match="takes 1 inputs"):
+    with pytest.raises(InputError, match="takes 1 input and"):
         onnx_backend.run_model(model, [])
     broken = build([node("Relu", ["nowhere"], "y")], ["N", 3], rank=2)
     with pytest.raises(ModelError, match="contradicts"):

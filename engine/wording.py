@@ -1,0 +1,14 @@
+"""Numbers as people say them."""
+
+from __future__ import annotations
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun: "1 thread", "2 threads", "9,469 photos", "1 class".
+
+    Args:
+        number: how many.
+        noun: what one is called.
+        plural: what several are called, where that is not the noun with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
