@@ -1,4 +1,4 @@
-"""A calibration that failed its gate: what the log of a start and `/v1/models` say of it, in one process and in three."""
+"""A calibration that failed its gate: what the log of a start and `/v1/models` say of it, alone and with frontends."""
 
 from __future__ import annotations
 
