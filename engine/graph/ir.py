@@ -123,6 +123,18 @@ class Graph:
         """The nodes that read `value`, each once, in running order."""
         return [node for node in self.nodes if value in node.inputs]
 
+    def writers(self) -> dict[str, Node]:
+        """The node that writes each value; graph inputs and constants have none."""
+        return {node.output: node for node in self.nodes}
+
+    def readers(self) -> dict[str, list[Node]]:
+        """The nodes that read each value that any reads, each node once, in running order."""
+        readers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for value in dict.fromkeys(node.present_inputs()):
+                readers.setdefault(value, []).append(node)
+        return readers
+
     def add_constant(self, name: str, array: Array, quant: QuantParams | None = None) -> str:
         """Adds a constant under `name`, or under a numbered form of it when taken. Returns the name used."""
         unique, number = name, 1

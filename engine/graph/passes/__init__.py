@@ -3,6 +3,8 @@
 The order matters. Copies go first, so that later passes meet the operators they look for side by side. Constants are
 folded before quantisation is absorbed, because a quantised weight is a constant behind a DequantizeLinear.
 Quantisation is absorbed before anything is fused, because a value that is stored quantised must not be fused away.
+
+A pass edits the graph in place and returns whether it changed anything.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from engine.graph.passes.fuse_residual import fuse_residual
 from engine.graph.passes.lower_gemm import lower_gemm
 from engine.graph.passes.lower_qoperator import lower_qoperator
 from engine.graph.passes.lower_quantisation import hoist_quantisation, lower_quantisation
+from engine.graph.passes.plain_gemm import plain_gemm
 
 PASSES = (
     eliminate,
@@ -27,6 +30,7 @@ PASSES = (
     lower_qoperator,
     lower_quantisation,
     carry_quantisation,
+    plain_gemm,
     lower_gemm,
     fold_batchnorm,
     fold_bias,
@@ -38,7 +42,7 @@ PASSES = (
 
 
 def lower(graph: Graph) -> Graph:
-    """Runs all passes on a copy of `graph`, again and again until they find nothing more to remove.
+    """Runs all passes on a copy of `graph`, again and again until none of them finds anything to change.
 
     Args:
         graph: a graph from `reader.read_model`.
@@ -52,11 +56,8 @@ def lower(graph: Graph) -> Graph:
         UnsupportedOperatorError: a Conv's weights or bias are not constant.
     """
     lowered = graph.copy()
-    before = None
-    while before != len(lowered.nodes):
-        before = len(lowered.nodes)
-        for run in PASSES:
-            run(lowered)
+    while any([run(lowered) for run in PASSES]):  # a list: each of them runs
+        pass
     for node in lowered.nodes:
         if node.op == "Conv" and any(value and value not in lowered.constants for value in node.inputs[1:3]):
             raise UnsupportedOperatorError(

@@ -5,21 +5,23 @@ from engine.graph.passes.rewriter import Rewriter
 from engine.graph.shapes import same_shape
 
 
-def eliminate(graph: Graph) -> None:
+def eliminate(graph: Graph, *, keep_names: bool = False) -> bool:
     """Removes, in place, nodes that only copy: Identity, unbounded Clip, reshapes to the same or an earlier shape.
 
     Nodes and constants that no output depends on go too. A copy that must stay, because it connects a graph input to a
-    graph output, becomes an unbounded Clip.
+    graph output, becomes an unbounded Clip. With `keep_names`, no value is renamed: copies to a graph output stay too.
     """
     rewriter = Rewriter(graph)
     for node in list(graph.nodes):
+        if keep_names and node.output in graph.outputs:
+            continue
         original = _copied_value(rewriter, node)
         if original is not None and rewriter.can_merge(original, node.output):
             rewriter.remove(node)
             rewriter.merge(original, node.output)
         elif node.op == "Identity":
-            node.op, node.attrs = "Clip", {"clip": NO_CLIP}
-    rewriter.commit()
+            rewriter.turn_into(node, "Clip", {"clip": NO_CLIP})
+    return rewriter.commit()
 
 
 def _copied_value(rewriter: Rewriter, node: Node) -> str | None:

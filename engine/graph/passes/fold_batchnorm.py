@@ -6,17 +6,17 @@ from engine.graph.ir import NO_CLIP, Array, Graph, Node, QuantParams
 from engine.graph.passes.rewriter import Rewriter
 
 
-def fold_batchnorm(graph: Graph) -> None:
+def fold_batchnorm(graph: Graph) -> bool:
     """Folds, in place, every BatchNormalization that directly follows a Conv into its weights and bias.
 
-    The arithmetic is float64, rounded once. Quantised weights keep their integers up to sign; their scales take the
+    The arithmetic is float64, rounded once to the type of the weights. Quantised weights keep their integers up to sign; their scales take the
     factor. What does not directly follow a Conv, or cannot be expressed exactly that way, stays.
     """
     rewriter = Rewriter(graph)
     for node in list(graph.nodes):
         if node.op == "BatchNormalization":
             _fold(rewriter, node)
-    rewriter.commit()
+    return rewriter.commit()
 
 
 def channels_meet(graph: Graph, conv: Node, value: str) -> bool:
@@ -41,12 +41,13 @@ def _fold(rewriter: Rewriter, node: Node) -> None:
     if weights is None or bias is None:
         return
     scale, shift, mean, variance = (p.astype(np.float64) for p in parameters if p is not None)
+    quant = graph.values[conv.inputs[1]].quant
+    dtype = np.dtype(np.float32) if quant is not None else weights.dtype
     with np.errstate(all="ignore"):
         factor = scale / np.sqrt(variance + node.attrs["epsilon"])
-        new_bias = ((bias.astype(np.float64) - mean) * factor + shift).astype(np.float32)
-    quant = graph.values[conv.inputs[1]].quant
+        new_bias = ((bias.astype(np.float64) - mean) * factor + shift).astype(dtype)
     folded = _scale_weights(weights, factor) if quant is None else _scale_quantised(weights, quant, factor)
-    if folded is None or not np.isfinite(new_bias).all():
+    if folded is None or not _fits(new_bias):
         return
     rewriter.set_input(conv, 1, graph.add_constant(f"{conv.inputs[1]}.folded", *folded))
     rewriter.set_input(conv, 2, graph.add_constant(f"{conv.output}.bias", new_bias))
@@ -54,10 +55,16 @@ def _fold(rewriter: Rewriter, node: Node) -> None:
 
 
 def _scale_weights(weights: Array, factor: Array) -> tuple[Array, None] | None:
-    """OIHW float32 weights times one factor per output channel, None when a result is not finite."""
+    """OIHW float weights times one factor per output channel, None when a result is not finite."""
     with np.errstate(all="ignore"):
-        scaled = (weights.astype(np.float64) * factor.reshape(-1, 1, 1, 1)).astype(np.float32)
-    return (scaled, None) if np.isfinite(scaled).all() else None
+        scaled = (weights.astype(np.float64) * factor.reshape(-1, 1, 1, 1)).astype(weights.dtype)
+    return (scaled, None) if _fits(scaled) else None
+
+
+def _fits(array: Array) -> bool:
+    """Whether all numbers stay finite in float32, the type that they end in."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(array.astype(np.float32, copy=False)).all())
 
 
 def _scale_quantised(weights: Array, quant: QuantParams, factor: Array) -> tuple[Array, QuantParams] | None:

@@ -8,22 +8,22 @@ from engine.graph.passes.rewriter import Rewriter
 from engine.graph.shapes import same_shape
 
 
-def fold_bias(graph: Graph) -> None:
+def fold_bias(graph: Graph) -> bool:
     """Folds, in place, every Add of a constant per channel that directly follows a Conv into the Conv's bias."""
     rewriter = Rewriter(graph)
     for node in list(graph.nodes):
         if node.op == "Add" and node.attrs["clip"] == NO_CLIP:
             _fold(rewriter, node)
-    rewriter.commit()
+    return rewriter.commit()
 
 
 def _fold(rewriter: Rewriter, node: Node) -> None:
     graph = rewriter.graph
-    if node.inputs[0] in graph.constants:
-        node.inputs.reverse()
-    value = node.inputs[0]
-    added = graph.constants.get(node.inputs[1])
-    conv = rewriter.fusable_writer(node)
+    # Whichever operand is the constant, the other one is summed.
+    place = 1 if node.inputs[0] in graph.constants else 0
+    value = node.inputs[place]
+    added = graph.constants.get(node.inputs[1 - place])
+    conv = rewriter.fusable_writer(node, place)
     if added is None or conv is None or not accepts_affine(conv) or not channels_meet(graph, conv, value):
         return
     shape = graph.values[value].shape
@@ -33,7 +33,7 @@ def _fold(rewriter: Rewriter, node: Node) -> None:
         return
     total = (bias.astype(np.float64) + channels).astype(np.float32)
     rewriter.set_input(conv, 2, graph.add_constant(f"{conv.output}.bias", total))
-    rewriter.absorb_into_writer(node)
+    rewriter.absorb_into_writer(node, place)
 
 
 def _per_channel(added: Array, rank: int, channels: int | None) -> Array | None:

@@ -6,7 +6,7 @@ from engine.graph.quantisation import dequantise, node_params
 from engine.graph.reference import run_node
 
 
-def fold_constants(graph: Graph) -> None:
+def fold_constants(graph: Graph) -> bool:
     """Computes, in place, every node whose inputs are all constants.
 
     A DequantizeLinear of int8 or uint8 becomes a constant that stays quantised (its ValueInfo.quant says how) where
@@ -19,7 +19,7 @@ def fold_constants(graph: Graph) -> None:
             rewriter.remove(node)
     for name in [name for name in graph.constants if graph.values[name].quant is not None]:
         _dequantise_for_others(rewriter, name)
-    rewriter.commit()
+    return rewriter.commit()
 
 
 def _fold(graph: Graph, node: Node) -> None:

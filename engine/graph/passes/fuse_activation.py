@@ -6,12 +6,12 @@ from engine.graph.passes.rewriter import Rewriter
 _CLIPPING = ("Add", "Clip", "Conv")
 
 
-def fuse_activation(graph: Graph) -> None:
+def fuse_activation(graph: Graph) -> bool:
     """Makes, in place, every Relu a Clip, and every Clip the `clip` attribute of what it follows where it is alone."""
     rewriter = Rewriter(graph)
     for node in list(graph.nodes):
         if node.op == "Relu":
-            node.op, node.attrs = "Clip", {"clip": (0.0, float("inf"))}
+            rewriter.turn_into(node, "Clip", {"clip": (0.0, float("inf"))})
         if node.op != "Clip":
             continue
         # Clipping each element commutes with the reshapes that may lie between.
@@ -19,7 +19,7 @@ def fuse_activation(graph: Graph) -> None:
         if writer is not None and writer.op in _CLIPPING:
             writer.attrs["clip"] = _compose(writer.attrs["clip"], node.attrs["clip"])
             rewriter.absorb_into_writer(node)
-    rewriter.commit()
+    return rewriter.commit()
 
 
 def _compose(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:

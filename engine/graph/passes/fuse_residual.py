@@ -5,7 +5,7 @@ from engine.graph.passes.rewriter import Rewriter
 from engine.graph.shapes import same_shape
 
 
-def fuse_residual(graph: Graph) -> None:
+def fuse_residual(graph: Graph) -> bool:
     """Makes, in place, an Add of equal shapes the residual input of a Conv that is alone in feeding it.
 
     When both sides come from such a Conv, the later one takes the Add, so that the other side is ready when it runs.
@@ -14,7 +14,7 @@ def fuse_residual(graph: Graph) -> None:
     for node in list(graph.nodes):
         if node.op == "Add":
             _fuse(rewriter, node)
-    rewriter.commit()
+    return rewriter.commit()
 
 
 def _fuse(rewriter: Rewriter, node: Node) -> None:

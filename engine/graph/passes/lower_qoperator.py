@@ -8,7 +8,7 @@ from engine.graph.passes.rewriter import Rewriter
 _ORDER_KEEPING = ("Clip", "Flatten", "Identity", "MaxPool", "Reshape")
 
 
-def lower_qoperator(graph: Graph) -> None:
+def lower_qoperator(graph: Graph) -> bool:
     """Makes, in place, operators that move or compare stored integers do so with the real numbers behind them.
 
     Quantisation keeps order, so the largest stored integer is the largest real number, stored. Written that way, with
@@ -27,7 +27,7 @@ def lower_qoperator(graph: Graph) -> None:
         if writer is None or graph.constants[writer.inputs[1]].ndim or graph.constants[writer.inputs[2]].ndim:
             continue
         quantised[node.output] = _clip_before(rewriter, node, writer) or _between_real(rewriter, node, writer)
-    rewriter.commit()
+    return rewriter.commit()
 
 
 def _real_value(graph: Graph, like: str) -> str:

@@ -5,7 +5,7 @@ from engine.graph.passes.rewriter import Rewriter
 from engine.graph.quantisation import node_params
 
 
-def lower_quantisation(graph: Graph) -> None:
+def lower_quantisation(graph: Graph) -> bool:
     """Replaces, in place, QuantizeLinear -> DequantizeLinear pairs by values that are stored quantised.
 
     When every use of a value goes through the same pair, the value itself becomes quantised. When it is also used
@@ -16,12 +16,12 @@ def lower_quantisation(graph: Graph) -> None:
     for node in list(graph.nodes):
         if node.op == "QuantizeLinear" and not rewriter.is_removed(node):
             _absorb(rewriter, node)
-    rewriter.commit()
+    return rewriter.commit()
 
 
-def hoist_quantisation(graph: Graph) -> None:
+def hoist_quantisation(graph: Graph) -> bool:
     """Stores, in place, a value quantised already before the Flatten or Reshape whose result is stored so."""
-    rewriter = Rewriter(graph)
+    rewriter, changed = Rewriter(graph), False
     for node in reversed(graph.nodes):
         if node.op not in ("Flatten", "Reshape"):
             continue
@@ -29,6 +29,8 @@ def hoist_quantisation(graph: Graph) -> None:
         movable = before.quant is None and after.quant is not None and after.quant.axis is None
         if movable and rewriter.only_reader(before.name) is node and rewriter.producer(before.name) is not None:
             _store(graph, before.name, after.quant)
+            changed = True
+    return changed
 
 
 def _absorb(rewriter: Rewriter, first: Node) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from typing import Any
 
 from engine.graph.ir import Graph, Node, ValueInfo
 
@@ -11,7 +12,7 @@ _RESHAPES = ("Flatten", "Reshape")
 
 
 class Rewriter:
-    """Edits a graph in place; `commit` writes the nodes back and drops what nothing uses any more.
+    """Edits a graph in place; `commit` writes the nodes back, drops what nothing uses any more, and tells of changes.
 
     Args:
         graph: the graph to edit.
@@ -22,6 +23,7 @@ class Rewriter:
         # (place, rank): nodes inserted before another one share its place and rank below it.
         self._order = {node: (place, sys.maxsize) for place, node in enumerate(graph.nodes)}
         self._inserted = 0
+        self._changed = False
         self._producer = {node.output: node for node in graph.nodes}
         self._readers: dict[str, list[Node]] = defaultdict(list)
         for node in graph.nodes:
@@ -65,14 +67,15 @@ class Rewriter:
 
     def remove(self, node: Node) -> None:
         """Takes `node` out. Its output must get another writer or lose its readers before `commit`."""
+        self._changed = True
         del self._order[node]
         del self._producer[node.output]
         for value in node.present_inputs():
             self._readers[value].remove(node)
 
-    def absorb_into_writer(self, node: Node) -> None:
-        """Takes `node` out and lets the writer of its first input write its output instead."""
-        writer = self._producer[node.inputs[0]]
+    def absorb_into_writer(self, node: Node, index: int = 0) -> None:
+        """Takes `node` out and lets the writer of its input `index` write its output instead."""
+        writer = self._producer[node.inputs[index]]
         self.remove(node)
         self.set_output(writer, node.output)
 
@@ -93,8 +96,14 @@ class Rewriter:
         self.remove(successor)
         self._order[node] = place
 
+    def turn_into(self, node: Node, op: str, attrs: dict[str, Any]) -> None:
+        """Makes `node` another operation on the same values."""
+        self._changed = True
+        node.op, node.attrs = op, attrs
+
     def set_input(self, node: Node, index: int, value: str) -> None:
         """Makes `node` read `value` ("" for nothing) as its input number `index`."""
+        self._changed = True
         if node.inputs[index]:
             self._readers[node.inputs[index]].remove(node)
         node.inputs[index] = value
@@ -103,6 +112,7 @@ class Rewriter:
 
     def set_output(self, node: Node, value: str) -> None:
         """Makes `node` write `value`, whose former writer was removed. What it wrote before must have no readers."""
+        self._changed = True
         del self._producer[node.output]
         node.outputs[0] = value
         self._producer[value] = node
@@ -127,6 +137,7 @@ class Rewriter:
         return gone
 
     def _add(self, node: Node, place: tuple[int, int]) -> None:
+        self._changed = True
         self._order[node] = place
         self._producer[node.output] = node
         for value in node.present_inputs():
@@ -137,15 +148,21 @@ class Rewriter:
             node.inputs = [new if value == old else value for value in node.inputs]
             self._readers[new].append(node)
 
-    def commit(self) -> None:
-        """Writes the edited nodes back, without those whose results nothing uses, and forgets unused values."""
+    def commit(self) -> bool:
+        """Writes the edited nodes back, without those whose results nothing uses, and forgets unused values.
+
+        Returns:
+            Whether any node was edited, added or dropped.
+        """
         needed = set(self.graph.outputs)
         alive: list[Node] = []
         for node in sorted(self._order, key=self._order.__getitem__, reverse=True):
             if node.output in needed:
                 needed.update(node.present_inputs())
                 alive.append(node)
+        changed = self._changed or len(alive) < len(self.graph.nodes)
         self.graph.nodes = alive[::-1]
         needed.update(self.graph.inputs)
         self.graph.constants = {name: array for name, array in self.graph.constants.items() if name in needed}
         self.graph.values = {name: info for name, info in self.graph.values.items() if name in needed}
+        return changed
