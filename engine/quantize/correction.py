@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from engine.quantize.float_graph import FloatGraph, weight_names
+from engine.graph.ir import Graph, Node
+from engine.quantize.layers import weight_names
 from engine.quantize.placement import Placement, residual_operands
 
 # Newton's method for the bias in front of a ReLU: few channels need more; those that are almost never above zero are
@@ -16,32 +16,32 @@ _LEAST_ACTIVE = 0.1
 _LARGEST_SHIFT = 0.5
 
 
-def corrected_values(graph: FloatGraph, placement: Placement) -> dict[str, onnx.NodeProto]:
+def corrected_values(graph: Graph, placement: Placement) -> dict[str, Node]:
     """The values whose channel means are put right, each with the layer whose bias does it, in the network's order.
 
     A layer's result stays in its accumulator while a residual Add or a ReLU is all that reads it, so what counts is the
     mean behind these.
     """
-    readers, outputs = graph.consumers(), graph.output_names()
-    pending: dict[str, onnx.NodeProto] = {}
-    found: dict[str, onnx.NodeProto] = {}
+    readers, outputs = graph.readers(), graph.outputs
+    pending: dict[str, Node] = {}
+    found: dict[str, Node] = {}
 
     def continues(value: str) -> bool:
         if value in placement.roots or value in outputs or len(readers.get(value, [])) != 1:
             return False
         reader = readers[value][0]
-        if reader.op_type == "Relu":
+        if reader.op == "Relu":
             return True
-        return residual_operands(graph, reader) is not None and not any(name in pending for name in reader.input)
+        return residual_operands(graph, reader) is not None and not any(name in pending for name in reader.inputs)
 
     for node in graph.nodes:
-        output = node.output[0]
-        waiting = [pending.pop(name) for name in node.input if name in pending]
-        is_quantised = weight_names(graph, node) is not None and node.input[0] in placement.roots
+        output = node.output
+        waiting = [pending.pop(name) for name in node.present_inputs() if name in pending]
+        is_quantised = weight_names(graph, node) is not None and node.inputs[0] in placement.roots
         layer = node if is_quantised else next(iter(waiting), None)
         if layer is None:
             continue
-        if node.op_type != "Relu" and continues(output):
+        if node.op != "Relu" and continues(output):
             pending[output] = layer
         else:
             found[output] = layer

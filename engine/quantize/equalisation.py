@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from engine.graph.ir import Graph, Node
 from engine.quantize.calibration import rounded_correction
-from engine.quantize.float_graph import FloatGraph, attributes, weight_names
 from engine.quantize.histogram import Histogram
+from engine.quantize.layers import weight_names
 from engine.quantize.nodes import NodeRunners
 from engine.quantize.observer import chunks
 from engine.quantize.placement import Placement
@@ -38,7 +38,7 @@ _CLEARLY = 0.8
 
 
 def equalise(
-    graph: FloatGraph,
+    graph: Graph,
     placement: Placement,
     images: Sequence[Array],
     threads: int | None,
@@ -56,9 +56,9 @@ def equalise(
     if not some:
         raise InputError("There are no calibration images. Give at least one; 100 to 500 do well.")
     runners = NodeRunners(graph, threads)
-    values = {graph.inputs[0].name: np.concatenate(some)[:_IMAGES]}
+    values = {graph.inputs[0]: np.concatenate(some)[:_IMAGES]}
     for node in graph.nodes:
-        values[node.output[0]] = runners.of(node).run(values)
+        values[node.output] = runners.of(node).run(values)
     tied = tied_tensors(graph)
     groups = [sorted(group) for group in tied if any(name in placement.ranges_needed() for name in group)]
     done = 0
@@ -82,7 +82,7 @@ def equalise(
     return found
 
 
-def apply_scales(graph: FloatGraph, scales: Scales) -> None:
+def apply_scales(graph: Graph, scales: Scales) -> None:
     """Divide the channels of tensors, and of all tied to them, by `scales`; the results stay what they were."""
     if not scales:
         return
@@ -95,7 +95,7 @@ def apply_scales(graph: FloatGraph, scales: Scales) -> None:
         if names is None:
             continue
         weight, bias = graph.constants[names[0]], graph.constants[names[1]]
-        read, written = factor.get(node.input[0]), factor.get(node.output[0])
+        read, written = factor.get(node.inputs[0]), factor.get(node.output)
         if read is not None:
             weight = weight * read.reshape(1, -1, *([1] * (weight.ndim - 2)))
         if written is not None:
@@ -103,7 +103,7 @@ def apply_scales(graph: FloatGraph, scales: Scales) -> None:
         graph.constants[names[0]], graph.constants[names[1]] = weight, bias
 
 
-def tied_tensors(graph: FloatGraph) -> list[set[str]]:
+def tied_tensors(graph: Graph) -> list[set[str]]:
     """Groups of tensors whose channels can only be scaled together, and can be: only layers are at their ends."""
     parent: dict[str, str] = {}
 
@@ -112,30 +112,30 @@ def tied_tensors(graph: FloatGraph) -> list[set[str]]:
             name = parent[name]
         return name
 
-    fixed = {value.name for value in (*graph.inputs, *graph.outputs)}
+    fixed = {*graph.inputs, *graph.outputs}
     for node in graph.nodes:
-        find(node.output[0])
-        if node.op_type in _SCALE_FREE and not any(name in graph.constants for name in node.input):
-            for name in node.input:
-                parent[find(name)] = find(node.output[0])
-            if node.op_type == "Flatten":
-                fixed |= _unless_pooled(graph, node.input[0], node.output[0])
+        find(node.output)
+        if node.op in _SCALE_FREE and not any(name in graph.constants for name in node.inputs):
+            for name in node.present_inputs():
+                parent[find(name)] = find(node.output)
+            if node.op == "Flatten":
+                fixed |= _unless_pooled(graph, node.inputs[0], node.output)
         elif weight_names(graph, node) is None or _is_grouped(node):
-            fixed |= {*node.input, *node.output}
+            fixed |= {*node.present_inputs(), node.output}
     groups: dict[str, set[str]] = {}
     for name in parent:
         groups.setdefault(find(name), set()).add(name)
     return [group for group in groups.values() if not group & fixed]
 
 
-def _unless_pooled(graph: FloatGraph, before: str, after: str) -> set[str]:
+def _unless_pooled(graph: Graph, before: str, after: str) -> set[str]:
     """Flatten keeps channels apart only behind a global pooling; else both sides are fixed."""
-    producer = graph.producers().get(before)
-    return set() if producer is not None and producer.op_type == "GlobalAveragePool" else {before, after}
+    producer = graph.writers().get(before)
+    return set() if producer is not None and producer.op == "GlobalAveragePool" else {before, after}
 
 
-def _is_grouped(node: onnx.NodeProto) -> bool:
-    return bool(attributes(node).get("group", 1) != 1)
+def _is_grouped(node: Node) -> bool:
+    return bool(node.attrs.get("groups", 1) != 1)
 
 
 def _reach(values: Array) -> NDArray[np.float64]:
@@ -158,14 +158,14 @@ def _error(
         stored_as = candidate_ranges(histogram, "mse")["mse"]
         for node in graph.nodes:
             names = weight_names(graph, node)
-            if names is None or placement.roots.get(node.input[0]) != root:
+            if names is None or placement.roots.get(node.inputs[0]) != root:
                 continue
             weight = graph.constants[names[0]]
             weight = weight * scales.reshape(1, -1, *([1] * (weight.ndim - 2)))
             integers = quantise_weights(weight, graph.constants[names[1]], stored_as.scale_and_zero_point()[0])
-            stored = fake_quantise(_divided(values[node.input[0]], scales), stored_as)
+            stored = fake_quantise(_divided(values[node.inputs[0]], scales), stored_as)
             got = runners.quantised(node, {names[0]: integers.real()}).run_on([stored])
-            total += relative_error(values[node.output[0]], got)
+            total += relative_error(values[node.output], got)
     return total
 
 

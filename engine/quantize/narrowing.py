@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from engine.quantize.float_graph import FloatGraph, attributes, weight_names
+from engine.graph.ir import Graph, Node
+from engine.quantize.layers import weight_names
 from engine.quantize.nodes import NodeRunners
 from engine.quantize.weights import LARGEST, least_error_scales
 
@@ -35,7 +35,7 @@ def narrow_layers(runners: NodeRunners) -> dict[str, int]:
     """The convolutions that gain, by their outputs, each with the magnitude that its integer weights are to end at."""
     nodes = runners.graph.nodes
     gains = runners.each(lambda node: _gains(runners.graph, node), nodes)
-    return {node.output[0]: NARROW for node, gain in zip(nodes, gains, strict=True) if gain}
+    return {node.output: NARROW for node, gain in zip(nodes, gains, strict=True) if gain}
 
 
 def crowding(integers: NDArray[Any]) -> float:
@@ -53,16 +53,16 @@ def crowding(integers: NDArray[Any]) -> float:
     return float((np.maximum(positive, negative).max(axis=(1, 3)) > _SUM_LIMIT).mean())
 
 
-def _gains(graph: FloatGraph, node: onnx.NodeProto) -> bool:
+def _gains(graph: Graph, node: Node) -> bool:
     names = weight_names(graph, node)
-    if node.op_type != "Conv" or names is None or node.input[0] == graph.inputs[0].name:
+    if node.op != "Conv" or names is None or node.inputs[0] == graph.inputs[0]:
         return False  # what the first layer loses, all others work on
-    weight, options = graph.constants[names[0]], attributes(node)
-    strides, kernel = list(options.get("strides", [1, 1])), list(weight.shape[2:])
-    if weight.ndim != 4 or options.get("group", 1) != 1:
+    weight = graph.constants[names[0]]
+    if node.attrs["groups"] != 1:
         return False
     # 3x3 convolutions of stride 1 are computed after Winograd, in another way, unless that takes too much memory.
-    if kernel == [3, 3] and strides == [1, 1] and weight.shape[0] * weight.shape[1] <= _MOST_WINOGRAD:
+    is_winograd = node.attrs["kernel"] == (3, 3) and node.attrs["strides"] == (1, 1)
+    if is_winograd and weight.shape[0] * weight.shape[1] <= _MOST_WINOGRAD:
         return False
     rows = weight.reshape(len(weight), -1)
     scales = np.maximum(least_error_scales(rows), np.finfo(np.float64).tiny)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from engine.backends.onnxruntime.runtime import onnxruntime
 from engine.budget import cpu_budget
 from engine.errors import ModelError
-from engine.quantize.float_graph import FloatGraph
+from engine.graph.ir import Graph, Node
+from engine.graph.writer import to_onnx
 
 Array = NDArray[np.float32]
-
-_IR_VERSION = 8
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,23 +36,13 @@ class NodeRunner:
 
     def __init__(
         self,
-        graph: FloatGraph,
-        node: onnx.NodeProto,
+        graph: Graph,
+        node: Node,
         constants: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         known = {**graph.constants, **(constants or {})}
-        self.inputs = [name for name in dict.fromkeys(node.input) if name and name not in known]
-        held = [name for name in dict.fromkeys(node.input) if name in known]
-        part = helper.make_graph(
-            [node],
-            "node",
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in self.inputs],
-            [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)],
-            [numpy_helper.from_array(_float32(known[name]), name) for name in held],
-        )
-        model = helper.make_model(
-            part, opset_imports=[helper.make_opsetid("", graph.opset)], ir_version=_IR_VERSION, producer_name="tessera"
-        )
+        self.inputs = [name for name in dict.fromkeys(node.present_inputs()) if name not in known]
+        part = replace(graph, nodes=[node], inputs=self.inputs, outputs=[node.output], constants=known, metadata={})
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
@@ -63,7 +51,7 @@ class NodeRunner:
         options.enable_mem_pattern = False
         try:
             self._session = onnxruntime.InferenceSession(
-                model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
+                to_onnx(part).SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # the runtime's exceptions share no base class
             raise ModelError(f"ONNX Runtime cannot run the node '{node.name}': {error}") from error
@@ -91,10 +79,6 @@ class NodeRunner:
         return result
 
 
-def _float32(array: NDArray[Any]) -> NDArray[Any]:
-    return array.astype(np.float32) if array.dtype == np.float64 else array
-
-
 class NodeRunners:
     """The runners of a float graph's nodes, each made when it is first asked for, and the threads that use them.
 
@@ -103,7 +87,7 @@ class NodeRunners:
         threads: how many; None for as many as the process may use.
     """
 
-    def __init__(self, graph: FloatGraph, threads: int | None) -> None:
+    def __init__(self, graph: Graph, threads: int | None) -> None:
         self.graph = graph
         self._pool = ThreadPoolExecutor(threads or cpu_budget(), thread_name_prefix="tessera-quantise")
         self._made: dict[str, NodeRunner] = {}
@@ -116,13 +100,13 @@ class NodeRunners:
         """The function's result for one item, computed on another thread."""
         return self._pool.submit(function, item)
 
-    def of(self, node: onnx.NodeProto) -> NodeRunner:
+    def of(self, node: Node) -> NodeRunner:
         """The runner of a node with the graph's own constants."""
-        key = node.output[0]
+        key = node.output
         if key not in self._made:
             self._made[key] = NodeRunner(self.graph, node)
         return self._made[key]
 
-    def quantised(self, node: onnx.NodeProto, constants: Mapping[str, NDArray[Any]]) -> NodeRunner:
+    def quantised(self, node: Node, constants: Mapping[str, NDArray[Any]]) -> NodeRunner:
         """A runner of a node with other constants."""
         return NodeRunner(self.graph, node, constants)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from engine.budget import cpu_budget
 from engine.errors import InputError
+from engine.graph.ir import Graph
+from engine.graph.writer import to_onnx
 from engine.quantize.correction import corrected_values
-from engine.quantize.float_graph import FloatGraph
 from engine.quantize.histogram import Histogram
 from engine.quantize.observer import Observer, chunks
 from engine.quantize.placement import Placement
@@ -44,7 +45,7 @@ class Observation:
 
 
 def observe_network(
-    graph: FloatGraph, placement: Placement, images: Iterable[Array], *, sample: int, threads: int | None
+    graph: Graph, placement: Placement, images: Iterable[Array], *, sample: int, threads: int | None
 ) -> Observation:
     """Run the float network on the images.
 
@@ -83,9 +84,9 @@ def observe_network(
     return observation
 
 
-def observe_means(graph: FloatGraph, names: Iterable[str], images: Array, threads: int | None) -> dict[str, Array]:
+def observe_means(graph: Graph, names: Iterable[str], images: Array, threads: int | None) -> dict[str, Array]:
     """The mean of each channel of some of the float network's values in each image, float32 [n, C]."""
-    observer = Observer(graph.to_model(names))
+    observer = Observer(to_onnx(graph, names))
 
     def run(chunk: Array) -> dict[str, Array]:
         return {name: channel_means(value) for name, value in observer.run(chunk).items()}
@@ -98,13 +99,13 @@ def observe_means(graph: FloatGraph, names: Iterable[str], images: Array, thread
 class _Pass:
     """The float network with the values that are wanted, and histograms that several threads fill."""
 
-    def __init__(self, graph: FloatGraph, placement: Placement, threads: int) -> None:
-        self._source, self._output = graph.inputs[0].name, graph.outputs[0].name
+    def __init__(self, graph: Graph, placement: Placement, threads: int) -> None:
+        self._source, self._output = graph.inputs[0], graph.outputs[0]
         self._ranged = placement.ranges_needed()
         self._non_negative = placement.non_negative
         self._corrected = list(corrected_values(graph, placement))
         inner = dict.fromkeys(name for name in (*self._ranged, *self._corrected) if name != self._source)
-        self._observer = Observer(graph.to_model([*inner, self._output]))
+        self._observer = Observer(to_onnx(graph, [*inner, self._output]))
         self._sets = [{name: Histogram() for name in self._ranged} for _ in range(threads)]
         self._free: SimpleQueue[Histograms] = SimpleQueue()
         for histograms in self._sets:

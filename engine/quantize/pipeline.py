@@ -16,11 +16,11 @@ import onnx
 from numpy.typing import NDArray
 
 from engine.errors import InputError, ModelError
+from engine.graph.ir import Graph
 from engine.quantize.calibration import ActivationRange, Calibration
 from engine.quantize.correction import corrected_values
 from engine.quantize.equalisation import equalise
-from engine.quantize.float_graph import FloatGraph
-from engine.quantize.folding import read_float_graph
+from engine.quantize.layers import read_network
 from engine.quantize.measures import agreement, sqnr
 from engine.quantize.narrowing import narrow_layers
 from engine.quantize.nodes import NodeRunners
@@ -134,7 +134,7 @@ def calibrate(
         InputError: there are no images, or they do not fit the model.
     """
     started = time.perf_counter()
-    quantiser = _Quantiser(read_float_graph(model), method, bias_correction, fallback, threads, progress)
+    quantiser = _Quantiser(read_network(model), method, bias_correction, fallback, threads, progress)
     calibration, report = quantiser.run(images, gate or Gate(), equalisation, model_sha256, started)
     quantiser.report("calibrated", 1.0)
     return replace(calibration, verdict=report.verdict), report
@@ -143,7 +143,7 @@ def calibrate(
 class _Quantiser:
     def __init__(
         self,
-        graph: FloatGraph,
+        graph: Graph,
         method: Method,
         bias_correction: bool,
         fallback: Fallback,
@@ -237,7 +237,7 @@ class _Quantiser:
         images: int,
         sha256: str,
     ) -> Calibration:
-        placed = {node.output[0] for node in self._graph.nodes if node.input[0] in placement.roots}
+        placed = {node.output for node in self._graph.nodes if node.inputs[0] in placement.roots}
         method = re.sub("^auto$", "by measured error", self._method)
         return Calibration(
             ranges={name: settled.ranges[name] for name in placement.ranges_needed()},

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from engine.errors import ModelError
+from engine.graph.ir import Graph
 from engine.quantize.calibration import ActivationRange
-from engine.quantize.float_graph import FloatGraph
 from engine.quantize.histogram import Histogram
 from engine.quantize.placement import Placement
 
@@ -45,13 +45,13 @@ def candidate_ranges(histogram: Histogram, method: Method) -> dict[str, Activati
     return {name: _usable(low, high) for name, (low, high) in found.items()}
 
 
-def pixel_ranges(graph: FloatGraph, placement: Placement) -> dict[str, ActivationRange]:
+def pixel_ranges(graph: Graph, placement: Placement) -> dict[str, ActivationRange]:
     """The exact range of normalised pixels, by the name of the graph's input, where the model says how it normalises.
 
     Raises:
         ModelError: what the model says of its normalisation makes no sense.
     """
-    source = graph.inputs[0].name
+    source = graph.inputs[0]
     if source not in placement.ranges_needed():
         return {}
     if not {"tessera.mean", "tessera.std"} <= set(graph.metadata):

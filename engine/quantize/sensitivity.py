@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
+from engine.graph.ir import Node
 from engine.quantize.calibration import ActivationRange
-from engine.quantize.float_graph import weight_names
+from engine.quantize.layers import weight_names
 from engine.quantize.nodes import NodeRunners
 from engine.quantize.placement import Placement
 from engine.quantize.statistics import fake_quantise, per_channel, power
@@ -73,10 +73,10 @@ def measure_sensitivities(
         The worst first.
     """
     graph = runners.graph
-    values = {graph.inputs[0].name: images}
+    values = {graph.inputs[0]: images}
     for node in graph.nodes:
-        values[node.output[0]] = runners.of(node).run(values)
-    result = graph.outputs[0].name
+        values[node.output] = runners.of(node).run(values)
+    result = graph.outputs[0]
     signal = max(power(values[result]), 1e-30)
     costs = _multiplications(runners, values)
     total = max(sum(costs.values()), 1)
@@ -88,7 +88,7 @@ def measure_sensitivities(
         layers = _layers_behind(runners, placement, tensor)
         got = _run_with(runners, values, tensor, ranges[tensor], layers, weight_limits)
         noise = power(np.subtract(got, values[result])) / signal
-        names = tuple(layer.output[0] for layer in layers)
+        names = tuple(layer.output for layer in layers)
         done += 1
         report("measuring sensitivity", done / len(tensors))
         return Sensitivity(tensor, names, noise, sum(costs[name] for name in names) / total)
@@ -127,18 +127,18 @@ def _multiplications(runners: NodeRunners, values: Mapping[str, Array]) -> dict[
     for node in graph.nodes:
         names = weight_names(graph, node)
         if names is not None:
-            result = values[node.output[0]]
+            result = values[node.output]
             weight = graph.constants[names[0]]
-            costs[node.output[0]] = int(result[0].size) * int(weight[0].size)
+            costs[node.output] = int(result[0].size) * int(weight[0].size)
     return costs
 
 
-def _layers_behind(runners: NodeRunners, placement: Placement, tensor: str) -> list[onnx.NodeProto]:
+def _layers_behind(runners: NodeRunners, placement: Placement, tensor: str) -> list[Node]:
     graph = runners.graph
     return [
         node
         for node in graph.nodes
-        if weight_names(graph, node) is not None and placement.roots.get(node.input[0]) == tensor
+        if weight_names(graph, node) is not None and placement.roots.get(node.inputs[0]) == tensor
     ]
 
 
@@ -147,17 +147,17 @@ def _run_with(
     values: Mapping[str, Array],
     tensor: str,
     stored_as: ActivationRange,
-    layers: Sequence[onnx.NodeProto],
+    layers: Sequence[Node],
     weight_limits: Mapping[str, int],
 ) -> Array:
     """The network's result with one tensor and the weights of its layers in eight bits."""
     graph = runners.graph
     changed = {tensor: fake_quantise(values[tensor], stored_as)}
-    quantised = {layer.output[0] for layer in layers}
-    last_reader = {name: position for position, node in enumerate(graph.nodes) for name in node.input}
+    quantised = {layer.output for layer in layers}
+    last_reader = {name: position for position, node in enumerate(graph.nodes) for name in node.present_inputs()}
     for position, node in enumerate(graph.nodes):
-        output = node.output[0]
-        if output == tensor or not any(name in changed for name in node.input):
+        output = node.output
+        if output == tensor or not any(name in changed for name in node.present_inputs()):
             continue
         runner = runners.of(node)
         if output in quantised:
@@ -172,8 +172,8 @@ def _run_with(
             error = np.subtract(values[output], got)
             got += per_channel(error.mean(axis=(0, *range(2, error.ndim)), dtype=np.float64), got)
         changed[output] = got
-        for name in node.input:
+        for name in node.present_inputs():
             if last_reader[name] == position:
                 changed.pop(name, None)
-    result: Array = changed.get(graph.outputs[0].name, values[graph.outputs[0].name])
+    result: Array = changed.get(graph.outputs[0], values[graph.outputs[0]])
     return result

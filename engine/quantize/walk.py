@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
+from engine.graph.ir import Node
 from engine.quantize.calibration import ActivationRange, rounded_correction, rounded_range
 from engine.quantize.correction import corrected_values, shift_before_relu
-from engine.quantize.float_graph import weight_names
+from engine.quantize.layers import weight_names
 from engine.quantize.nodes import NodeRunner, NodeRunners
 from engine.quantize.placement import Placement
 from engine.quantize.statistics import channel_means, fake_quantise, per_channel, power, relative_error, thinned
@@ -117,7 +117,7 @@ class Walk:
         self._weight_limits = weight_limits
         self._correct = correct
         self._report = report
-        self._readers = graph.consumers()
+        self._readers = graph.readers()
         self._corrected = corrected_values(graph, placement)
         self._floats: dict[str, Array] = {}
         self._stored: dict[str, list[Array]] = {}
@@ -132,14 +132,14 @@ class Walk:
         Raises:
             ModelError: a node cannot run.
         """
-        source = self._graph.inputs[0].name
+        source = self._graph.inputs[0]
         self._floats[source] = images[:_COMPARED]
         self._settle(source, [images[start : start + _PIECE] for start in range(0, len(images), _PIECE)])
         remaining = {name: len(nodes) for name, nodes in self._readers.items()}
         for position, node in enumerate(self._graph.nodes):
             self._report("choosing ranges and correcting biases", position / len(self._graph.nodes))
             self._pass(node)
-            for name in dict.fromkeys(node.input):
+            for name in dict.fromkeys(node.present_inputs()):
                 if name in remaining:
                     remaining[name] -= 1
                     if remaining[name] == 0:
@@ -147,15 +147,15 @@ class Walk:
                         self._stored.pop(name, None)
         return Settled(self._ranges, self._corrections, self._choices, self._layers)
 
-    def _pass(self, node: onnx.NodeProto) -> None:
-        output, layer = node.output[0], self._corrected.get(node.output[0])
+    def _pass(self, node: Node) -> None:
+        output, layer = node.output, self._corrected.get(node.output)
         runner = self._runners.of(node)
         rounding = self._runners.start(self._quantised, node)  # meanwhile, what the float network has:
         wanted = runner.run(self._floats)
         quantised = rounding.result() or runner
-        rectified = node.op_type == "Relu" and layer is not None
+        rectified = node.op == "Relu" and layer is not None
         if rectified:
-            got = self._stored[node.input[0]]
+            got = self._stored[node.inputs[0]]
         else:
             inputs = list(zip(*(self._stored[name] for name in runner.inputs), strict=True))
             got = self._runners.each(quantised.run_on, inputs)
@@ -165,17 +165,17 @@ class Walk:
         self._floats[output] = wanted
         self._settle(output, got)
 
-    def _quantised(self, node: onnx.NodeProto) -> NodeRunner | None:
+    def _quantised(self, node: Node) -> NodeRunner | None:
         """The runner with quantised weights, of a layer that reads eight bits."""
-        names, root = weight_names(self._graph, node), self._placement.roots.get(node.input[0])
+        names, root = weight_names(self._graph, node), self._placement.roots.get(node.inputs[0])
         if names is None or root is None:
             return None
         weight, bias = (self._graph.constants[name] for name in names)
-        limit = self._weight_limits.get(node.output[0], LARGEST)
+        limit = self._weight_limits.get(node.output, LARGEST)
         integers = quantise_weights(weight, bias, self._ranges[root].scale_and_zero_point()[0], limit)
         return self._runners.quantised(node, {names[0]: integers.real()})
 
-    def _correct_bias(self, layer: onnx.NodeProto, value: str, pieces: list[Array], *, rectified: bool) -> None:
+    def _correct_bias(self, layer: Node, value: str, pieces: list[Array], *, rectified: bool) -> None:
         """Put each channel's mean where the float network has it; of what goes into a ReLU, the mean behind it.
 
         Args:
@@ -196,8 +196,8 @@ class Walk:
             means = np.concatenate(self._runners.each(channel_means, pieces))
             shift = target - means.mean(axis=0, dtype=np.float64)
         if self._correct:
-            self._corrections[layer.output[0]] = rounded_correction(shift)
-            shift = np.array(self._corrections[layer.output[0]])
+            self._corrections[layer.output] = rounded_correction(shift)
+            shift = np.array(self._corrections[layer.output])
 
         def apply(piece: Array) -> None:
             for start in range(len(piece)):  # one image at a time stays in the cache
@@ -208,9 +208,9 @@ class Walk:
 
         self._runners.each(apply, pieces)
 
-    def _note(self, layer: onnx.NodeProto, wanted: Array, got: Array) -> None:
+    def _note(self, layer: Node, wanted: Array, got: Array) -> None:
         noise = power(np.subtract(wanted, got)) / max(power(wanted), 1e-30)
-        self._layers.append(LayerNoise(layer.output[0], layer.op_type, noise))
+        self._layers.append(LayerNoise(layer.output, layer.op, noise))
 
     def _settle(self, name: str, pieces: list[Array]) -> None:
         """Store a value as the quantised network does, its range chosen first where it has one of its own."""

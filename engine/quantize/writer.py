@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import helper
 
 from engine.errors import ModelError
+from engine.graph.ir import Array, Graph, Node, Shape
+from engine.graph.writer import to_onnx
 from engine.normalisation import FLOAT_PRECISION_KEY
 from engine.quantize.calibration import Calibration
 from engine.quantize.equalisation import apply_scales, tied_tensors
 from engine.quantize.files import write_whole
-from engine.quantize.float_graph import FloatGraph, assemble_model, weight_names
-from engine.quantize.folding import read_float_graph
+from engine.quantize.layers import read_network, weight_names
 from engine.quantize.placement import Placement, place
 from engine.quantize.weights import LARGEST, quantise_weights
 from engine.wording import counted
-
-_Array = NDArray[Any]
 
 
 def write_quantised(
@@ -43,28 +40,28 @@ def write_quantised(
 
 def quantised_model(model: str | os.PathLike[str] | onnx.ModelProto, calibration: Calibration) -> onnx.ModelProto:
     """The QDQ form of a float model, in memory; arguments and errors as for `write_quantised`."""
-    graph = read_float_graph(model)
+    graph = read_network(model)
     _check_scales(graph, calibration)
     apply_scales(graph, calibration.channel_scales)
     return quantise_graph(graph, place(graph, calibration.floats), calibration)
 
 
-def quantise_graph(graph: FloatGraph, placement: Placement, calibration: Calibration) -> onnx.ModelProto:
+def quantise_graph(graph: Graph, placement: Placement, calibration: Calibration) -> onnx.ModelProto:
     """The QDQ model of a graph that is equalised and placed already; the graph itself is left as it is."""
     _check_fit(graph, placement, calibration)
-    model = _Writer(graph, placement, calibration).write()
+    quantised = _Quantised(graph, placement, calibration).build()
     if calibration.floats:
-        model.metadata_props.add(key=FLOAT_PRECISION_KEY, value=calibration.float_precision)
-    return model
+        quantised.metadata[FLOAT_PRECISION_KEY] = calibration.float_precision
+    return to_onnx(quantised)
 
 
-def _check_scales(graph: FloatGraph, calibration: Calibration) -> None:
+def _check_scales(graph: Graph, calibration: Calibration) -> None:
     scalable = {name: group for group in tied_tensors(graph) for name in group}
     for tensor, scales in calibration.channel_scales.items():
         channels = {
             len(graph.constants[names[0]])
             for node in graph.nodes
-            if (names := weight_names(graph, node)) is not None and node.output[0] in scalable.get(tensor, ())
+            if (names := weight_names(graph, node)) is not None and node.output in scalable.get(tensor, ())
         }
         if channels != {len(scales)}:
             raise ModelError(
@@ -73,7 +70,7 @@ def _check_scales(graph: FloatGraph, calibration: Calibration) -> None:
             )
 
 
-def _check_fit(graph: FloatGraph, placement: Placement, calibration: Calibration) -> None:
+def _check_fit(graph: Graph, placement: Placement, calibration: Calibration) -> None:
     needed = set(placement.ranges_needed())
     missing, surplus = sorted(needed - set(calibration.ranges)), sorted(set(calibration.ranges) - needed)
     if missing or surplus:
@@ -83,83 +80,77 @@ def _check_fit(graph: FloatGraph, placement: Placement, calibration: Calibration
         raise ModelError("The model has no Conv or Gemm with constant weights, so there is nothing to quantise.")
     for node in graph.nodes:
         names = weight_names(graph, node)
-        correction = calibration.bias_corrections.get(node.output[0])
+        correction = calibration.bias_corrections.get(node.output)
         if names is not None and correction is not None and len(correction) != len(graph.constants[names[1]]):
             raise ModelError(
-                f"The calibration corrects {counted(len(correction), 'channel')} of '{node.output[0]}', which has "
+                f"The calibration corrects {counted(len(correction), 'channel')} of '{node.output}', which has "
                 f"{len(graph.constants[names[1]])}, so it belongs to another model. Calibrate this model."
             )
 
 
-class _Writer:
-    """One pass over the graph in its own order, collecting nodes and initialisers."""
+class _Quantised:
+    """One pass over the network in its own order, which builds the same network with integers in it."""
 
-    def __init__(self, graph: FloatGraph, placement: Placement, calibration: Calibration) -> None:
-        self._graph = graph
+    def __init__(self, graph: Graph, placement: Placement, calibration: Calibration) -> None:
+        self._source = graph
+        self._graph = replace(graph.copy(), nodes=[])
         self._placement = placement
         self._calibration = calibration
         self._parameters = {name: calibration.ranges[name].scale_and_zero_point() for name in placement.ranges_needed()}
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, _Array] = dict(graph.constants)
-        self._names: dict[str, str] = {}
+        self._grids: dict[str, list[str]] = {}
+        self._restored: dict[str, str] = {}
 
-    def write(self) -> onnx.ModelProto:
-        for value in self._graph.inputs:
-            self._quantise_value(value.name)
-        for node in self._graph.nodes:
-            self._nodes.append(self._rewired(node))
-            for name in node.output:
-                self._quantise_value(name)
-        return assemble_model(self._graph, self._nodes, self._constants, self._graph.outputs)
+    def build(self) -> Graph:
+        for name in self._source.inputs:
+            self._quantise_value(name)
+        for node in self._source.nodes:
+            self._graph.nodes.append(self._rewired(node))
+            self._quantise_value(node.output)
+        self._graph.validate()
+        return self._graph
 
-    def _rewired(self, node: onnx.NodeProto) -> onnx.NodeProto:
+    def _rewired(self, node: Node) -> Node:
         """A copy of the node that reads dequantised values and, if it is a Conv or Gemm, integer weights."""
-        inputs = [self._name(name, "dequantized") if name in self._placement.roots else name for name in node.input]
-        names = weight_names(self._graph, node)
-        root = self._placement.roots.get(node.input[0])
+        inputs = [self._restored.get(name, name) for name in node.inputs]
+        names = weight_names(self._source, node)
+        root = self._placement.roots.get(node.inputs[0])
         if names is not None and root is not None:
-            inputs[1:] = self._integer_weights(node, *names, input_scale=self._parameters[root][0])
-        twin = onnx.NodeProto()
-        twin.CopyFrom(node)
-        del twin.input[:]
-        twin.input.extend(inputs)
-        return twin
+            inputs[1:3] = self._integer_weights(node, *names, input_scale=self._parameters[root][0])
+        return replace(node, inputs=inputs)
 
     def _integer_weights(
-        self, node: onnx.NodeProto, weight_name: str, bias_name: str, input_scale: np.float32
+        self, node: Node, weight_name: str, bias_name: str, input_scale: np.float32
     ) -> tuple[str, str]:
-        weight, bias = self._graph.constants[weight_name], self._graph.constants[bias_name]
-        correction = self._calibration.bias_corrections.get(node.output[0])
+        weight, bias = self._source.constants[weight_name], self._source.constants[bias_name]
+        correction = self._calibration.bias_corrections.get(node.output)
         if correction is not None:
             bias = bias + np.array(correction)
-        output = node.output[0]
+        output = node.output
         integers = quantise_weights(weight, bias, input_scale, self._calibration.weight_limits.get(output, LARGEST))
         return (
             self._dequantise_constant(f"{output}.weight", integers.values, integers.scales),
             self._dequantise_constant(f"{output}.bias", integers.bias, integers.bias_scales),
         )
 
-    def _dequantise_constant(self, name: str, values: _Array, scales: _Array) -> str:
-        inputs = [self._name(name, part) for part in ("quantized", "scale", "zero_point")]
-        zeros = np.zeros(scales.shape, values.dtype)
-        self._constants.update(zip(inputs, (values, scales, zeros), strict=True))
-        output = self._name(name, "dequantized")
-        self._nodes.append(helper.make_node("DequantizeLinear", inputs, [output], f"{name}.dequantize", axis=0))
-        return output
+    def _dequantise_constant(self, name: str, values: Array, scales: Array) -> str:
+        parts = {"quantized": values, "scale": scales, "zero_point": np.zeros(scales.shape, values.dtype)}
+        inputs = [self._graph.add_constant(f"{name}.{part}", array) for part, array in parts.items()]
+        return self._dequantise(name, inputs, values.shape)
 
     def _quantise_value(self, name: str) -> None:
         root = self._placement.roots.get(name)
         if root is None:
             return
-        grid = [self._name(root, part) for part in ("scale", "zero_point")]
-        self._constants.update(zip(grid, map(np.asarray, self._parameters[root]), strict=True))
-        stored, restored = self._name(name, "quantized"), self._name(name, "dequantized")
-        self._nodes.append(helper.make_node("QuantizeLinear", [name, *grid], [stored], f"{name}.quantize"))
-        self._nodes.append(helper.make_node("DequantizeLinear", [stored, *grid], [restored], f"{name}.dequantize"))
+        if root not in self._grids:
+            parts = zip(("scale", "zero_point"), map(np.asarray, self._parameters[root]), strict=True)
+            self._grids[root] = [self._graph.add_constant(f"{root}.{part}", array) for part, array in parts]
+        shape, dtype = self._graph.values[name].shape, np.dtype(np.uint8)
+        stored = self._graph.add_value(f"{name}.quantized", shape, dtype)
+        inputs = [name, *self._grids[root]]
+        self._graph.nodes.append(Node("QuantizeLinear", f"{name}.quantize", inputs, [stored], {"axis": 0}))
+        self._restored[name] = self._dequantise(name, [stored, *self._grids[root]], shape)
 
-    def _name(self, owner: str, part: str) -> str:
-        """The name of something the writer adds, always the same for the same owner and part, never taken already."""
-        wanted = f"{owner}.{part}"
-        if wanted not in self._names:
-            self._names[wanted] = self._graph.fresh_name(wanted)
-        return self._names[wanted]
+    def _dequantise(self, name: str, inputs: list[str], shape: Shape) -> str:
+        output = self._graph.add_value(f"{name}.dequantized", shape, np.dtype(np.float32))
+        self._graph.nodes.append(Node("DequantizeLinear", f"{name}.dequantize", inputs, [output], {"axis": 0}))
+        return output

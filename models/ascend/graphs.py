@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import onnx
-from onnx import helper
 
 from engine.errors import ModelError
-from engine.quantize.float_graph import FloatGraph, attributes, weight_names
-from engine.quantize.folding import read_float_graph
+from engine.graph.ir import Graph, Node
+from engine.graph.passes.rewriter import Rewriter
+from engine.graph.writer import to_onnx
+from engine.quantize.layers import read_network, weight_names
 
 OPSET = 11
 _IR_VERSION = 6
@@ -67,50 +68,25 @@ def with_own_convolution(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ModelError: no convolution of the graph can be replaced.
     """
-    graph = read_float_graph(model)
-    replaced = 0
-    readers, outputs = graph.consumers(), graph.output_names()
-    merged: set[int] = set()
-    for node in graph.nodes:
-        following = readers.get(node.output[0], [])
-        if len(following) != 1 or following[0].op_type != "Relu" or node.output[0] in outputs:
-            continue
-        if _is_replaceable(graph, node):
-            _replace(node, following[0])
-            merged.add(id(following[0]))
-            replaced += 1
+    graph = read_network(model)
+    rewriter, replaced = Rewriter(graph), False
+    for node in list(graph.nodes):
+        relu = rewriter.only_reader(node.output)
+        if relu is not None and relu.op == "Relu" and _is_replaceable(graph, node):
+            # Padding in the order of ONNX; the operator package's plugin turns it into CANN's top, bottom, left, right.
+            attrs = {name: list(node.attrs[name]) for name in ("strides", "pads")}
+            rewriter.remove(relu)
+            own = Node(f"{OWN_DOMAIN}.{OWN_OPERATOR}", node.name, node.inputs[:3], [relu.output], attrs)
+            rewriter.replace(node, own)
+            replaced = True
     if not replaced:
         raise ModelError("The graph has no 3x3 convolution with a ReLU behind it that the own operator could replace.")
-    graph.nodes = [node for node in graph.nodes if id(node) not in merged]
-    result = graph.to_model()
-    result.opset_import.append(helper.make_opsetid(OWN_DOMAIN, 1))
-    return result
+    rewriter.commit()
+    return to_onnx(graph)
 
 
-def _is_replaceable(graph: FloatGraph, node: onnx.NodeProto) -> bool:
-    names = weight_names(graph, node)
-    if node.op_type != "Conv" or names is None:
+def _is_replaceable(graph: Graph, node: Node) -> bool:
+    if node.op != "Conv" or weight_names(graph, node) is None:
         return False
-    settings = attributes(node)
-    return (
-        graph.constants[names[0]].shape[2:] == (3, 3)
-        and settings.get("group", 1) == 1
-        and list(settings.get("dilations", [1, 1])) == [1, 1]
-        and settings.get("auto_pad", b"NOTSET") == b"NOTSET"
-    )
-
-
-def _replace(node: onnx.NodeProto, relu: onnx.NodeProto) -> None:
-    settings = attributes(node)
-    top, left, bottom, right = settings.get("pads", [0, 0, 0, 0])
-    strides = list(settings.get("strides", [1, 1]))
-    node.op_type, node.domain = OWN_OPERATOR, OWN_DOMAIN
-    node.output[0] = relu.output[0]
-    del node.attribute[:]
-    node.attribute.extend(
-        [
-            helper.make_attribute("strides", strides),
-            # In the order of ONNX; the plugin of the operator package turns it into CANN's top, bottom, left, right.
-            helper.make_attribute("pads", [top, left, bottom, right]),
-        ]
-    )
+    shape = (node.attrs["kernel"], node.attrs["groups"], node.attrs["dilations"])
+    return bool(shape == ((3, 3), 1, (1, 1)))

@@ -9,6 +9,8 @@ A pass edits the graph in place and returns whether it changed anything.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from engine.errors import UnsupportedOperatorError
 from engine.graph import shapes
 from engine.graph.ir import Graph
@@ -41,8 +43,14 @@ PASSES = (
 )
 
 
+def run_passes(graph: Graph, passes: Sequence[Callable[[Graph], bool]]) -> None:
+    """Runs passes in their order, again and again until none of them finds anything to change."""
+    while sum(run(graph) for run in passes):
+        pass
+
+
 def lower(graph: Graph) -> Graph:
-    """Runs all passes on a copy of `graph`, again and again until none of them finds anything to change.
+    """Runs all passes on a copy of `graph`.
 
     Args:
         graph: a graph from `reader.read_model`.
@@ -56,8 +64,7 @@ def lower(graph: Graph) -> Graph:
         UnsupportedOperatorError: a Conv's weights or bias are not constant.
     """
     lowered = graph.copy()
-    while any([run(lowered) for run in PASSES]):  # a list: each of them runs
-        pass
+    run_passes(lowered, PASSES)
     for node in lowered.nodes:
         if node.op == "Conv" and any(value and value not in lowered.constants for value in node.inputs[1:3]):
             raise UnsupportedOperatorError(

@@ -9,8 +9,9 @@ from engine.graph.passes.rewriter import Rewriter
 def fold_batchnorm(graph: Graph) -> bool:
     """Folds, in place, every BatchNormalization that directly follows a Conv into its weights and bias.
 
-    The arithmetic is float64, rounded once to the type of the weights. Quantised weights keep their integers up to sign; their scales take the
-    factor. What does not directly follow a Conv, or cannot be expressed exactly that way, stays.
+    The arithmetic is float64, rounded once to the type of the weights. Quantised weights keep their integers up to
+    sign; their scales take the factor. What does not directly follow a Conv, or cannot be expressed exactly that way,
+    stays.
     """
     rewriter = Rewriter(graph)
     for node in list(graph.nodes):

@@ -22,17 +22,12 @@ def lower_gemm(graph: Graph) -> bool:
 
 def _lower(rewriter: Rewriter, node: Node) -> None:
     graph = rewriter.graph
-    weights, bias = graph.constants[node.inputs[1]], node.inputs[2]
+    weights, quant, bias = graph.constants[node.inputs[1]], graph.values[node.inputs[1]].quant, node.inputs[2]
     out, features = weights.shape
     image, kernel = _image(rewriter, node, features)
     # Flattening [C, H, W] runs in the order in which [out, C, H, W] is laid out.
     filters = weights.reshape(out, -1, *kernel)
-    inputs = [
-        image,
-        graph.add_constant(f"{node.inputs[1]}.oihw", filters, graph.values[node.inputs[1]].quant),
-        bias,
-        "",
-    ]
+    inputs = [image, graph.add_constant(f"{node.inputs[1]}.oihw", filters, quant), bias, ""]
     result = graph.add_value(f"{node.output}.image", (None, out, 1, 1), np.dtype(np.float32))
     window = {"kernel": kernel, "strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1)}
     rewriter.insert_before(node, Node("Conv", node.name, inputs, [result], {**window, "groups": 1, "clip": NO_CLIP}))

@@ -60,7 +60,7 @@ def _rewrite(rewriter: Rewriter, node: Node) -> None:
 
 
 def _addition(rewriter: Rewriter, node: Node, channels: int) -> tuple[Node | None, str]:
-    """The Add that is alone in using a MatMul and adds a constant per channel, and the constant; None and "" if none."""
+    """The Add of a constant per channel that is alone in using a MatMul, and the constant; None and "" without one."""
     reader = rewriter.only_reader(node.output)
     stored = rewriter.graph.values[node.output].quant is not None
     if reader is None or stored or reader.op != "Add" or reader.attrs["clip"] != NO_CLIP:
@@ -72,12 +72,9 @@ def _addition(rewriter: Rewriter, node: Node, channels: int) -> tuple[Node | Non
 def _per_channel(graph: Graph, value: str, channels: int) -> Array | None:
     """A constant as [channels], None where it is none or cannot be expressed so."""
     added = graph.constants.get(value)
-    if (
-        added is None
-        or added.ndim > 2
-        or added.size not in (1, channels)
-        or added.shape[-1:] not in ((), (added.size,))
-    ):
+    if added is None or added.ndim > 2 or added.size not in (1, channels):
+        return None
+    if added.ndim and added.shape[-1] != added.size:
         return None
     return np.broadcast_to(added.reshape(-1), (channels,))
 

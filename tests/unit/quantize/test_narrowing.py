@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +14,9 @@ from hypothesis.extra import numpy as hnp
 
 import engine
 from engine.errors import ModelError
+from engine.graph.ir import Node
 from engine.quantize import Calibration, calibrate, quantised_model
-from engine.quantize.folding import read_float_graph
+from engine.quantize.layers import read_network
 from engine.quantize.measures import sqnr
 from engine.quantize.narrowing import NARROW, crowding, narrow_layers
 from engine.quantize.nodes import NodeRunners
@@ -66,14 +66,13 @@ def test_the_calibration_says_which_layers_are_narrow_and_the_writer_obeys() -> 
     assert max(others) == 127
     # Layers that gain nothing: the first, and those that are computed after Winograd.
     first = nodes(quantised, "Conv")[0].output[0]
-    threes = [node.output[0] for node in read_float_graph(model).nodes if is_winograd(node)]
+    threes = [node.output for node in read_network(model).nodes if is_winograd(node)]
     assert threes
     assert not {first, *threes} & set(calibration.weight_limits)
 
 
-def is_winograd(node: onnx.NodeProto) -> bool:
-    options = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
-    return bool(options.get("kernel_shape") == [3, 3] and options.get("strides", [1, 1]) == [1, 1])
+def is_winograd(node: Node) -> bool:
+    return node.op == "Conv" and node.attrs["kernel"] == (3, 3) and node.attrs["strides"] == (1, 1)
 
 
 def test_narrow_weights_cost_little(tmp_path: Path) -> None:
@@ -105,10 +104,10 @@ def test_impossible_limits_are_refused(limits: object) -> None:
 
 
 def test_narrow_layers_were_crowded_and_are_no_longer() -> None:
-    graph = read_float_graph(tiny_model())
+    graph = read_network(tiny_model())
     for name in narrow_layers(NodeRunners(graph, 1)):
-        node = next(node for node in graph.nodes if node.output[0] == name)
-        weight = graph.constants[node.input[1]]
+        node = next(node for node in graph.nodes if node.output == name)
+        weight = graph.constants[node.inputs[1]]
         full, narrow = (
             quantise_weights(weight, np.zeros(len(weight)), np.float32(1), end).values for end in (127, NARROW)
         )

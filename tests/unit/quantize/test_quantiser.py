@@ -16,10 +16,11 @@ from hypothesis.extra import numpy as hnp
 
 import engine
 from engine.errors import ModelError
+from engine.graph.writer import to_onnx
 from engine.quantize import Calibration, Gate, calibrate, quantised_model
 from engine.quantize.equalisation import apply_scales, tied_tensors
-from engine.quantize.folding import read_float_graph
 from engine.quantize.histogram import Histogram
+from engine.quantize.layers import read_network
 from engine.quantize.measures import sqnr
 from engine.quantize.sensitivity import Sensitivity, choose_floats
 from engine.quantize.weights import least_error_scales, quantise_weights
@@ -64,9 +65,9 @@ def test_entropy_range_holds_zero_and_lies_within_what_was_seen(values: np.ndarr
 def test_equalising_changes_no_result(seed: int) -> None:
     random = np.random.default_rng(seed)
     images = tiny_images(4)
-    graph = read_float_graph(tiny_model())
-    expected = run(graph.to_model(), images)
-    channels = {node.output[0]: len(graph.constants[node.input[1]]) for node in graph.nodes if node.op_type == "Conv"}
+    graph = read_network(tiny_model())
+    expected = run(to_onnx(graph), images)
+    channels = {node.output: len(graph.constants[node.inputs[1]]) for node in graph.nodes if node.op == "Conv"}
     groups = [group for group in tied_tensors(graph) if group & set(channels)]
     assert groups
     scales = {
@@ -78,7 +79,7 @@ def test_equalising_changes_no_result(seed: int) -> None:
     before = {name: value.copy() for name, value in graph.constants.items()}
     apply_scales(graph, scales)
     assert any(not np.array_equal(before[name], graph.constants[name]) for name in before)
-    assert run(graph.to_model(), images) == pytest.approx(expected, rel=1e-3, abs=1e-4 * float(np.abs(expected).max()))
+    assert run(to_onnx(graph), images) == pytest.approx(expected, rel=1e-3, abs=1e-4 * float(np.abs(expected).max()))
 
 
 def test_scales_of_another_model_are_refused() -> None:
