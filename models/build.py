@@ -152,8 +152,8 @@ def _builder_version() -> str:
     for entry in _BUILDER_SOURCES:
         package, _, rest = entry.partition("/")
         path = roots[package] / rest
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.relative_to(path.parent).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

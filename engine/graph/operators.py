@@ -131,6 +131,9 @@ def _clip(source: Source, graph: Graph) -> list[Node]:
 def _batch_normalization(source: Source, graph: Graph) -> list[Node]:
     if source.attributes.get("training_mode", 0):
         raise source.refuse("it is in training mode, so its result would depend on the batch.")
+    variance = graph.constants.get(source.input(4))
+    if variance is not None and (variance < 0).any():
+        raise ModelError(f"{source.describe()} has a negative variance; its weights are damaged. Export it again.")
     return [source.node(list(source.inputs), epsilon=float(source.attributes.get("epsilon", 1e-5)))]
 
 
@@ -149,6 +152,26 @@ def _reshape(source: Source, graph: Graph) -> list[Node]:
     if min(shape, default=0) < -1 or shape.count(-1) > 1:
         raise ModelError(f"{source.describe()}: {shape} is not a shape to reshape to.")
     return [source.node([source.input(0)], shape=tuple(shape))]
+
+
+def _squeeze(source: Source, graph: Graph) -> list[Node]:
+    shape = _shape(graph, source.input(0))
+    named = source.attributes.get("axes")
+    if source.input(1):
+        named = _constant(source, graph, 1, "axes").reshape(-1)
+    if named is None:
+        raise source.refuse("it names no axes, so it would drop a batch of one image too.")
+    dropped = {_axis(source, int(axis), len(shape)) for axis in named}
+    for axis in sorted(dropped):
+        if shape[axis] is None:
+            raise source.refuse(f"the size of dimension {axis}, which it drops, is not known to be 1.")
+        if shape[axis] != 1:
+            raise ModelError(f"{source.describe()}: it drops dimension {axis} of {list(shape)}, whose size is not 1.")
+    kept = [size for axis, size in enumerate(shape) if axis not in dropped]
+    if kept[1:].count(None) > 1:
+        raise source.refuse(f"more than one size of its input {list(shape)} is not known.")
+    target = tuple(-1 if size is None and axis else size or 0 for axis, size in enumerate(kept))
+    return [replace(source, op="Reshape").node([source.input(0)], shape=target)]
 
 
 def _gemm(source: Source, graph: Graph) -> list[Node]:
@@ -262,6 +285,7 @@ OPERATORS: dict[str, tuple[int, int, Callable[[Source, Graph], list[Node]]]] = {
     "Relu": (1, 1, _plain),
     "Reshape": (2, 2, _reshape),
     "Softmax": (1, 1, _softmax),
+    "Squeeze": (1, 2, _squeeze),
     **qoperators(normalise),
     "com.microsoft.DequantizeLinear": (2, 3, _quantisation),
     "com.microsoft.QuantizeLinear": (2, 3, _quantisation),

@@ -58,7 +58,6 @@ class _Writer:
             attributes = _ATTRIBUTES[op](node.attrs)
         match op:
             case "Clip":
-                op = "Identity" if node.attrs["clip"] == NO_CLIP else op
                 inputs += self._bounds(node)
             case "Reshape":
                 inputs.append(self._constant(f"{node.output}.shape", np.array(node.attrs["shape"], np.int64)))

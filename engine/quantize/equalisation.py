@@ -29,7 +29,8 @@ from engine.quantize.weights import quantise_weights
 Array = NDArray[np.float32]
 Scales = Mapping[str, Sequence[float]]
 
-_SCALE_FREE = frozenset({"Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten", "Identity", "Add"})
+_RESHAPES = frozenset({"Flatten", "Reshape"})
+_SCALE_FREE = _RESHAPES | {"Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity", "Add"}
 _EXPONENTS = (0.5, 1.0)
 _SMALLEST = 2.0**-6
 _IMAGES = 8
@@ -118,8 +119,8 @@ def tied_tensors(graph: Graph) -> list[set[str]]:
         if node.op in _SCALE_FREE and not any(name in graph.constants for name in node.inputs):
             for name in node.present_inputs():
                 parent[find(name)] = find(node.output)
-            if node.op == "Flatten":
-                fixed |= _unless_pooled(graph, node.inputs[0], node.output)
+            if not _keeps_channels(graph, node):
+                fixed |= {*node.inputs, node.output}
         elif weight_names(graph, node) is None or _is_grouped(node):
             fixed |= {*node.present_inputs(), node.output}
     groups: dict[str, set[str]] = {}
@@ -128,10 +129,10 @@ def tied_tensors(graph: Graph) -> list[set[str]]:
     return [group for group in groups.values() if not group & fixed]
 
 
-def _unless_pooled(graph: Graph, before: str, after: str) -> set[str]:
-    """Flatten keeps channels apart only behind a global pooling; else both sides are fixed."""
-    producer = graph.writers().get(before)
-    return set() if producer is not None and producer.op == "GlobalAveragePool" else {before, after}
+def _keeps_channels(graph: Graph, node: Node) -> bool:
+    """False for a reshape that does not leave the channels in dimension 1, as Flatten does behind a global pooling."""
+    before, after = (graph.values[name].shape for name in (node.inputs[0], node.output))
+    return node.op not in _RESHAPES or before[1:2] == after[1:2]
 
 
 def _is_grouped(node: Node) -> bool:

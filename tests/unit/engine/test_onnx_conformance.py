@@ -44,6 +44,7 @@ OUTSIDE = {
     "test_reshape_negative_extended_dims": _BATCH,
     "test_reshape_allowzero_reordered": "empty tensors",
     "test_softmax_axis_0": _BATCH,
+    "test_squeeze": _BATCH,
     "test_matmul_1d_*": "vectors have no batch",
     "test_matmul_4d_1d": "vectors have no batch",
     "test_*linear*_e4m3fn*": _TYPES,
