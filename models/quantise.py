@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.quantize.observation.ranges import Method
 from engine.quantize.pipeline import Fallback, Progress, calibrate
-from engine.quantize.ranges import Method
 from engine.quantize.report import Gate, Report
 from models.cache import default_cache
 from models.calibrations import CalibrationFiles

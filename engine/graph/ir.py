@@ -100,10 +100,11 @@ class Graph:
         nodes: topologically sorted; every node writes exactly one value.
         inputs: names of the values given to a run.
         outputs: names of the values a run returns.
-        constants: weights and other fixed arrays by value name.
+        constants: weights and other fixed arrays by value name; float64 where they are still to be rounded.
         values: one entry per input, node output and constant.
         metadata: the file's metadata_props.
-        opset: ONNX opset version the file was written for; attributes are already normalised, so only reports need it.
+        opset: ONNX opset version the file was written for; attributes are already normalised, so only reports
+            and the writer need it.
     """
 
     name: str

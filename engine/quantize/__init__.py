@@ -7,9 +7,10 @@ without looking at any image. `quantize` does both.
 
 from __future__ import annotations
 
-from engine.quantize.calibration import ActivationRange, Calibration
+from engine.quantize.calibration import Calibration
 from engine.quantize.pipeline import calibrate, quantize
 from engine.quantize.report import Gate, Report
+from engine.quantize.rounding.activations import ActivationRange
 from engine.quantize.writer import quantised_model, write_quantised
 
 __all__ = [

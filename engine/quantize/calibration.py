@@ -9,34 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from engine.errors import ModelError
 from engine.quantize.files import write_whole
-from engine.quantize.weights import LARGEST
+from engine.quantize.rounding.activations import ActivationRange
+from engine.quantize.rounding.digits import BIAS_DIGITS, RANGE_DIGITS, short
+from engine.quantize.rounding.weights import LARGEST
 
 _FORMAT = 1
-_RANGE_DIGITS = 6
-_BIAS_DIGITS = 4
 _TOO_LARGE = 1e30
-
-
-@dataclass(frozen=True)
-class ActivationRange:
-    """The values of one tensor that eight bits represent; what lies outside saturates.
-
-    Attributes:
-        low: smallest represented value, at most 0.
-        high: largest represented value, at least 0 and above `low`.
-    """
-
-    low: float
-    high: float
-
-    def scale_and_zero_point(self) -> tuple[np.float32, np.uint8]:
-        """Scale and zero point of the u8 grid; zero is always represented exactly (padding depends on it)."""
-        scale = np.float32((self.high - self.low) / 255)
-        return scale, np.uint8(np.clip(round(-self.low / float(scale)), 0, 255))
 
 
 @dataclass(frozen=True)
@@ -102,9 +82,9 @@ class Calibration:
         floats: tensors that stay in floating point, and with them the layers that read them.
         float_precision: "bf16" or "fp32": what these layers are meant to compute in.
         channel_scales: by tensor, what each channel of it, and of the tensors tied to it, is divided by before
-            quantisation (see `engine.quantize.equalisation`).
+            quantisation (see `engine.quantize.settlement.equalisation`).
         weight_limits: per Conv (named by its output) whose integer weights end below 127, where (see
-            `engine.quantize.narrowing`).
+            `engine.quantize.placement.narrowing`).
         verdict: what the gate said of it; None for files from before it was kept.
     """
 
@@ -133,12 +113,12 @@ class Calibration:
             head["verdict"] = asdict(self.verdict)
         if self.weight_limits:
             head["weight_limits"] = self.weight_limits
-        ranges = {name: _short((r.low, r.high), _RANGE_DIGITS) for name, r in self.ranges.items()}
-        biases = {name: _short(values, _BIAS_DIGITS) for name, values in self.bias_corrections.items()}
+        ranges = {name: short((r.low, r.high), RANGE_DIGITS) for name, r in self.ranges.items()}
+        biases = {name: short(values, BIAS_DIGITS) for name, values in self.bias_corrections.items()}
         lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
         lines += [_block("ranges", ranges), _block("bias_corrections", biases)]
         if self.channel_scales:
-            scales = {name: _short(values, _BIAS_DIGITS) for name, values in self.channel_scales.items()}
+            scales = {name: short(values, BIAS_DIGITS) for name, values in self.channel_scales.items()}
             lines.append(_block("channel_scales", scales))
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
@@ -200,23 +180,9 @@ class Calibration:
         return cls(ranges, biases, method, images, digest, tuple(floats), precision, scales, limits, verdict)
 
 
-def rounded_range(exact: ActivationRange) -> ActivationRange:
-    """The range with as many digits as a calibration file keeps."""
-    return ActivationRange(*_short((exact.low, exact.high), _RANGE_DIGITS))
-
-
-def rounded_correction(exact: Iterable[float]) -> tuple[float, ...]:
-    """Bias corrections with as many digits as a calibration file keeps."""
-    return tuple(_short(exact, _BIAS_DIGITS))
-
-
 def _block(key: str, table: dict[str, list[float]]) -> str:
     rows = [f"    {json.dumps(name)}: {json.dumps(values)}" for name, values in table.items()]
     return f"  {json.dumps(key)}: {{\n" + ",\n".join(rows) + "\n  }" if rows else f"  {json.dumps(key)}: {{}}"
-
-
-def _short(values: Iterable[float], digits: int) -> list[float]:
-    return [float(f"{value:.{digits}g}") for value in values]
 
 
 def _table(document: dict[str, Any], key: str) -> dict[str, Any]:

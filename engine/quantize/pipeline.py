@@ -17,19 +17,20 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError, ModelError
 from engine.graph.ir import Graph
-from engine.quantize.calibration import ActivationRange, Calibration
-from engine.quantize.correction import corrected_values
-from engine.quantize.equalisation import equalise
-from engine.quantize.layers import read_network
+from engine.quantize.calibration import Calibration
 from engine.quantize.measures import agreement, sqnr
-from engine.quantize.narrowing import narrow_layers
-from engine.quantize.nodes import NodeRunners
-from engine.quantize.observation import Observation, observe_means, observe_network
-from engine.quantize.placement import Placement, place
-from engine.quantize.ranges import Method, candidate_ranges, pixel_ranges
+from engine.quantize.network.layers import read_network
+from engine.quantize.network.runners import NodeRunners
+from engine.quantize.observation.float_pass import Observation, observe_means, observe_network
+from engine.quantize.observation.ranges import Method, candidate_ranges, pixel_ranges
+from engine.quantize.placement.corrections import corrected_values
+from engine.quantize.placement.narrowing import narrow_layers
+from engine.quantize.placement.values import Placement, place
 from engine.quantize.report import Gate, Report, Round
-from engine.quantize.sensitivity import Sensitivity, choose_floats, measure_sensitivities
-from engine.quantize.walk import Settled, Walk
+from engine.quantize.rounding.activations import ActivationRange
+from engine.quantize.settlement.equalisation import equalise
+from engine.quantize.settlement.propagation import Propagation, Settled
+from engine.quantize.settlement.sensitivity import Sensitivity, choose_floats, measure_sensitivities
 from engine.quantize.writer import quantise_graph, write_quantised
 
 Fallback = Literal["bf16", "fp32", "none"]
@@ -224,8 +225,10 @@ class _Quantiser:
         if missing := set(corrected_values(self._graph, placement)) - set(means):
             means.update(observe_means(self._graph, sorted(missing), seen.images[:count], self._threads))
         targets = {name: values.mean(axis=0, dtype=np.float64) for name, values in means.items()}
-        walk = Walk(runners, placement, candidates, targets, limits, correct=self._bias_correction, report=self.report)
-        return walk.run(seen.images[:count])
+        propagation = Propagation(
+            runners, placement, candidates, targets, limits, correct=self._bias_correction, report=self.report
+        )
+        return propagation.run(seen.images[:count])
 
     def _calibration(
         self,

@@ -7,8 +7,8 @@ import math
 from dataclasses import asdict, dataclass, field
 
 from engine.quantize.calibration import Verdict
-from engine.quantize.sensitivity import Sensitivity
-from engine.quantize.walk import LayerNoise, TensorChoice
+from engine.quantize.settlement.propagation import LayerNoise, TensorChoice
+from engine.quantize.settlement.sensitivity import Sensitivity
 
 # Stands for logits that are no numbers, or compared with nothing but zeros; JSON has no infinity.
 _LOWEST = -300.0

@@ -13,11 +13,11 @@ from engine.graph.ir import Array, Graph, Node, Shape
 from engine.graph.writer import to_onnx
 from engine.normalisation import FLOAT_PRECISION_KEY
 from engine.quantize.calibration import Calibration
-from engine.quantize.equalisation import apply_scales, tied_tensors
 from engine.quantize.files import write_whole
-from engine.quantize.layers import read_network, weight_names
-from engine.quantize.placement import Placement, place
-from engine.quantize.weights import LARGEST, quantise_weights
+from engine.quantize.network.layers import read_network, weight_names
+from engine.quantize.placement.values import Placement, place
+from engine.quantize.rounding.weights import LARGEST, quantise_weights
+from engine.quantize.settlement.equalisation import apply_scales, tied_tensors
 from engine.wording import counted
 
 

@@ -8,7 +8,7 @@ from engine.errors import ModelError
 from engine.graph.ir import Graph, Node
 from engine.graph.passes.rewriter import Rewriter
 from engine.graph.writer import to_onnx
-from engine.quantize.layers import read_network, weight_names
+from engine.quantize.network.layers import read_network, weight_names
 
 OPSET = 11
 _IR_VERSION = 6

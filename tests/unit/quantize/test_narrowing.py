@@ -16,11 +16,11 @@ import engine
 from engine.errors import ModelError
 from engine.graph.ir import Node
 from engine.quantize import Calibration, calibrate, quantised_model
-from engine.quantize.layers import read_network
 from engine.quantize.measures import sqnr
-from engine.quantize.narrowing import NARROW, crowding, narrow_layers
-from engine.quantize.nodes import NodeRunners
-from engine.quantize.weights import quantise_weights
+from engine.quantize.network.layers import read_network
+from engine.quantize.network.runners import NodeRunners
+from engine.quantize.placement.narrowing import NARROW, crowding, narrow_layers
+from engine.quantize.rounding.weights import quantise_weights
 from tests.unit.models.tiny import tiny_images, tiny_model
 from tests.unit.quantize.networks import constants, nodes, producers, run
 

@@ -18,12 +18,12 @@ import engine
 from engine.errors import ModelError
 from engine.graph.writer import to_onnx
 from engine.quantize import Calibration, Gate, calibrate, quantised_model
-from engine.quantize.equalisation import apply_scales, tied_tensors
-from engine.quantize.histogram import Histogram
-from engine.quantize.layers import read_network
 from engine.quantize.measures import sqnr
-from engine.quantize.sensitivity import Sensitivity, choose_floats
-from engine.quantize.weights import least_error_scales, quantise_weights
+from engine.quantize.network.layers import read_network
+from engine.quantize.observation.histogram import Histogram
+from engine.quantize.rounding.weights import least_error_scales, quantise_weights
+from engine.quantize.settlement.equalisation import apply_scales, tied_tensors
+from engine.quantize.settlement.sensitivity import Sensitivity, choose_floats
 from tests.unit.models.tiny import tiny_images, tiny_model
 from tests.unit.quantize.networks import constants, nodes, producers, run
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.graph.ir import Graph, Node
-from engine.quantize.layers import weight_names
-from engine.quantize.nodes import NodeRunners
-from engine.quantize.weights import LARGEST, least_error_scales
+from engine.quantize.network.layers import weight_names
+from engine.quantize.network.runners import NodeRunners
+from engine.quantize.rounding.weights import LARGEST, least_error_scales
 
 NARROW = 64
 

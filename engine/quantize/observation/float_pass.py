@@ -15,11 +15,11 @@ from engine.budget import cpu_budget
 from engine.errors import InputError
 from engine.graph.ir import Graph
 from engine.graph.writer import to_onnx
-from engine.quantize.correction import corrected_values
-from engine.quantize.histogram import Histogram
-from engine.quantize.observer import Observer, chunks
-from engine.quantize.placement import Placement
-from engine.quantize.statistics import channel_means, thinned
+from engine.quantize.observation.channels import channel_means, thinned
+from engine.quantize.observation.histogram import Histogram
+from engine.quantize.observation.observer import Observer, chunks
+from engine.quantize.placement.corrections import corrected_values
+from engine.quantize.placement.values import Placement
 
 Array = NDArray[np.float32]
 Histograms = dict[str, Histogram]

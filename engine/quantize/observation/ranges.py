@@ -9,9 +9,9 @@ import numpy as np
 
 from engine.errors import ModelError
 from engine.graph.ir import Graph
-from engine.quantize.calibration import ActivationRange
-from engine.quantize.histogram import Histogram
-from engine.quantize.placement import Placement
+from engine.quantize.observation.histogram import Histogram
+from engine.quantize.placement.values import Placement
+from engine.quantize.rounding.activations import ActivationRange
 
 Method = Literal["auto", "mse", "percentile", "entropy", "max"]
 

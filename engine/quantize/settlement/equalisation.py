@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.graph.ir import Graph, Node
-from engine.quantize.calibration import rounded_correction
-from engine.quantize.histogram import Histogram
-from engine.quantize.layers import weight_names
-from engine.quantize.nodes import NodeRunners
-from engine.quantize.observer import chunks
-from engine.quantize.placement import Placement
-from engine.quantize.ranges import candidate_ranges
-from engine.quantize.statistics import fake_quantise, relative_error
-from engine.quantize.weights import quantise_weights
+from engine.quantize.network.layers import weight_names
+from engine.quantize.network.runners import NodeRunners
+from engine.quantize.observation.histogram import Histogram
+from engine.quantize.observation.observer import chunks
+from engine.quantize.observation.ranges import candidate_ranges
+from engine.quantize.placement.values import Placement
+from engine.quantize.rounding.activations import fake_quantise
+from engine.quantize.rounding.digits import rounded_correction
+from engine.quantize.rounding.noise import relative_error
+from engine.quantize.rounding.weights import quantise_weights
 
 Array = NDArray[np.float32]
 Scales = Mapping[str, Sequence[float]]

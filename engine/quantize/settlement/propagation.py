@@ -1,4 +1,4 @@
-"""One walk through the network, node by node, that settles every number of its quantised form where it is needed.
+"""Images go through the network, node by node, and settle each number of its quantised form where it is needed.
 
 The sample images are held at the current node as the quantised network will have them, with everything upstream
 already settled. So each decision is taken by its measured effect: the range of a tensor by the error that it causes in
@@ -16,13 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.graph.ir import Node
-from engine.quantize.calibration import ActivationRange, rounded_correction, rounded_range
-from engine.quantize.correction import corrected_values, shift_before_relu
-from engine.quantize.layers import weight_names
-from engine.quantize.nodes import NodeRunner, NodeRunners
-from engine.quantize.placement import Placement
-from engine.quantize.statistics import channel_means, fake_quantise, per_channel, power, relative_error, thinned
-from engine.quantize.weights import LARGEST, quantise_weights
+from engine.quantize.network.layers import weight_names
+from engine.quantize.network.runners import NodeRunner, NodeRunners
+from engine.quantize.observation.channels import channel_means, thinned
+from engine.quantize.placement.corrections import corrected_values
+from engine.quantize.placement.values import Placement
+from engine.quantize.rounding.activations import ActivationRange, fake_quantise
+from engine.quantize.rounding.digits import rounded_correction, rounded_range
+from engine.quantize.rounding.noise import per_channel, power, relative_error
+from engine.quantize.rounding.weights import LARGEST, quantise_weights
+from engine.quantize.settlement.bias import shift_before_relu
 
 Array = NDArray[np.float32]
 
@@ -69,7 +72,7 @@ class LayerNoise:
 
 @dataclass(frozen=True)
 class Settled:
-    """What a walk has found.
+    """What a propagation has settled.
 
     Attributes:
         ranges: by tensor, rounded as they are written down.
@@ -84,8 +87,8 @@ class Settled:
     layers: list[LayerNoise]
 
 
-class Walk:
-    """The state of a walk; `run` is called once.
+class Propagation:
+    """The images on their way through the network; `run` is called once.
 
     Args:
         runners: the float network and what runs its nodes.
@@ -127,7 +130,7 @@ class Walk:
         self._layers: list[LayerNoise] = []
 
     def run(self, images: Array) -> Settled:
-        """Walk through the network with float32 images [n, C, H, W].
+        """Take float32 images [n, C, H, W] through the network.
 
         Raises:
             ModelError: a node cannot run.

@@ -1,0 +1,1 @@
+"""The float network as the quantiser sees it, and running its nodes."""

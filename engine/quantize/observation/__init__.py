@@ -1,0 +1,1 @@
+"""What the float network's values are on the calibration images, and the ranges that come of it."""

@@ -1,0 +1,1 @@
+"""Where eight bits go: which values are stored in them, which biases are corrected, which weights are narrower."""

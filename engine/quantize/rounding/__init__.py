@@ -1,0 +1,1 @@
+"""Real numbers as eight-bit integers, and how large the error is."""
