@@ -9,30 +9,34 @@ import numpy as np
 import onnx
 from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
+from engine.errors import UnsupportedOperatorError
 from engine.graph.ir import NO_CLIP, Array, Graph, Node, ValueInfo
 
-# What is written means the same from this opset on; a graph from an older file gets the one that our own files use.
-_OLDEST_OPSET, _OWN_OPSET = 13, 17
-_IR_VERSION = 8
+# Every form can be written from this opset on; a graph from an older file gets the one that our own files use.
+_COMPLETE_OPSET, _OWN_OPSET = 13, 17
+_OLDEST_OPSET = 11
 _BATCH = "N"
 
 
-def to_onnx(graph: Graph, outputs: Iterable[str] | None = None) -> onnx.ModelProto:
+def to_onnx(graph: Graph, outputs: Iterable[str] | None = None, *, opset: int | None = None) -> onnx.ModelProto:
     """Writes a graph as an ONNX model; the same graph always gives the same bytes.
 
     Args:
         graph: a graph from the reader, or one in which constants were folded. Constants in float64 are rounded to
             float32. An operator of a domain other than ONNX's own ("domain.Name") keeps its attributes as they are.
         outputs: values to return instead of the graph's own outputs.
+        opset: version of ONNX's operators to write for, 11 or later; None for the graph's own, or 17 where that one is
+            older than 13.
 
     Returns:
         The nodes that the outputs depend on, in the graph's order, with the constants that they read.
 
     Raises:
+        UnsupportedOperatorError: `opset` is too old for what a node computes.
         ValueError: a node has something fused into it, or a value is stored quantised, as after `passes.lower`.
     """
     wanted = list(graph.outputs if outputs is None else dict.fromkeys(outputs))
-    writer = _Writer(graph)
+    writer = _Writer(graph, opset or (graph.opset if graph.opset >= _COMPLETE_OPSET else _OWN_OPSET))
     for node in _needed(graph, wanted):
         writer.add(node)
     return writer.model(wanted)
@@ -41,8 +45,9 @@ def to_onnx(graph: Graph, outputs: Iterable[str] | None = None) -> onnx.ModelPro
 class _Writer:
     """The model as far as it is written."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, opset: int) -> None:
         self._graph = graph
+        self._opset = opset
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, Array] = {}
         self._domains: set[str] = set()
@@ -50,6 +55,8 @@ class _Writer:
     def add(self, node: Node) -> None:
         """Writes one node."""
         _require_plain(self._graph, node)
+        if self._opset < _known_since(self._graph, node):
+            raise UnsupportedOperatorError(node.name, node.op, f"opset {self._opset} has no form for what it computes.")
         domain, _, op = node.op.rpartition(".")
         inputs, attributes = list(node.inputs), dict(node.attrs)
         if domain:
@@ -78,9 +85,9 @@ class _Writer:
             [_declaration(graph.values[name]) for name in outputs],
             [numpy_helper.from_array(_storable(array), name) for name, array in self._constants.items()],
         )
-        opset = graph.opset if graph.opset >= _OLDEST_OPSET else _OWN_OPSET
-        domains = [helper.make_opsetid("", opset), *(helper.make_opsetid(name, 1) for name in sorted(self._domains))]
-        model = helper.make_model(proto, opset_imports=domains, producer_name="tessera", ir_version=_IR_VERSION)
+        domains = [helper.make_opsetid("", self._opset), *(helper.make_opsetid(d, 1) for d in sorted(self._domains))]
+        oldest = helper.find_min_ir_version_for(domains, ignore_unknown=True)
+        model = helper.make_model(proto, opset_imports=domains, producer_name="tessera", ir_version=oldest)
         for key, value in graph.metadata.items():
             model.metadata_props.add(key=key, value=value)
         return model
@@ -108,6 +115,19 @@ def _require_plain(graph: Graph, node: Node) -> None:
         raise ValueError(f"{node.describe()} has a residual or a clip fused into it, which ONNX has no form for.")
     if any(graph.values[name].quant is not None for name in (*node.present_inputs(), node.output)):
         raise ValueError(f"{node.describe()} reads or writes a value stored quantised, which ONNX has no form for.")
+
+
+def _known_since(graph: Graph, node: Node) -> int:
+    """The first opset in which ONNX says what the node computes as it is written here."""
+    match node.op:
+        case "AveragePool" if node.attrs["dilations"] != (1, 1):
+            return 19
+        case "Softmax" if node.attrs["axis"] != len(graph.values[node.inputs[0]].shape) - 1:
+            return 13  # before, it spanned all dimensions from its axis on
+        case "QuantizeLinear" | "DequantizeLinear" if graph.constants[node.inputs[1]].ndim:
+            return 13
+        case _:
+            return _OLDEST_OPSET
 
 
 def _needed(graph: Graph, wanted: Iterable[str]) -> list[Node]:

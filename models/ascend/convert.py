@@ -185,7 +185,7 @@ def _optimised(package: Package, folder: Path, options: ConvertOptions, graph: G
         source = before[0].produces
     if options.operators is not None:
         source, operators = _OWN_MODEL, str(options.operators.resolve())
-        _save(for_atc(with_own_convolution(float_model(package))), folder / source)
+        _save(with_own_convolution(float_model(package)), folder / source)
     int8 = options.photos is not None
     last = optimised_command(options.soc, source, graph, "optimised", aipp=_AIPP, int8=int8, operators=operators)
     return [*before, last]

@@ -7,66 +7,38 @@ import onnx
 from engine.errors import ModelError
 from engine.graph.ir import Graph, Node
 from engine.graph.passes.rewriter import Rewriter
+from engine.graph.reader import convert_model
 from engine.graph.writer import to_onnx
 from engine.quantize.network.layers import read_network, weight_names
 
 OPSET = 11
-_IR_VERSION = 6
 
 OWN_DOMAIN = "tessera"
 OWN_OPERATOR = "ConvBiasRelu"
 
-# Operators that mean the same in every opset from 11 to 22, and the attributes, new since, at which they would not.
-_UNCHANGED: dict[str, frozenset[str]] = {
-    "Add": frozenset(),
-    "AveragePool": frozenset({"dilations"}),
-    "BatchNormalization": frozenset({"training_mode"}),
-    "Clip": frozenset(),
-    "Constant": frozenset({"value_float", "value_floats", "value_int", "value_ints", "value_string", "value_strings"}),
-    "Conv": frozenset(),
-    "Flatten": frozenset(),
-    "Gemm": frozenset(),
-    "GlobalAveragePool": frozenset(),
-    "Identity": frozenset(),
-    "MatMul": frozenset(),
-    "MaxPool": frozenset(),
-    "Relu": frozenset(),
-    "Reshape": frozenset({"allowzero"}),
-}
-
 
 def for_atc(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph as opset 11, which all versions of ATC and AMCT read, if its operators mean the same there.
+    """The same graph as opset 11, which all versions of ATC and AMCT read, if its operators can be written so.
 
-    Graphs with other operators are returned as they are; what ATC makes of them, ATC says.
+    Graphs that the engine does not read, or that opset 11 has no form for, are returned as they are; what ATC makes of
+    them, ATC says.
     """
-    versions = {entry.domain: entry.version for entry in model.opset_import}
-    if versions.get("", 0) <= OPSET or not all(_is_unchanged(node) for node in model.graph.node):
+    if {entry.domain: entry.version for entry in model.opset_import}.get("", 0) <= OPSET:
         return model
-    lowered = onnx.ModelProto()
-    lowered.CopyFrom(model)
-    lowered.ir_version = min(model.ir_version, _IR_VERSION)
-    for entry in lowered.opset_import:
-        if entry.domain == "":
-            entry.version = OPSET
-    return lowered
-
-
-def _is_unchanged(node: onnx.NodeProto) -> bool:
-    if node.domain == OWN_DOMAIN:
-        return True
-    new = _UNCHANGED.get(node.op_type) if node.domain == "" else None
-    return new is not None and not any(attribute.name in new for attribute in node.attribute)
+    try:
+        return to_onnx(convert_model(model), opset=OPSET)
+    except ModelError:
+        return model
 
 
 def with_own_convolution(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with BatchNormalization folded and every 3x3 convolution with its ReLU as one operator of our own.
 
-    An ONNX `Conv` always becomes CANN's own Conv2D; only a node of another type reaches the operator package of
-    `models/ascend/custom_conv`.
+    It is opset 11 too. An ONNX `Conv` always becomes CANN's own Conv2D; only a node of another type reaches the
+    operator package of `models/ascend/custom_conv`.
 
     Raises:
-        ModelError: no convolution of the graph can be replaced.
+        ModelError: no convolution of the graph can be replaced, or opset 11 has no form for the rest of it.
     """
     graph = read_network(model)
     rewriter, replaced = Rewriter(graph), False
@@ -82,7 +54,7 @@ def with_own_convolution(model: onnx.ModelProto) -> onnx.ModelProto:
     if not replaced:
         raise ModelError("The graph has no 3x3 convolution with a ReLU behind it that the own operator could replace.")
     rewriter.commit()
-    return to_onnx(graph)
+    return to_onnx(graph, opset=OPSET)
 
 
 def _is_replaceable(graph: Graph, node: Node) -> bool:

@@ -14,6 +14,7 @@ from onnxruntime import InferenceSession
 
 from engine.errors import ModelError
 from models.ascend.graphs import OPSET, for_atc, with_own_convolution
+from tests.unit.graph.onnx_models import assert_close, build, node, normal, run_onnxruntime
 from tests.unit.models.tiny import tiny_images, tiny_model
 
 
@@ -58,9 +59,28 @@ def test_the_lowered_opset_changes_no_number() -> None:
     np.testing.assert_array_equal(*answers)
 
 
+@pytest.mark.parametrize("axis", [-1, 2])
+def test_operators_that_changed_are_written_as_opset_11_has_them_or_not_at_all(axis: int) -> None:
+    nodes = [
+        node("ReduceMean", ["x", "spatial"], "p"),
+        node("Clip", ["p", "low"], "c"),
+        node("Softmax", ["c"], "y", axis=axis),
+    ]
+    constants = {"spatial": np.array([2, 3]), "low": np.array(0.1, np.float32)}
+    model = build(nodes, ["N", 3, 4, 5], constants, opset=18)
+    lowered = for_atc(model)
+    if axis == 2:
+        assert lowered is model
+        return
+    assert (lowered.opset_import[0].version, lowered.ir_version) == (OPSET, 6)
+    onnx.checker.check_model(lowered, full_check=True)
+    feeds = {"x": normal(2, 3, 4, 5)}
+    assert_close(run_onnxruntime(lowered, feeds), run_onnxruntime(model, feeds))
+
+
 def test_a_graph_with_other_operators_keeps_its_opset() -> None:
     model = tiny_model()
-    model.graph.node.append(helper.make_node("Softmax", [model.graph.output[0].name], ["probabilities"], name="last"))
+    model.graph.node.append(helper.make_node("Sigmoid", [model.graph.output[0].name], ["probabilities"], name="last"))
     assert for_atc(model) is model
     older = tiny_model()
     older.opset_import[0].version = 9
