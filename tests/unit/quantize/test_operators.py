@@ -103,3 +103,23 @@ def test_no_operator_is_left_out_and_those_on_integers_are_refused_by_name() -> 
     constants = {"s": np.array(0.1, np.float32), "z": np.array(0, np.uint8), "w": normal(144, 5)}
     with pytest.raises(ModelError, match="quantised already"):
         calibrate(network([*pair, *head], constants), [IMAGES])
+
+
+def test_a_calibration_names_values_as_the_file_does() -> None:
+    body = [
+        node("Identity", ["x"], "copy"),
+        node("Conv", ["copy", "filters"], "c"),
+        node("BatchNormalization", ["c", "scale", "mean", "mean", "scale"], "normal"),
+        node("Relu", ["normal"], "r"),
+        node("GlobalAveragePool", ["r"], "p"),
+        node("Flatten", ["p"], "f"),
+        node("MatMul", ["f", "matrix"], "m"),
+        node("Add", ["m", "bias"], "sum"),
+        node("Identity", ["sum"], "logits"),
+    ]
+    constants = {"filters": normal(4, 4, 1, 1), "scale": np.abs(normal(4)) + 0.5, "mean": normal(4, seed=1)}
+    model = network(body, {**constants, "matrix": HEAD["matrix"], "bias": HEAD["bias"]})
+    calibration, _ = calibrate(model, [IMAGES], fallback="none", threads=1)
+    assert set(calibration.ranges) == {"image", "x", "r", "p"}
+    assert set(calibration.bias_corrections) == {"sums", "normal", "sum"}
+    assert {n.name for n in quantised_model(model, calibration).graph.node} >= {"sums_node", "c_node", "m_node"}
