@@ -100,7 +100,7 @@ native-test: $(VENV)/test-installed
 	$(call native,asan,address;undefined)
 	cd build/native-asan && $(CURDIR)/$(BIN)/ctest --output-on-failure
 	$(call native,tsan,thread)
-	cd build/native-tsan && tests/test_pool && tests/test_conv 30
+	cd build/native-tsan && tests/test_threads && tests/test_conv 30
 	$(MAKE) native-aarch64
 
 # The same tests for 64-bit Arm under qemu, where its cross compiler and qemu-user are installed; says so where not.

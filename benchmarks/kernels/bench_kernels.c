@@ -8,9 +8,9 @@
  *     make tune            # the fastest tile of each family for each width, as lines of engine/csrc/tuning.def
  */
 #define _POSIX_C_SOURCE 200809L
-#include "kernels.h"
-#include "chains.h"
-#include "peak.h"
+#include "kernels/table.h"
+#include "conv/chain_forming.h"
+#include "run/peak.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -121,24 +121,24 @@ static void chain_weights(setup *s, int entries)
 static setup prepare(const ts_kernel *kernel, const layer_class *class)
 {
     const int element = kernel->dtype == TS_U8 ? 1 : kernel->dtype == TS_BF16 ? 2 : 4;
-    const int pixel = TS_LANES * element, per_entry = TS_STEP_BYTES / element;
-    const int runs = (class->reduction + TS_LANES - 1) / TS_LANES, entries = runs * (TS_LANES / per_entry);
+    const int pixel = TS_GROUP * element, per_entry = TS_STEP_BYTES / element;
+    const int runs = (class->reduction + TS_GROUP - 1) / TS_GROUP, entries = runs * (TS_GROUP / per_entry);
     const size_t plane = (size_t)(2 * class->width + 32) * (size_t)pixel * (size_t)class->stride;
     setup s = {0};
     s.input = zeroed(plane * (size_t)runs);
-    s.output = zeroed((size_t)(64 * 2 * TS_LANES * 4) * TS_MAX_BLOCKS);
+    s.output = zeroed((size_t)(64 * 2 * TS_GROUP * 4) * TS_MAX_BLOCKS);
     s.weights = zeroed((size_t)entries * 2 * (size_t)kernel->blocks * 64 * 2 + 4096);
-    s.parameters = zeroed(2 * TS_MAX_BLOCKS * TS_LANES * sizeof(float));
+    s.parameters = zeroed(2 * TS_MAX_BLOCKS * TS_GROUP * sizeof(float));
     s.offsets = zeroed((size_t)entries * sizeof(int32_t));
     for (int e = 0; e < entries; e++)
-        s.offsets[e] = (int32_t)((size_t)(e / (TS_LANES / per_entry)) * plane) + e % (TS_LANES / per_entry) * TS_STEP_BYTES;
+        s.offsets[e] = (int32_t)((size_t)(e / (TS_GROUP / per_entry)) * plane) + e % (TS_GROUP / per_entry) * TS_STEP_BYTES;
     s.epilogue = (ts_epilogue){.scale = kernel->dtype == TS_U8 ? s.parameters : NULL, .bias = s.parameters + 64,
                                .out_dtype = kernel->dtype, .high = 255, .float_low = -INFINITY,
                                .float_high = INFINITY, .plain = kernel->dtype == TS_U8};
     const size_t row = (size_t)class->width * (size_t)pixel;
     s.tile = (ts_tile){.input = {s.input, s.input + row * (size_t)class->stride}, .output = {s.output, s.output + row},
                        .blocks = kernel->blocks, .pixel_step = (ptrdiff_t)pixel * class->stride,
-                       .output_block = 64 * 2 * TS_LANES * element, .offsets = s.offsets, .entries = entries,
+                       .output_block = 64 * 2 * TS_GROUP * element, .offsets = s.offsets, .entries = entries,
                        .weights = s.weights};
     if (kernel->packing == TS_PACK_CHAINS)
         chain_weights(&s, entries);
@@ -185,7 +185,7 @@ static int run_row(const ts_kernel *kernel, const layer_class *class, const setu
 static double median_rate(const ts_kernel *kernel, const layer_class *class)
 {
     setup s = prepare(kernel, class);
-    const double macs = (double)run_row(kernel, class, &s) * class->reduction * kernel->blocks * TS_LANES;
+    const double macs = (double)run_row(kernel, class, &s) * class->reduction * kernel->blocks * TS_GROUP;
     double rates[ROUNDS];
     for (int round = 0; round < ROUNDS; round++) {
         int repeats = 0;

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "tile.h"
+#include "kernels/contract.h"
 
 typedef struct ts_program ts_program;
 

@@ -3,7 +3,7 @@
  * equal to the bit, floating-point ones within the rounding of their sums.
  */
 #include "check.h"
-#include "cpu.h"
+#include "run/cpu.h"
 #include "program.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
 /* Which kernel each level gets, this CPU's or not: the best instruction that the level has, and never one that it lacks. */
 #include "check.h"
-#include "kernels.h"
+#include "kernels/table.h"
 
 #include <string.h>
 
@@ -76,7 +76,7 @@ static void rows_keep_their_contract(void)
         CHECK(kernel->blocks >= 1 && kernel->blocks <= TS_MAX_BLOCKS, "%s: %d blocks", kernel->name, kernel->blocks);
         for (int pixels = 1; pixels <= 2 * TS_MAX_PIXELS; pixels++) {
             int capacity = 0;
-            CHECK(kernel->select(pixels, TS_LANES, 0, &capacity), "%s: no tile for %d pixels", kernel->name, pixels);
+            CHECK(kernel->select(pixels, TS_GROUP, 0, &capacity), "%s: no tile for %d pixels", kernel->name, pixels);
             CHECK(capacity >= 1 && capacity <= kernel->pixels, "%s: a tile of %d pixels", kernel->name, capacity);
         }
     }

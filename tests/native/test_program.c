@@ -1,6 +1,6 @@
 /* Programs refuse what they cannot run, in words, and leak nothing when they do; steps without a test of their own. */
 #include "check.h"
-#include "cpu.h"
+#include "run/cpu.h"
 #include "program.h"
 
 #include <math.h>

@@ -3,8 +3,8 @@
  * further than convolutions would go. Kernels of instructions that this CPU lacks come in an emulated build.
  */
 #include "check.h"
-#include "half.h"
-#include "kernels.h"
+#include "layout/bf16.h"
+#include "kernels/table.h"
 
 #include <math.h>
 #include <string.h>
@@ -14,7 +14,7 @@ enum {
     REACH = 512,           /* of the reduction's offsets */
     CHANNELS = 32,         /* the tile starts at a random multiple of 16 up to here */
     GUARD = 64,            /* bytes around each run of the output that must stay as they are */
-    RUN_BYTES = TS_MAX_PIXELS * TS_LANES * 4 + GUARD,
+    RUN_BYTES = TS_MAX_PIXELS * TS_GROUP * 4 + GUARD,
 };
 
 #if defined(__x86_64__)
@@ -24,8 +24,8 @@ extern const ts_kernel emulated_avxvnni, emulated_amx;
 typedef struct {
     ts_tile tile;
     ts_epilogue epilogue;
-    int32_t offsets[ENTRIES], bias[CHANNELS + TS_MAX_BLOCKS * TS_LANES];
-    float scale[CHANNELS + TS_MAX_BLOCKS * TS_LANES];
+    int32_t offsets[ENTRIES], bias[CHANNELS + TS_MAX_BLOCKS * TS_GROUP];
+    float scale[CHANNELS + TS_MAX_BLOCKS * TS_GROUP];
     uint8_t *input, *weights; /* exactly as large as the tile may read */
     uint8_t residual[2][TS_MAX_BLOCKS][RUN_BYTES], output[2][TS_MAX_BLOCKS][RUN_BYTES];
 } tile_case;
@@ -133,7 +133,7 @@ static tile_case *new_case(const ts_kernel *kernel, random_source *random)
     t->residual_block = t->output_block = RUN_BYTES;
     t->offsets = c->offsets;
     t->weights = c->weights;
-    t->channel = (size_t)random_between(random, 0, CHANNELS / TS_LANES) * TS_LANES;
+    t->channel = (size_t)random_between(random, 0, CHANNELS / TS_GROUP) * TS_GROUP;
     t->epilogue = &c->epilogue;
     memset(c->output, 0xa5, sizeof c->output);
     return c;
@@ -159,7 +159,7 @@ static void run_scalar(const tile_case *c, int panel_blocks)
             memcpy(panel + 64 * dword, c->weights + (size_t)64 * (size_t)(dword * panel_blocks + n), 64);
         t.weights = panel;
         t.blocks = 1;
-        t.channel += (size_t)n * TS_LANES;
+        t.channel += (size_t)n * TS_GROUP;
         for (int i = 0; i < 2; i++) {
             t.output[i] += n * t.output_block;
             t.residual[i] = t.residual[i] ? t.residual[i] + n * t.residual_block : NULL;

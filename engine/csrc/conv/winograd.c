@@ -1,0 +1,257 @@
+/* Convolutions by Winograd's algorithm: which ones, their transformed weights, and the loops around winograd.h's kernels. */
+#include "conv/conv.h"
+
+#include <stdlib.h>
+
+enum {
+    OUT = TS_WINOGRAD_OUT,
+    IN = TS_WINOGRAD_IN,
+    POSITIONS = TS_WINOGRAD_POSITIONS,
+    LARGEST_SUM = 1 << 25,            /* 64 times a sum must fit 32 bits */
+    LEAST_CHANNELS = 32,              /* fewer do not pay for the transforms */
+    MOST_WEIGHT_BYTES = 24 * 1024 * 1024, /* more would be bound by memory */
+    CLASSES = 4, /* of tiles in a layer: full, narrow, low, both */
+    INPUT_BYTES = 640 * 1024,         /* of the transformed pixels of one pass: a good part of L2 */
+    MOST_TILES = 48,                  /* of one pass */
+    LINE = 64,
+};
+
+/* G, each row times 24 and the last times 8. */
+static const int factors[IN][3] = {{6, 0, 0}, {-4, -4, -4}, {-4, 4, -4}, {1, 2, 4}, {1, -2, 4}, {0, 0, 8}};
+
+/* Strides between positions, in elements: an odd number of cache lines, or all positions would share a few cache sets. */
+static size_t input_stride(int tiles, int channels)
+{
+    return (size_t)tiles * (size_t)channels + LINE / sizeof(int16_t);
+}
+
+static size_t product_stride(int tiles)
+{
+    return (size_t)(tiles | 1) * TS_GROUP;
+}
+
+static int padded_channels(const ts_tensor *source)
+{
+    return source->blocks * TS_GROUP;
+}
+
+/* Whether all sums of products stay within what the algorithm can restore. */
+static int sums_fit(const int8_t *weights, int outputs, int filter)
+{
+    for (int oc = 0; oc < outputs; oc++, weights += filter) {
+        int64_t positive = 0, negative = 0;
+        for (int i = 0; i < filter; i++)
+            *(weights[i] > 0 ? &positive : &negative) += abs(weights[i]);
+        if (255 * (positive > negative ? positive : negative) >= LARGEST_SUM)
+            return 0;
+    }
+    return 1;
+}
+
+int ts_winograd_takes(const ts_program *program, const ts_conv *data, const ts_conv_desc *desc, const ts_tensor *source,
+                      const ts_tensor *target)
+{
+    const int inputs = source->desc.channels, outputs = target->desc.channels;
+    const int shape = desc->kernel_h == 3 && desc->kernel_w == 3 && desc->stride_h == 1 && desc->stride_w == 1 &&
+                      desc->dilation_h == 1 && desc->dilation_w == 1 && desc->groups == 1 && !source->desc.packed;
+    /* Where the CPU has a dot product, direct convolution is faster. */
+    if (!shape || data->kernel->packing != TS_PACK_CHAINS || !ts_find_winograd_kernel(program->features))
+        return 0;
+    const int64_t bytes = (int64_t)POSITIONS * 2 * inputs * outputs;
+    return target->desc.height > 1 && target->desc.width > 1 && inputs >= LEAST_CHANNELS && outputs >= LEAST_CHANNELS && bytes <= MOST_WEIGHT_BYTES &&
+           sums_fit(desc->weights, outputs, inputs * 9);
+}
+
+/* G g G' of one filter of one input channel. */
+static void transform_filter(const int8_t g[9], int16_t out[POSITIONS])
+{
+    for (int i = 0; i < IN; i++)
+        for (int j = 0; j < IN; j++) {
+            int sum = 0;
+            for (int y = 0; y < 3; y++)
+                for (int x = 0; x < 3; x++)
+                    sum += factors[i][y] * factors[j][x] * g[3 * y + x];
+            out[i * IN + j] = (int16_t)sum;
+        }
+}
+
+int ts_pack_winograd(ts_program *program, ts_conv *data, const ts_conv_desc *desc, const ts_tensor *source, const ts_tensor *target)
+{
+    const int inputs = source->desc.channels, outputs = target->desc.channels;
+    const size_t depth = (size_t)padded_channels(source), position = depth * TS_GROUP;
+    ts_winograd *w = &data->winograd;
+    w->kernel = ts_find_winograd_kernel(program->features);
+    w->rows = ts_ceil_div(target->desc.height, OUT);
+    w->columns = ts_ceil_div(target->desc.width, OUT);
+    w->most_tiles = (int)(INPUT_BYTES / (POSITIONS * sizeof(int16_t) * depth));
+    w->most_tiles = w->most_tiles < 1 ? 1 : w->most_tiles > MOST_TILES ? MOST_TILES : w->most_tiles;
+    w->block_weights = POSITIONS * position;
+    const size_t bytes = (size_t)target->blocks * w->block_weights * sizeof(int16_t);
+    w->weights = ts_region_take(&program->weights, bytes);
+    if (!w->weights)
+        return -1;
+    program->weight_bytes += bytes;
+    for (int oc = 0; oc < outputs; oc++)
+        for (int ic = 0; ic < inputs; ic++) {
+            int16_t transformed[POSITIONS];
+            transform_filter((const int8_t *)desc->weights + ((size_t)oc * (size_t)inputs + (size_t)ic) * 9, transformed);
+            int16_t *at = w->weights + (size_t)(oc / TS_GROUP) * w->block_weights +
+                          ((size_t)(ic / 2) * TS_GROUP + (size_t)(oc % TS_GROUP)) * 2 + (size_t)(ic % 2);
+            for (int p = 0; p < POSITIONS; p++)
+                at[(size_t)p * position] = transformed[p];
+        }
+    const size_t scratch = POSITIONS * (input_stride(w->most_tiles, (int)depth) * sizeof(int16_t) +
+                                        product_stride(w->most_tiles) * sizeof(int32_t));
+    program->scratch_bytes = scratch > program->scratch_bytes ? scratch : program->scratch_bytes;
+    return 0;
+}
+
+/* Where a tile lies; tiles are counted through all images of a scope. */
+typedef struct {
+    int image, y, x; /* of its first output pixel */
+} place;
+
+static place place_of(const ts_winograd *w, int tile)
+{
+    const int inner = tile % (w->rows * w->columns);
+    return (place){tile / (w->rows * w->columns), inner / w->columns * OUT, inner % w->columns * OUT};
+}
+
+static int smaller(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* How many pixels less than a full tile a tile has that begins so far from the edge. */
+static int cut(int left)
+{
+    return left >= OUT ? 0 : smaller(OUT - left, TS_WINOGRAD_CUTS - 1);
+}
+
+/* A tile's form; in `class` 1 where it is narrow, 2 where it is low. */
+static int form_of(const ts_step *step, int tile, int *class)
+{
+    const ts_tensor *target = step->target;
+    const place at = place_of(&((const ts_conv *)step->data)->winograd, tile);
+    const int x = cut(target->desc.width - at.x), y = cut(target->desc.height - at.y);
+    *class = (x > 0) + 2 * (y > 0);
+    return TS_WINOGRAD_CUTS * y + x;
+}
+
+/* Tiles may hang over the frame: what lies beyond it reaches no pixel that is kept, so any pixel will do. */
+static void spread_tile(const ts_step *step, const ts_scope *scope, int tile, int form, int16_t *out, size_t stride)
+{
+    const ts_conv *data = step->data;
+    const ts_tensor *source = step->source;
+    const place at = place_of(&data->winograd, tile);
+    const int last_y = source->desc.height + source->desc.bottom - 1, last_x = source->desc.width + source->desc.right - 1;
+    const uint8_t *image = ts_pixels(source, scope, scope->image + at.image), *rows[IN];
+    int32_t columns[IN];
+    for (int i = 0; i < IN; i++) {
+        rows[i] = image + smaller(at.y - data->pad_top + i, last_y) * (ptrdiff_t)source->row_bytes;
+        columns[i] = smaller(at.x - data->pad_left + i, last_x) * (int32_t)source->pixel_bytes;
+    }
+    for (int block = 0; block < source->blocks; block++) {
+        data->winograd.kernel->spread[form](rows, columns, out + block * TS_GROUP, stride);
+        for (int i = 0; i < IN; i++)
+            rows[i] += source->plane_bytes;
+    }
+}
+
+static void finish_tile(const ts_step *step, const ts_scope *scope, int block, int tile, int form,
+                        const int32_t *products, size_t stride)
+{
+    const ts_conv *data = step->data;
+    const place at = place_of(&data->winograd, tile);
+    const int image = scope->image + at.image;
+    const ts_tensor *target = step->target, *other = step->other;
+    ts_tile out = {.pixels = smaller(OUT, target->desc.width - at.x),
+                   .blocks = 1,
+                   .channel = (size_t)block * TS_GROUP,
+                   .epilogue = &data->epilogue};
+    out.output[0] = ts_pixels(target, scope, image) + (size_t)block * target->plane_bytes + (size_t)at.y * target->row_bytes +
+                    (size_t)at.x * target->pixel_bytes;
+    if (other)
+        out.residual[0] = ts_pixels(other, scope, image) + (size_t)block * other->plane_bytes + (size_t)at.y * other->row_bytes +
+                          (size_t)at.x * other->pixel_bytes;
+    data->winograd.kernel->finish[form](&out, smaller(OUT, target->desc.height - at.y), (ptrdiff_t)target->row_bytes,
+                                        other ? (ptrdiff_t)other->row_bytes : 0, products, stride);
+}
+
+/* In this order of their classes the tiles that need a position lie side by side, whichever position it is. */
+enum { NARROW = 1, FULL = 0, LOW = 2, LOW_AND_NARROW = 3 };
+static const int order[CLASSES] = {NARROW, FULL, LOW, LOW_AND_NARROW};
+
+/* The tiles of one pass: transformed pixels for all output blocks, then products of one block at a time. */
+typedef struct {
+    int count, tiles[MOST_TILES], forms[MOST_TILES]; /* in `order` */
+    int ends[CLASSES];                               /* where the tiles of each class end */
+    int16_t *input;    /* [POSITIONS][tiles][channels] */
+    int32_t *products; /* [POSITIONS][tiles][16] */
+    size_t input_stride, product_stride;
+} pass;
+
+static pass start_pass(const ts_step *step, const ts_scope *scope, int first, int count)
+{
+    const int depth = padded_channels(step->source);
+    pass p = {.input = (int16_t *)(void *)scope->scratch,
+              .input_stride = input_stride(count, depth), .product_stride = product_stride(count)};
+    p.products = (int32_t *)(void *)(p.input + POSITIONS * p.input_stride);
+    int forms[MOST_TILES], classes[MOST_TILES];
+    for (int i = 0; i < count; i++)
+        forms[i] = form_of(step, first + i, &classes[i]);
+    for (int c = 0; c < CLASSES; c++) {
+        for (int i = 0; i < count; i++)
+            if (classes[i] == order[c]) {
+                spread_tile(step, scope, first + i, forms[i], p.input + (size_t)p.count * (size_t)depth, p.input_stride);
+                p.tiles[p.count] = first + i;
+                p.forms[p.count++] = forms[i];
+            }
+        p.ends[order[c]] = p.count;
+    }
+    return p;
+}
+
+/* The tiles of a pass that need a position, [from, to). All narrow tiles of a layer are equally narrow, as all low ones are low. */
+static void tiles_of(const ts_step *step, const pass *p, int position, int *from, int *to)
+{
+    const ts_tensor *target = step->target;
+    const int low = ts_winograd_needs(cut(target->desc.height % OUT), position / IN);
+    const int narrow = ts_winograd_needs(cut(target->desc.width % OUT), position % IN);
+    *from = narrow ? 0 : p->ends[NARROW];
+    *to = p->ends[low ? (narrow ? LOW_AND_NARROW : LOW) : FULL];
+}
+
+static void run_block(const ts_step *step, const ts_scope *scope, const pass *p, int block)
+{
+    const ts_winograd *w = &((const ts_conv *)step->data)->winograd;
+    const size_t depth = (size_t)padded_channels(step->source);
+    const int16_t *weights = w->weights + (size_t)block * w->block_weights;
+    for (int position = 0; position < POSITIONS; position++) {
+        int from, to;
+        tiles_of(step, p, position, &from, &to);
+        w->kernel->multiply(p->input + (size_t)position * p->input_stride + (size_t)from * depth, depth,
+                            weights + (size_t)position * depth * TS_GROUP, (int)depth / 2, to - from,
+                            p->products + (size_t)position * p->product_stride + (size_t)from * TS_GROUP);
+    }
+    for (int i = 0; i < p->count; i++)
+        finish_tile(step, scope, block, p->tiles[i], p->forms[i], p->products + (size_t)i * TS_GROUP, p->product_stride);
+}
+
+void ts_winograd_run(const ts_step *step, const ts_scope *scope)
+{
+    const ts_winograd *w = &((const ts_conv *)step->data)->winograd;
+    const int tiles = scope->count * w->rows * w->columns, passes = ts_ceil_div(tiles, w->most_tiles);
+    const int blocks = step->target->blocks;
+    int from, to, current = -1;
+    pass p = {0};
+    while (ts_take(scope, passes * blocks, &from, &to))
+        for (int index = from; index < to; index++) {
+            if (index / blocks != current) {
+                current = index / blocks;
+                const int first = (int)((int64_t)tiles * current / passes);
+                p = start_pass(step, scope, first, (int)((int64_t)tiles * (current + 1) / passes) - first);
+            }
+            run_block(step, scope, &p, index % blocks);
+        }
+}

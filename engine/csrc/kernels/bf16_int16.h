@@ -1,0 +1,34 @@
+/*
+ * bfloat16 convolutions in 16-bit whole numbers, for CPUs that multiply those twice as fast as floats and have no
+ * instruction for bfloat16.
+ *
+ * Every image gets a scale of its own: its largest magnitude becomes TS_INT16_LIMIT, and every value is rounded to that
+ * grid. Weights get a scale for each output channel, as fine as 16 bits and 32-bit sums allow: however the activations fall,
+ * no sum over TS_INT16_SPAN values of the reduction overflows, and after that many the sums move on to floats. So weights
+ * keep about as many bits as bfloat16 has and activations more than it gives all but the smallest of them. Layers that read
+ * an outlier channel, told by its small weights, stay in bfloat16 (ts_int16_takes).
+ */
+#ifndef TS_BF16_INT16_H
+#define TS_BF16_INT16_H
+
+#include "kernels/contract.h"
+
+enum {
+    TS_INT16_LIMIT = 16383,
+    TS_INT16_SPAN = 512,  /* values of the reduction whose products are summed in 32 bits */
+};
+
+typedef struct {
+    uint32_t features;
+
+    /* Rounds `count` bf16 to whole numbers; returns the value of one of them, NaN when the values are not all finite. */
+    float (*quantise)(const uint8_t *values, size_t count, int16_t *out);
+
+    /* Tiles of whole numbers: weights [entries][2][16 lanes][2] s16, scales in the epilogue and in the tile's `factor`. */
+    ts_kernel kernel;
+} ts_int16_kernel;
+
+/* Null where no kernel beats those for bfloat16 with these features. */
+const ts_int16_kernel *ts_find_int16_kernel(uint32_t features);
+
+#endif

@@ -1,0 +1,230 @@
+/* Maximum, average and global average pooling on blocked tensors. */
+#include "layout/values.h"
+#include "run/execution.h"
+#include "kernels/pool_kernels.h"
+
+#include <stdlib.h>
+
+typedef struct {
+    ts_pool_desc desc;
+    const ts_max_kernel *maximum; /* null: averages, and maxima that change scale or type */
+} pool_data;
+
+enum { MAX_TAPS = 256 };
+
+/* The taps of one output coordinate that lie inside the input. */
+typedef struct {
+    int from, to; /* tap indices */
+    int start;    /* input coordinate of tap 0 */
+} window;
+
+static window clip_window(int output, int stride, int pad, int kernel, int dilation, int size)
+{
+    window w = {.from = 0, .to = kernel, .start = output * stride - pad};
+    while (w.from < kernel && w.start + w.from * dilation < 0)
+        w.from++;
+    while (w.to > w.from && w.start + (w.to - 1) * dilation >= size)
+        w.to--;
+    return w;
+}
+
+static void reduce_lanes(const uint8_t *image, const ts_step *step, window rows, window columns, int divisor,
+                         uint8_t *target)
+{
+    const ts_pool_desc *d = &((const pool_data *)step->data)->desc;
+    const ts_tensor *source = step->source;
+    float total[TS_GROUP], x[TS_GROUP], low, high;
+    for (int lane = 0; lane < TS_GROUP; lane++)
+        total[lane] = d->average ? 0.0f : -INFINITY;
+    for (int i = rows.from; i < rows.to; i++)
+        for (int j = columns.from; j < columns.to; j++) {
+            const ptrdiff_t y = rows.start + i * d->dilation_h, z = columns.start + j * d->dilation_w;
+            ts_values_load(source, image + y * (ptrdiff_t)source->row_bytes + z * (ptrdiff_t)source->pixel_bytes, x);
+            for (int lane = 0; lane < TS_GROUP; lane++)
+                total[lane] = d->average ? total[lane] + x[lane] : x[lane] > total[lane] ? x[lane] : total[lane];
+        }
+    const float factor = d->average && divisor ? d->scale / (float)divisor : d->scale;
+    for (int lane = 0; lane < TS_GROUP; lane++)
+        total[lane] *= factor;
+    ts_full_range(step->target, &low, &high);
+    ts_values_store(step->target, target, total, low, high);
+}
+
+/* How many taps an average divides by: those inside the input, or inside the padded input. */
+static int divisor_of(const ts_pool_desc *d, const ts_tensor *source, window rows, window columns)
+{
+    if (!d->count_padding)
+        return (rows.to - rows.from) * (columns.to - columns.from);
+    int height = 0, width = 0;
+    for (int i = 0; i < d->kernel_h; i++)
+        height += rows.start + i * d->dilation_h < source->desc.height + d->pad_bottom;
+    for (int j = 0; j < d->kernel_w; j++)
+        width += columns.start + j * d->dilation_w < source->desc.width + d->pad_right;
+    return height * width;
+}
+
+/* Offsets of the taps of a window from its first pixel, and how many there are. */
+static int list_taps(const ts_pool_desc *d, const ts_tensor *source, window rows, window columns, int32_t *taps)
+{
+    int count = 0;
+    for (int i = rows.from; i < rows.to; i++)
+        for (int j = columns.from; j < columns.to; j++)
+            taps[count++] = (int32_t)(i * d->dilation_h * (ptrdiff_t)source->row_bytes +
+                                      j * d->dilation_w * (ptrdiff_t)source->pixel_bytes);
+    return count;
+}
+
+/* One output row. Neighbouring pixels whose windows have the same taps go to the kernel together. */
+static void max_row(const uint8_t *plane, const ts_step *step, window rows, uint8_t *out)
+{
+    const pool_data *data = step->data;
+    const ts_pool_desc *d = &data->desc;
+    const ts_tensor *source = step->source, *target = step->target;
+    int32_t taps[MAX_TAPS];
+    for (int x = 0; x < target->desc.width;) {
+        const window columns = clip_window(x, d->stride_w, d->pad_left, d->kernel_w, d->dilation_w, source->desc.width);
+        int end = x + 1;
+        for (; end < target->desc.width; end++) {
+            const window next = clip_window(end, d->stride_w, d->pad_left, d->kernel_w, d->dilation_w, source->desc.width);
+            if (next.from != columns.from || next.to != columns.to)
+                break;
+        }
+        const int count = list_taps(d, source, rows, columns, taps);
+        const uint8_t *first = plane + rows.start * (ptrdiff_t)source->row_bytes + columns.start * (ptrdiff_t)source->pixel_bytes;
+        data->maximum->run(first, d->stride_w * (ptrdiff_t)source->pixel_bytes, taps, count,
+                           out + (size_t)x * target->pixel_bytes, end - x);
+        x = end;
+    }
+}
+
+static void reduce_row(const uint8_t *plane, const ts_step *step, window rows, uint8_t *out)
+{
+    const ts_pool_desc *d = &((const pool_data *)step->data)->desc;
+    for (int x = 0; x < step->target->desc.width; x++, out += step->target->pixel_bytes) {
+        const window columns =
+            clip_window(x, d->stride_w, d->pad_left, d->kernel_w, d->dilation_w, step->source->desc.width);
+        reduce_lanes(plane, step, rows, columns, divisor_of(d, step->source, rows, columns), out);
+    }
+}
+
+static void pool_run(const ts_step *step, const ts_scope *scope)
+{
+    const pool_data *data = step->data;
+    const ts_pool_desc *d = &data->desc;
+    const ts_tensor *source = step->source, *target = step->target;
+    const int height = target->desc.height, planes = target->blocks;
+    int from, to;
+    while (ts_take(scope, scope->count * planes * height, &from, &to))
+        for (int unit = from; unit < to; unit++) {
+            const int y = unit % height, plane = unit / height % planes, image = scope->image + unit / height / planes;
+            const uint8_t *in = ts_pixels(source, scope, image) + (size_t)plane * source->plane_bytes;
+            uint8_t *out = ts_pixels(target, scope, image) + (size_t)plane * target->plane_bytes + (size_t)y * target->row_bytes;
+            const window rows = clip_window(y, d->stride_h, d->pad_top, d->kernel_h, d->dilation_h, source->desc.height);
+            (data->maximum ? max_row : reduce_row)(in, step, rows, out);
+        }
+}
+
+/* Every window must hold at least one pixel of the input: the maximum of nothing has no value. */
+static int windows_hold_pixels(const ts_pool_desc *d, const ts_tensor *source, const ts_tensor *target)
+{
+    for (int y = 0; y < target->desc.height; y++) {
+        const window rows = clip_window(y, d->stride_h, d->pad_top, d->kernel_h, d->dilation_h, source->desc.height);
+        if (rows.from >= rows.to)
+            return 0;
+    }
+    for (int x = 0; x < target->desc.width; x++) {
+        const window columns = clip_window(x, d->stride_w, d->pad_left, d->kernel_w, d->dilation_w, source->desc.width);
+        if (columns.from >= columns.to)
+            return 0;
+    }
+    return 1;
+}
+
+int ts_program_pool(ts_program *program, const ts_pool_desc *desc)
+{
+    const ts_tensor *source = ts_tensor_at(program, desc->source), *target = ts_tensor_at(program, desc->target);
+    if (!source || !target)
+        return -1;
+    if (source->desc.packed || target->desc.packed || source->desc.channels != target->desc.channels)
+        return ts_fail(program, "pooling needs blocked tensors with the same channels");
+    if (desc->kernel_h < 1 || desc->kernel_w < 1 || desc->stride_h < 1 || desc->stride_w < 1 || desc->dilation_h < 1 ||
+        desc->dilation_w < 1 || desc->pad_top < 0 || desc->pad_left < 0 || desc->pad_bottom < 0 || desc->pad_right < 0)
+        return ts_fail(program, "a pooling with impossible kernel, stride, dilation or padding");
+    if (!desc->average && source->desc.dtype == TS_U8 && target->desc.dtype == TS_U8 &&
+        (desc->scale != 1.0f || source->desc.zero != target->desc.zero))
+        return ts_fail(program, "maximum pooling of u8 keeps its scale and zero point");
+    if (!windows_hold_pixels(desc, source, target))
+        return ts_fail(program, "a pooling window lies wholly in padding");
+    pool_data *data = calloc(1, sizeof *data);
+    if (!data)
+        return ts_fail(program, "out of memory for a pooling step");
+    data->desc = *desc;
+    if (!desc->average && source->desc.dtype == target->desc.dtype && desc->kernel_h * desc->kernel_w <= MAX_TAPS)
+        data->maximum = ts_find_max_kernel(source->desc.dtype, program->features);
+    return ts_append(program, (ts_step){.run = pool_run, .free = free, .data = data, .source = source, .target = target,
+                                        .kind = desc->average ? "average_pool" : "max_pool",
+                                        .kernel = data->maximum ? data->maximum->name : ""});
+}
+
+/* u8 planes are summed exactly, as integers. */
+static void sum_u8(const uint8_t *plane, const ts_tensor *source, float total[TS_GROUP])
+{
+    int32_t sum[TS_GROUP] = {0};
+    for (int y = 0; y < source->desc.height; y++, plane += source->row_bytes)
+        for (int x = 0; x < source->desc.width; x++)
+            for (int lane = 0; lane < TS_GROUP; lane++)
+                sum[lane] += plane[x * TS_GROUP + lane];
+    const int32_t zero = source->desc.zero * source->desc.height * source->desc.width;
+    for (int lane = 0; lane < TS_GROUP; lane++)
+        total[lane] = (float)(sum[lane] - zero);
+}
+
+static void sum_float(const uint8_t *plane, const ts_tensor *source, float total[TS_GROUP])
+{
+    float x_lanes[TS_GROUP];
+    memset(total, 0, TS_GROUP * sizeof *total);
+    for (int y = 0; y < source->desc.height; y++, plane += source->row_bytes)
+        for (int x = 0; x < source->desc.width; x++) {
+            ts_values_load(source, plane + (size_t)x * source->pixel_bytes, x_lanes);
+            for (int lane = 0; lane < TS_GROUP; lane++)
+                total[lane] += x_lanes[lane];
+        }
+}
+
+static void global_run(const ts_step *step, const ts_scope *scope)
+{
+    const ts_tensor *source = step->source, *target = step->target;
+    const float factor = *(const float *)step->data / (float)(source->desc.height * source->desc.width);
+    float low, high;
+    ts_full_range(target, &low, &high);
+    int from, to;
+    while (ts_take(scope, scope->count * source->blocks, &from, &to))
+        for (int unit = from; unit < to; unit++) {
+            const int plane = unit % source->blocks, image = scope->image + unit / source->blocks;
+            const uint8_t *in = ts_pixels(source, scope, image) + (size_t)plane * source->plane_bytes;
+            float total[TS_GROUP];
+            if (source->desc.dtype == TS_U8)
+                sum_u8(in, source, total);
+            else
+                sum_float(in, source, total);
+            for (int lane = 0; lane < TS_GROUP; lane++)
+                total[lane] *= factor;
+            ts_values_store(target, ts_pixels(target, scope, image) + (size_t)plane * target->plane_bytes, total, low, high);
+        }
+}
+
+int ts_program_global_average(ts_program *program, int source_index, int target_index, float scale)
+{
+    const ts_tensor *source = ts_tensor_at(program, source_index), *target = ts_tensor_at(program, target_index);
+    if (!source || !target)
+        return -1;
+    if (source->desc.packed || target->desc.packed || source->desc.channels != target->desc.channels ||
+        target->desc.height != 1 || target->desc.width != 1)
+        return ts_fail(program, "global average pooling maps a blocked tensor to one pixel of the same channels");
+    float *data = malloc(sizeof *data);
+    if (!data)
+        return ts_fail(program, "out of memory for a pooling step");
+    *data = scale;
+    return ts_append(program, (ts_step){.run = global_run, .free = free, .data = data, .source = source,
+                                        .target = target, .kind = "global_average_pool", .kernel = ""});
+}
