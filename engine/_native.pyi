@@ -5,12 +5,14 @@ import numpy.typing as npt
 U8: int
 F32: int
 BF16: int
+GROUP: int
 
 _Pair = tuple[int, int]
 _Buffer = npt.NDArray[Any]
 
 class Program:
     def __init__(self, threads: int) -> None: ...
+    def blocks(self, convs: list[tuple[int, int, int, int, int]], /) -> dict[int, int]: ...
     def tensor(
         self,
         dtype: int,
@@ -19,7 +21,7 @@ class Program:
         width: int,
         frame: tuple[int, int, int, int],
         zero: int,
-        packed: bool,
+        block: int,
         local: bool,
         images: int,
         offset: int,
@@ -86,11 +88,23 @@ def image_bytes(
     width: int,
     frame: tuple[int, int, int, int],
     zero: int,
-    packed: bool,
+    block: int,
     local: bool,
     images: int,
     offset: int,
 ) -> int: ...
+def image_framed(
+    dtype: int,
+    channels: int,
+    height: int,
+    width: int,
+    frame: tuple[int, int, int, int],
+    zero: int,
+    block: int,
+    local: bool,
+    images: int,
+    offset: int,
+) -> bool: ...
 def measure_peak(dtype: int, threads: int, /) -> float: ...
 def isa() -> str: ...
 def trim_heap() -> None: ...

@@ -8,8 +8,8 @@
  *     make tune            # the fastest tile of each family for each width, as lines of engine/csrc/tuning.def
  */
 #define _POSIX_C_SOURCE 200809L
-#include "kernels/table.h"
 #include "conv/chain_forming.h"
+#include "kernels/table.h"
 #include "run/peak.h"
 
 #include <math.h>
@@ -120,27 +120,30 @@ static void chain_weights(setup *s, int entries)
 /* All pixels of a row side by side in one plane for each 16 bytes of reduction, as in NC1HWC0. */
 static setup prepare(const ts_kernel *kernel, const layer_class *class)
 {
-    const int element = kernel->dtype == TS_U8 ? 1 : kernel->dtype == TS_BF16 ? 2 : 4;
+    const int element = ts_element_bytes(kernel->dtype);
     const int pixel = TS_GROUP * element, per_entry = TS_STEP_BYTES / element;
     const int runs = (class->reduction + TS_GROUP - 1) / TS_GROUP, entries = runs * (TS_GROUP / per_entry);
     const size_t plane = (size_t)(2 * class->width + 32) * (size_t)pixel * (size_t)class->stride;
     setup s = {0};
     s.input = zeroed(plane * (size_t)runs);
-    s.output = zeroed((size_t)(64 * 2 * TS_GROUP * 4) * TS_MAX_BLOCKS);
-    s.weights = zeroed((size_t)entries * 2 * (size_t)kernel->blocks * 64 * 2 + 4096);
-    s.parameters = zeroed(2 * TS_MAX_BLOCKS * TS_GROUP * sizeof(float));
+    s.output = zeroed((size_t)(64 * 2 * TS_GROUP * 4) * TS_MAX_GROUPS);
+    s.weights = zeroed((size_t)entries * 2 * (size_t)kernel->conv.groups * 64 * 2 + 4096);
+    s.parameters = zeroed(2 * TS_MAX_GROUPS * TS_GROUP * sizeof(float));
     s.offsets = zeroed((size_t)entries * sizeof(int32_t));
     for (int e = 0; e < entries; e++)
         s.offsets[e] = (int32_t)((size_t)(e / (TS_GROUP / per_entry)) * plane) + e % (TS_GROUP / per_entry) * TS_STEP_BYTES;
     s.epilogue = (ts_epilogue){.scale = kernel->dtype == TS_U8 ? s.parameters : NULL, .bias = s.parameters + 64,
                                .out_dtype = kernel->dtype, .high = 255, .float_low = -INFINITY,
                                .float_high = INFINITY, .plain = kernel->dtype == TS_U8};
+    static ptrdiff_t output_groups[TS_MAX_GROUPS];
+    for (int n = 0; n < TS_MAX_GROUPS; n++)
+        output_groups[n] = n * 64 * 2 * TS_GROUP * element;
     const size_t row = (size_t)class->width * (size_t)pixel;
     s.tile = (ts_tile){.input = {s.input, s.input + row * (size_t)class->stride}, .output = {s.output, s.output + row},
-                       .blocks = kernel->blocks, .pixel_step = (ptrdiff_t)pixel * class->stride,
-                       .output_block = 64 * 2 * TS_GROUP * element, .offsets = s.offsets, .entries = entries,
+                       .groups = kernel->conv.groups, .pixel_step = (ptrdiff_t)pixel * class->stride, .output_step = pixel,
+                       .output_groups = output_groups, .offsets = s.offsets, .entries = entries,
                        .weights = s.weights};
-    if (kernel->packing == TS_PACK_CHAINS)
+    if (kernel->conv.packing == TS_PACK_CHAINS)
         chain_weights(&s, entries);
     return s;
 }
@@ -158,14 +161,14 @@ static void release(setup *s)
     }
 }
 
-/* One row of output pixels, as the driver in conv.c cuts it. Returns the pixels done. */
+/* One row of output pixels, as conv/rows.c cuts it. Returns the pixels done. */
 static int run_row(const ts_kernel *kernel, const layer_class *class, const setup *s)
 {
     int capacity;
     ts_tile tile = s->tile;
     tile.epilogue = &s->epilogue;
     if (class->joined) {
-        const ts_tile_fn function = kernel->select(14, tile.pixel_step, 7, &capacity);
+        const ts_tile_fn function = kernel->conv.select(14, tile.pixel_step, 7, &capacity);
         if (function) {
             tile.pixels = 14;
             tile.split = 7;
@@ -174,7 +177,7 @@ static int run_row(const ts_kernel *kernel, const layer_class *class, const setu
         }
     }
     for (int left = class->width; left > 0; left -= tile.pixels) {
-        const ts_tile_fn function = kernel->select(left, tile.pixel_step, 0, &capacity);
+        const ts_tile_fn function = kernel->conv.select(left, tile.pixel_step, 0, &capacity);
         tile.pixels = tile.split = left < capacity ? left : capacity;
         function(&tile);
         tile.input[0] += tile.pixels * tile.pixel_step;
@@ -185,7 +188,7 @@ static int run_row(const ts_kernel *kernel, const layer_class *class, const setu
 static double median_rate(const ts_kernel *kernel, const layer_class *class)
 {
     setup s = prepare(kernel, class);
-    const double macs = (double)run_row(kernel, class, &s) * class->reduction * kernel->blocks * TS_GROUP;
+    const double macs = (double)run_row(kernel, class, &s) * class->reduction * kernel->conv.groups * TS_GROUP;
     double rates[ROUNDS];
     for (int round = 0; round < ROUNDS; round++) {
         int repeats = 0;
@@ -212,7 +215,7 @@ static const char *least_level(uint32_t features)
 
 static int same_family(const ts_kernel *a, const ts_kernel *b)
 {
-    return a->dtype == b->dtype && a->features == b->features;
+    return a->kind == TS_CONV && b->kind == TS_CONV && a->dtype == b->dtype && a->features == b->features;
 }
 
 /* Prints a line for each width at which another tile beats the family's first by more than the noise. */
@@ -237,7 +240,7 @@ static void tune_family(const ts_kernel *const *first)
 static void tune(uint32_t features)
 {
     for (const ts_kernel *const *row = ts_kernels; *row; row++) {
-        int first = ((*row)->features & ~features) == 0;
+        int first = (*row)->kind == TS_CONV && ((*row)->features & ~features) == 0;
         for (const ts_kernel *const *earlier = ts_kernels; earlier < row; earlier++)
             first = first && !same_family(*earlier, *row);
         if (first)
@@ -256,7 +259,7 @@ int main(int argc, char **argv)
     printf("clock %.2f GHz, level %s, median of %d rounds, one thread\n\n", clock, ts_cpu_level_name(features), ROUNDS);
     printf("| kernel | layer class | GMAC/s | MAC/cycle | of peak |\n|---|---|---:|---:|---:|\n");
     for (const ts_kernel *const *row = ts_kernels; *row; row++) {
-        if (((*row)->features & ~features) != 0 || (argc > 1 && !strstr((*row)->name, argv[1])))
+        if ((*row)->kind != TS_CONV || ((*row)->features & ~features) != 0 || (argc > 1 && !strstr((*row)->name, argv[1])))
             continue;
         const char *level = least_level((*row)->features);
         const double peak = ts_measure_peak((*row)->dtype, 1, level) / 1e9;

@@ -13,13 +13,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/contract.h"
+#include "layout/dtype.h"
 
 typedef struct ts_program ts_program;
 
 /*
- * Activations of one value. Blocked: [images][ceil(channels / 16)][top + height + bottom][left + width + right][16].
- * Packed: [images][rows][columns][channels], for images of few channels. The frame (top, left, bottom, right) holds
+ * Activations of one value: [images][ceil(channels / block)][top + height + bottom][left + width + right][block].
+ *
+ * `block` is C0, the channels of a pixel that lie side by side: a multiple of TS_GROUP. Or it is all channels, however few,
+ * which is called packed: images of three channels need no space for sixteen. The frame (top, left, bottom, right) holds
  * `zero` and is what convolutions read as padding.
  */
 typedef struct {
@@ -27,7 +29,7 @@ typedef struct {
     int channels, height, width;
     int top, left, bottom, right;
     int zero;           /* zero point of u8 values; 0 for floating point */
-    int packed;         /* interleaved channels instead of blocks of 16 */
+    int block;
     int local;          /* lives within one micro-batch of one segment */
     int images;         /* how many images it has room for */
     size_t offset;      /* of image 0 in the arena */
@@ -35,6 +37,12 @@ typedef struct {
 
 /* Bytes of one image of a tensor, a multiple of 64. 0: the description makes no sense. */
 size_t ts_image_bytes(const ts_tensor_desc *desc);
+
+/*
+ * Whether an image holds bytes that no step writes: a frame, or groups of a block beyond the channels. They are filled
+ * when the program is finished, so nothing else may ever lie there.
+ */
+int ts_image_framed(const ts_tensor_desc *desc);
 
 typedef struct {
     int source, target;
@@ -74,6 +82,20 @@ typedef struct {
 ts_program *ts_program_new(int threads, const char *level);
 void ts_program_free(ts_program *program);
 const char *ts_program_error(const ts_program *program);
+
+/* A convolution that is going to be appended, as far as the layout depends on it. */
+typedef struct {
+    ts_dtype dtype;      /* of its input */
+    int inputs, outputs; /* channels */
+    int width;           /* output pixels of a row */
+    int64_t macs;        /* of one image */
+} ts_conv_outline;
+
+/*
+ * The block of the tensors of each dtype: what the kernels read and write that most of the multiplications of that dtype
+ * will run on. To be asked before tensors are declared; other multiples of TS_GROUP give the same answers.
+ */
+void ts_program_blocks(const ts_program *program, const ts_conv_outline *convs, int count, int blocks[TS_DTYPES]);
 
 /* Each returns the tensor's index, or -1. */
 int ts_program_tensor(ts_program *program, const ts_tensor_desc *desc);

@@ -1,6 +1,7 @@
 /*
  * Random convolutions on every instruction-set level of this machine against the scalar level: integer outputs must be
- * equal to the bit, floating-point ones within the rounding of their sums.
+ * equal to the bit, floating-point ones within the rounding of their sums. The tensors that are compared have random C0,
+ * those of the scalar level the smallest.
  */
 #include "check.h"
 #include "run/cpu.h"
@@ -16,6 +17,7 @@ typedef struct {
     int kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
     int top, left, bottom, right;
     int images, residual, packed, zero, out_zero, extreme, relu;
+    int blocks[4];          /* C0 of the input, residual, output and its float copy, at the levels that are compared */
     int largest; /* magnitude of s8 weights: small ones leave room in 16-bit sums, large ones none */
 } shape;
 
@@ -55,6 +57,8 @@ static shape random_shape(random_source *random, ts_dtype dtype)
     s.extreme = random_between(random, 0, 3) == 0;
     s.relu = random_between(random, 0, 1);
     s.largest = 1 << random_between(random, 2, 7);
+    for (int i = 0; i < 4; i++)
+        s.blocks[i] = TS_GROUP * (random_between(random, 0, 1) ? 1 << random_between(random, 0, 2) : random_between(random, 1, 5));
     s.out_dtype = dtype == TS_U8 && random_between(random, 0, 3) ? TS_U8 : dtype == TS_BF16 ? TS_BF16 : TS_F32;
     return s;
 }
@@ -127,25 +131,28 @@ static void free_buffers(buffers *b)
 }
 
 /* input -> x -> conv (+ residual, itself a convolution of x) -> y -> floats */
-static void run_level(const shape *s, const buffers *b, int out_h, int out_w, const char *level, int threads, float *output)
+static void run_level(const shape *s, const buffers *b, int out_h, int out_w, const char *level, const int blocks[4], int threads,
+                      float *output)
 {
     ts_program *p = ts_program_new(threads, level);
     CHECK(p, "level %s", level);
     size_t offset = 0;
     ts_tensor_desc x = {.dtype = s->dtype, .channels = s->channels, .height = s->height, .width = s->width,
                         .top = s->top, .left = s->left, .bottom = s->bottom, .right = s->right,
-                        .zero = s->dtype == TS_U8 ? s->zero : 0, .packed = s->packed, .images = 2};
+                        .zero = s->dtype == TS_U8 ? s->zero : 0, .block = s->packed ? s->channels : blocks[0], .images = 2};
     offset += 2 * ts_image_bytes(&x);
     ts_tensor_desc y = {.dtype = s->out_dtype, .channels = s->outputs, .height = out_h, .width = out_w,
-                        .zero = s->out_dtype == TS_U8 ? s->out_zero : 0, .images = 2, .offset = offset,
+                        .zero = s->out_dtype == TS_U8 ? s->out_zero : 0, .block = blocks[1], .images = 2, .offset = offset,
                         .top = 1, .left = 2, .bottom = 1, .right = 0};
     offset += 2 * ts_image_bytes(&y);
     ts_tensor_desc r = y;
     r.offset = offset;
     r.left = 0;
+    r.block = blocks[2];
     offset += 2 * ts_image_bytes(&r);
     ts_tensor_desc f = y;
     f.offset = offset;
+    f.block = blocks[3];
     f.dtype = TS_F32;
     f.zero = 0;
     offset += 2 * ts_image_bytes(&f);
@@ -187,10 +194,11 @@ static void compare(const shape *s, const float *expected, const float *actual, 
         const double allowed = s->dtype == TS_U8 ? 0.0 : relative * (spread + fabs((double)expected[i]) + 1.0);
         CHECK(difference <= allowed,
               "%s, element %zu: %g instead of %g (in dtype %d %dx%dx%d groups %d, out dtype %d %d, kernel %dx%d stride "
-              "%d,%d dilation %d,%d pads %d %d %d %d, residual %d, packed %d, extreme %d)",
+              "%d,%d dilation %d,%d pads %d %d %d %d, residual %d, packed %d, extreme %d, blocks %d %d %d %d)",
               level, i, (double)actual[i], (double)expected[i], s->dtype, s->channels, s->height, s->width, s->groups,
               s->out_dtype, s->outputs, s->kernel_h, s->kernel_w, s->stride_h, s->stride_w, s->dilation_h,
-              s->dilation_w, s->top, s->left, s->bottom, s->right, s->residual, s->packed, s->extreme);
+              s->dilation_w, s->top, s->left, s->bottom, s->right, s->residual, s->packed, s->extreme, s->blocks[0], s->blocks[1],
+              s->blocks[2], s->blocks[3]);
     }
 }
 
@@ -228,6 +236,7 @@ int main(int argc, char **argv)
     const int rounds = argc > 1 ? atoi(argv[1]) : 300;
     random_source random = {argc > 2 ? strtoull(argv[2], NULL, 10) : 20261122};
     const uint32_t features = ts_cpu_detect();
+    const int unblocked[4] = {TS_GROUP, TS_GROUP, TS_GROUP, TS_GROUP};
     int compared = 0;
     for (int round = 0; round < rounds; round++) {
         const shape s = round % 7 == 6 ? winograd_shape(&random) : random_shape(&random, (ts_dtype)(round % 3));
@@ -235,12 +244,12 @@ int main(int argc, char **argv)
         const int out_w = out_size(s.width, s.left + s.right, s.kernel_w, s.dilation_w, s.stride_w);
         buffers b = make_buffers(&s, out_h, out_w, &random);
         float *actual = malloc(b.output_count * sizeof(float));
-        run_level(&s, &b, out_h, out_w, "scalar", 1, b.output);
+        run_level(&s, &b, out_h, out_w, "scalar", unblocked, 1, b.output);
         check_definition(&s, &b, out_h, out_w, b.output);
         for (const ts_isa_level *level = ts_isa_levels; level->name; level++) {
             if ((level->features & ~features) != 0)
                 continue;
-            run_level(&s, &b, out_h, out_w, level->name, 1 + round % 3, actual);
+            run_level(&s, &b, out_h, out_w, level->name, s.blocks, 1 + round % 3, actual);
             compare(&s, b.output, actual, b.output_count, level->name);
             compared++;
         }

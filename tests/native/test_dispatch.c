@@ -53,7 +53,7 @@ static void uses_the_best_of_each_level(void)
 {
     for (size_t i = 0; i < sizeof expectations / sizeof *expectations; i++) {
         const expectation *e = expectations + i;
-        const ts_kernel *kernel = ts_find_kernel(e->dtype, find_level(e->level)->features);
+        const ts_kernel *kernel = ts_find_kernel(TS_CONV, e->dtype, find_level(e->level)->features);
         CHECK((kernel->features & e->uses) == e->uses, "level %s, dtype %d: %s", e->level, e->dtype, kernel->name);
     }
 }
@@ -61,23 +61,39 @@ static void uses_the_best_of_each_level(void)
 static void needs_no_more_than_each_level(void)
 {
     for (const ts_isa_level *level = ts_isa_levels; level->name; level++)
-        for (int dtype = TS_U8; dtype <= TS_BF16; dtype++) {
-            const ts_kernel *kernel = ts_find_kernel((ts_dtype)dtype, level->features);
+        for (int dtype = 0; dtype < TS_DTYPES; dtype++) {
+            const ts_kernel *kernel = ts_find_kernel(TS_CONV, (ts_dtype)dtype, level->features);
             CHECK(kernel->dtype == (ts_dtype)dtype, "level %s, dtype %d: %s", level->name, dtype, kernel->name);
             CHECK((kernel->features & ~level->features) == 0, "level %s, dtype %d: %s", level->name, dtype, kernel->name);
         }
 }
 
+static void every_level_has_what_steps_rely_on(void)
+{
+    for (const ts_isa_level *level = ts_isa_levels; level->name; level++) {
+        for (int dtype = 0; dtype < TS_DTYPES; dtype++) {
+            CHECK(ts_find_kernel(TS_MAXIMUM, (ts_dtype)dtype, level->features), "level %s: no maximum of dtype %d", level->name, dtype);
+            CHECK(ts_find_kernel(TS_PEAK, (ts_dtype)dtype, level->features), "level %s: no peak of dtype %d", level->name, dtype);
+        }
+        CHECK(ts_find_kernel(TS_ADDITION, TS_U8, level->features), "level %s: no addition", level->name);
+    }
+    CHECK(!ts_find_kernel(TS_WINOGRAD, TS_U8, 0), "Winograd's algorithm without any CPU feature");
+}
+
 static void rows_keep_their_contract(void)
 {
     for (const ts_kernel *const *row = ts_kernels; *row; row++) {
-        const ts_kernel *kernel = *row;
-        CHECK(kernel->pixels >= 1 && kernel->pixels <= TS_MAX_PIXELS, "%s: %d pixels", kernel->name, kernel->pixels);
-        CHECK(kernel->blocks >= 1 && kernel->blocks <= TS_MAX_BLOCKS, "%s: %d blocks", kernel->name, kernel->blocks);
+        if ((*row)->kind != TS_CONV)
+            continue;
+        const ts_conv_kernel *kernel = &(*row)->conv;
+        const char *name = (*row)->name;
+        CHECK(kernel->pixels >= 1 && kernel->pixels <= TS_MAX_PIXELS, "%s: %d pixels", name, kernel->pixels);
+        CHECK(kernel->groups >= 1 && kernel->groups <= TS_MAX_GROUPS, "%s: %d groups", name, kernel->groups);
+        CHECK(kernel->block % TS_GROUP == 0 && kernel->block >= TS_GROUP && kernel->block <= TS_MAX_BLOCK, "%s: block %d", name, kernel->block);
         for (int pixels = 1; pixels <= 2 * TS_MAX_PIXELS; pixels++) {
             int capacity = 0;
-            CHECK(kernel->select(pixels, TS_GROUP, 0, &capacity), "%s: no tile for %d pixels", kernel->name, pixels);
-            CHECK(capacity >= 1 && capacity <= kernel->pixels, "%s: a tile of %d pixels", kernel->name, capacity);
+            CHECK(kernel->select(pixels, TS_GROUP, 0, &capacity), "%s: no tile for %d pixels", name, pixels);
+            CHECK(capacity >= 1 && capacity <= kernel->pixels, "%s: a tile of %d pixels", name, capacity);
         }
     }
 }
@@ -86,6 +102,7 @@ int main(void)
 {
     uses_the_best_of_each_level();
     needs_no_more_than_each_level();
+    every_level_has_what_steps_rely_on();
     rows_keep_their_contract();
     printf("every level gets its kernels; this CPU is %s\n", ts_cpu_level_name(ts_cpu_detect()));
     return 0;

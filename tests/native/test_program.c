@@ -8,7 +8,7 @@
 
 static ts_tensor_desc plain(int channels, int side, size_t offset)
 {
-    return (ts_tensor_desc){.dtype = TS_F32, .channels = channels, .height = side, .width = side, .images = 1, .offset = offset};
+    return (ts_tensor_desc){.dtype = TS_F32, .channels = channels, .height = side, .width = side, .block = TS_GROUP, .images = 1, .offset = offset};
 }
 
 static void expect_refusal(ts_program *program, int result, const char *part)
@@ -23,6 +23,9 @@ static void refuses_impossible_tensors(void)
     ts_tensor_desc desc = plain(0, 4, 0);
     expect_refusal(program, ts_program_tensor(program, &desc), "impossible shape");
     desc = plain(16, 1 << 20, 0);
+    expect_refusal(program, ts_program_tensor(program, &desc), "impossible shape");
+    desc = plain(16, 4, 0);
+    desc.block = 8;
     expect_refusal(program, ts_program_tensor(program, &desc), "impossible shape");
     desc = plain(16, 4, 32);
     expect_refusal(program, ts_program_tensor(program, &desc), "aligned");

@@ -14,7 +14,8 @@ enum {
     REACH = 512,           /* of the reduction's offsets */
     CHANNELS = 32,         /* the tile starts at a random multiple of 16 up to here */
     GUARD = 64,            /* bytes around each run of the output that must stay as they are */
-    RUN_BYTES = TS_MAX_PIXELS * TS_GROUP * 4 + GUARD,
+    LARGEST_BLOCK = 5 * TS_GROUP, /* C0 of what is stored */
+    RUN_BYTES = TS_MAX_PIXELS * LARGEST_BLOCK * 4 + GUARD,
 };
 
 #if defined(__x86_64__)
@@ -24,10 +25,11 @@ extern const ts_kernel emulated_avxvnni, emulated_amx;
 typedef struct {
     ts_tile tile;
     ts_epilogue epilogue;
-    int32_t offsets[ENTRIES], bias[CHANNELS + TS_MAX_BLOCKS * TS_GROUP];
-    float scale[CHANNELS + TS_MAX_BLOCKS * TS_GROUP];
+    int32_t offsets[ENTRIES], bias[CHANNELS + TS_MAX_GROUPS * TS_GROUP];
+    float scale[CHANNELS + TS_MAX_GROUPS * TS_GROUP];
+    ptrdiff_t residual_groups[TS_MAX_GROUPS], output_groups[TS_MAX_GROUPS];
     uint8_t *input, *weights; /* exactly as large as the tile may read */
-    uint8_t residual[2][TS_MAX_BLOCKS][RUN_BYTES], output[2][TS_MAX_BLOCKS][RUN_BYTES];
+    uint8_t residual[2][TS_MAX_GROUPS + 1][RUN_BYTES], output[2][TS_MAX_GROUPS + 1][RUN_BYTES];
 } tile_case;
 
 static float random_real(random_source *random)
@@ -97,8 +99,19 @@ static void fill_operands(tile_case *c, random_source *random, size_t input_byte
 static int tile_width(const ts_kernel *kernel, int pixels, int split, ptrdiff_t pixel_step)
 {
     int capacity;
-    CHECK(kernel->select(pixels, pixel_step, split, &capacity), "%s has no tile for %d pixels", kernel->name, pixels);
+    CHECK(kernel->conv.select(pixels, pixel_step, split, &capacity), "%s has no tile for %d pixels", kernel->name, pixels);
     return pixels < capacity ? pixels : capacity;
+}
+
+/* Groups of pixels in blocks of random size, from a random group on. Returns the bytes between pixels. */
+static ptrdiff_t place_groups(ts_dtype dtype, random_source *random, ptrdiff_t groups[TS_MAX_GROUPS])
+{
+    const int per_block = random_between(random, 0, 1) ? 1 : random_between(random, 1, LARGEST_BLOCK / TS_GROUP);
+    const int first = random_between(random, 0, per_block - 1);
+    const ptrdiff_t group_bytes = TS_GROUP * ts_element_bytes(dtype);
+    for (int n = 0; n < TS_MAX_GROUPS; n++)
+        groups[n] = (first + n) / per_block * RUN_BYTES + (first + n) % per_block * group_bytes;
+    return per_block * group_bytes;
 }
 
 static tile_case *new_case(const ts_kernel *kernel, random_source *random)
@@ -109,10 +122,10 @@ static tile_case *new_case(const ts_kernel *kernel, random_source *random)
     ts_tile *t = &c->tile;
     int capacity;
     t->pixel_step = steps[next_random(random) % 5];
-    t->blocks = random_between(random, 1, kernel->blocks);
-    t->pixels = tile_width(kernel, random_between(random, 1, 2 * kernel->pixels), 0, t->pixel_step);
+    t->groups = random_between(random, 1, kernel->conv.groups);
+    t->pixels = tile_width(kernel, random_between(random, 1, 2 * kernel->conv.pixels), 0, t->pixel_step);
     t->split = t->pixels;
-    if (random_between(random, 0, 2) == 0 && kernel->select(14, t->pixel_step, 7, &capacity)) {
+    if (random_between(random, 0, 2) == 0 && kernel->conv.select(14, t->pixel_step, 7, &capacity)) {
         t->split = 7;
         t->pixels = random_between(random, 0, 3) ? 14 : 7;
     }
@@ -120,7 +133,7 @@ static tile_case *new_case(const ts_kernel *kernel, random_source *random)
     for (int i = 0; i < t->entries; i++)
         c->offsets[i] = random_between(random, 0, REACH);
     const size_t run = REACH + TS_STEP_BYTES + (size_t)t->pixel_step * (TS_MAX_PIXELS - 1);
-    fill_operands(c, random, 2 * run, (size_t)(t->entries ? t->entries : 1) * 2 * 64 * (size_t)kernel->blocks);
+    fill_operands(c, random, 2 * run, (size_t)(t->entries ? t->entries : 1) * 2 * 64 * (size_t)kernel->conv.groups);
     fill_epilogue(c, random);
     fill_residual(c, random);
     for (int i = 0; i < 2; i++) {
@@ -130,7 +143,10 @@ static tile_case *new_case(const ts_kernel *kernel, random_source *random)
     }
     if (random_between(random, 0, 2) == 0)
         t->residual[0] = t->residual[1] = NULL;
-    t->residual_block = t->output_block = RUN_BYTES;
+    t->residual_groups = c->residual_groups;
+    t->output_groups = c->output_groups;
+    t->residual_step = place_groups(c->epilogue.residual_dtype, random, c->residual_groups);
+    t->output_step = place_groups(c->epilogue.out_dtype, random, c->output_groups);
     t->offsets = c->offsets;
     t->weights = c->weights;
     t->channel = (size_t)random_between(random, 0, CHANNELS / TS_GROUP) * TS_GROUP;
@@ -146,24 +162,22 @@ static void free_case(tile_case *c)
     free(c);
 }
 
-/* The scalar kernel knows one block only: one call a block, with the block's part of the panel. */
-static void run_scalar(const tile_case *c, int panel_blocks)
+/* The scalar kernel knows one group only: one call a group, with the group's part of the panel. */
+static void run_scalar(const tile_case *c, int panel_groups)
 {
     int capacity;
-    const ts_tile_fn function = ts_conv_u8s8_scalar.select(1, c->tile.pixel_step, 0, &capacity);
+    const ts_tile_fn function = ts_conv_u8s8_scalar.conv.select(1, c->tile.pixel_step, 0, &capacity);
     uint8_t *panel = malloc((size_t)(c->tile.entries + 1) * 2 * 64);
     CHECK(panel, "out of memory");
-    for (int n = 0; n < c->tile.blocks; n++) {
+    for (int n = 0; n < c->tile.groups; n++) {
         ts_tile t = c->tile;
         for (int dword = 0; dword < 2 * t.entries; dword++)
-            memcpy(panel + 64 * dword, c->weights + (size_t)64 * (size_t)(dword * panel_blocks + n), 64);
+            memcpy(panel + 64 * dword, c->weights + (size_t)64 * (size_t)(dword * panel_groups + n), 64);
         t.weights = panel;
-        t.blocks = 1;
+        t.groups = 1;
         t.channel += (size_t)n * TS_GROUP;
-        for (int i = 0; i < 2; i++) {
-            t.output[i] += n * t.output_block;
-            t.residual[i] = t.residual[i] ? t.residual[i] + n * t.residual_block : NULL;
-        }
+        t.output_groups += n;
+        t.residual_groups += n;
         function(&t);
     }
     free(panel);
@@ -177,17 +191,17 @@ static void check_kernel(const ts_kernel *kernel, int rounds, random_source *ran
         uint8_t *actual = malloc(sizeof c->output);
         CHECK(actual, "out of memory");
         int capacity;
-        kernel->select(t->pixels, t->pixel_step, t->split < t->pixels ? t->split : 0, &capacity)(t);
+        kernel->conv.select(t->pixels, t->pixel_step, t->split < t->pixels ? t->split : 0, &capacity)(t);
         memcpy(actual, c->output, sizeof c->output);
         memset(c->output, 0xa5, sizeof c->output);
-        run_scalar(c, kernel->blocks);
+        run_scalar(c, kernel->conv.groups);
         for (size_t i = 0; i < sizeof c->output; i++)
             CHECK(actual[i] == (&c->output[0][0][0])[i],
-                  "%s, round %d: byte %zu is %d instead of %d (%d pixels, split %d, step %d, %d blocks, %d entries, residual %d "
-                  "of dtype %d, out dtype %d, plain %d)",
+                  "%s, round %d: byte %zu is %d instead of %d (%d pixels, split %d, step %d, %d groups, %d entries, residual %d "
+                  "of dtype %d, out dtype %d, plain %d, stored every %d)",
                   kernel->name, round, i, actual[i], (&c->output[0][0][0])[i], t->pixels, t->split, (int)t->pixel_step,
-                  t->blocks, t->entries, t->residual[0] != NULL, c->epilogue.residual_dtype, c->epilogue.out_dtype,
-                  c->epilogue.plain);
+                  t->groups, t->entries, t->residual[0] != NULL, c->epilogue.residual_dtype, c->epilogue.out_dtype,
+                  c->epilogue.plain, (int)t->output_step);
         free(actual);
         free_case(c);
     }
@@ -200,7 +214,7 @@ int main(int argc, char **argv)
     random_source random = {argc > 2 ? strtoull(argv[2], NULL, 10) : 20261123};
     const uint32_t features = ts_cpu_detect();
     for (const ts_kernel *const *row = ts_kernels; *row; row++)
-        if ((*row)->dtype == TS_U8 && (*row)->packing == TS_PACK_DWORD && ((*row)->features & ~features) == 0)
+        if ((*row)->kind == TS_CONV && (*row)->dtype == TS_U8 && (*row)->conv.packing == TS_PACK_DWORD && ((*row)->features & ~features) == 0)
             check_kernel(*row, rounds, &random);
 #if defined(__x86_64__)
     const uint32_t needed = TS_CPU_AVX512 | TS_CPU_AVX512VNNI;

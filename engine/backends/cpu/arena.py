@@ -68,7 +68,7 @@ def _frame_key(tensor: Tensor) -> tuple[object, ...]:
         tensor.width,
         tensor.frame,
         tensor.zero,
-        tensor.packed,
+        tensor.block,
         tensor.images,
     )
 

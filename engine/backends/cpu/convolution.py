@@ -13,7 +13,6 @@ from engine.backends.cpu.plan import ConvStep, Tensor
 from engine.backends.cpu.storage import quantised_clamp
 from engine.graph.ir import Graph, Node
 
-_C0 = 16
 _INT32_MAX = 2**31 - 1
 
 
@@ -90,7 +89,7 @@ def fill_parameters(
 
 
 def merge_groups(weights: npt.NDArray[Any], groups: int) -> tuple[npt.NDArray[Any], int]:
-    """Joins neighbouring groups until each has a multiple of C0 channels on both sides.
+    """Joins neighbouring groups until each has a multiple of `_native.GROUP` channels on both sides.
 
     The joined weights are block-diagonal: zeros connect what was not connected, so the sums are the same. One group
     needs no particular number of channels.
@@ -102,7 +101,10 @@ def merge_groups(weights: npt.NDArray[Any], groups: int) -> tuple[npt.NDArray[An
         count
         for count in range(1, groups + 1)
         if groups % count == 0
-        and (count == groups or (count * per_group_in % _C0 == 0 and count * per_group_out % _C0 == 0))
+        and (
+            count == groups
+            or (count * per_group_in % _native.GROUP == 0 and count * per_group_out % _native.GROUP == 0)
+        )
     )
     if joined == 1:
         return weights, groups

@@ -15,22 +15,24 @@ Frame = tuple[int, int, int, int]
 Pair = tuple[int, int]
 
 ELEMENT_BYTES = {_native.U8: 1, _native.F32: 4, _native.BF16: 2}
+Blocks = dict[int, int]
 
 
 @dataclass
 class Tensor:
-    """One activation tensor in NC1HWC0, or interleaved rows when packed.
+    """One activation tensor in NC1HWC0.
 
     Attributes:
         name: the graph value it holds.
         dtype: `_native.U8`, `_native.F32` or `_native.BF16`.
-        channels: before rounding up to C0.
+        channels: before rounding up to the block.
         height: rows without the frame.
         width: columns without the frame.
         scale: real value of one quantum of u8 values, 1 for floating point.
         zero: zero point of u8 values, 0 for floating point.
         frame: (top, left, bottom, right) pixels of padding that convolutions read around it.
-        packed: rows of interleaved channels: images of few channels.
+        block: C0, the channels of a pixel that lie side by side: what `layout` chooses, or all channels where `packed`;
+            0 until that is known.
         local: lives within one micro-batch of its segment.
         images: images that it has room for.
         offset: bytes from the start of the arena.
@@ -44,15 +46,20 @@ class Tensor:
     scale: float = 1.0
     zero: int = 0
     frame: Frame = (0, 0, 0, 0)
-    packed: bool = False
+    block: int = 0
     local: bool = False
     images: int = 1
     offset: int = 0
 
     @property
+    def packed(self) -> bool:
+        """True when all channels lie side by side."""
+        return self.block == self.channels
+
+    @property
     def framed(self) -> bool:
-        """True when some padding surrounds it."""
-        return any(self.frame)
+        """True when an image holds bytes that are filled once and must stay: a frame, or channels that fill a block up."""
+        return _native.image_framed(**self.native())
 
     @property
     def elements(self) -> int:
@@ -68,7 +75,7 @@ class Tensor:
             "width": self.width,
             "frame": self.frame,
             "zero": self.zero,
-            "packed": self.packed,
+            "block": self.block,
             "local": self.local,
             "images": self.images,
             "offset": self.offset,

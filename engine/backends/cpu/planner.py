@@ -30,11 +30,10 @@ from engine.graph.ir import NO_CLIP, Graph, Node
 from engine.normalisation import Normalisation
 
 _PACKED_CHANNELS = 4
-_BLOCK_BYTES = {_native.U8: 16, _native.BF16: 32, _native.F32: 64}  # one pixel of C0 channels
 
 
 def plan_graph(graph: Graph, precision: Precision, normalisation: Normalisation | None) -> ExecutionPlan:
-    """Plans a lowered graph with one input and one output. Placement is left to `segments` and `arena`.
+    """Plans a lowered graph with one input and one output. Layout and placement are left to `layout`, `segments` and `arena`.
 
     Args:
         graph: the result of `engine.graph.passes.lower`.
@@ -70,8 +69,6 @@ class _Planner:
                 raise UnsupportedOperatorError(node.name, node.op, "the CPU engine has no kernel for this form of it.")
             handler(self, node)
         self._output(self._graph.outputs[0])
-        for tensor in self._tensors:
-            _spread_planes(tensor)
         return ExecutionPlan(self._tensors, self._steps)
 
     # Tensors
@@ -113,12 +110,14 @@ class _Planner:
         index = self._new_value(name)
         tensor = self._tensors[index]
         readers = self._graph.consumers(name)
-        tensor.packed = tensor.channels <= _PACKED_CHANNELS and all(
+        packed = tensor.channels <= _PACKED_CHANNELS and all(
             node.op == "Conv" and node.attrs["groups"] == 1 and node.attrs["dilations"][1] == 1 for node in readers
         )
-        if tensor.packed and tensor.dtype == _native.U8:
+        if packed and tensor.dtype == _native.U8:
             # A float convolution would need a conversion step, which wants blocks.
-            tensor.packed = all(filters_of(self._graph, node).integer for node in readers)
+            packed = all(filters_of(self._graph, node).integer for node in readers)
+        if packed:
+            tensor.block = tensor.channels
         pixels = _pixel_values(tensor, self._normalisation) if self._normalisation else None
         self._steps.append(InputStep(info.name, "Input", target=index, pixel_values=pixels))
 
@@ -333,17 +332,6 @@ _HANDLERS: dict[str, Callable[[_Planner, Node], None]] = {
     "QuantizeLinear": _Planner._convert,
     "DequantizeLinear": _Planner._convert,
 }
-
-
-def _spread_planes(tensor: Tensor) -> None:
-    """Adds a row to a frame whose channel blocks lie a multiple of 1 KiB apart.
-
-    A convolution reads the same pixels of all channel blocks; at such distances they would share a few cache sets.
-    """
-    top, left, bottom, right = tensor.frame
-    pixels = (top + tensor.height + bottom) * (left + tensor.width + right)
-    if tensor.framed and not tensor.packed and pixels * _BLOCK_BYTES[tensor.dtype] % 1024 == 0:
-        tensor.frame = (top, left, bottom + 1, right)
 
 
 def _pixel_values(tensor: Tensor, normalisation: Normalisation) -> npt.NDArray[Any]:

@@ -23,14 +23,12 @@ from engine.backends.cpu.plan import (
 from engine.errors import ModelError
 
 
-def build_program(plan: ExecutionPlan, threads: int) -> _native.Program:
-    """Builds the program: tensors, steps in their segments, arenas. Weights are packed here.
+def fill_program(program: _native.Program, plan: ExecutionPlan) -> None:
+    """Gives an empty program its tensors, its steps in their segments, and its arenas. Weights are packed here.
 
     Raises:
         ModelError: the C core refuses the plan; the message names the step.
-        ValueError: TESSERA_ISA names an unknown level.
     """
-    program = _native.Program(threads)
     for tensor in plan.tensors:
         with _naming(tensor.name):
             program.tensor(**tensor.native())
@@ -41,7 +39,6 @@ def build_program(plan: ExecutionPlan, threads: int) -> _native.Program:
                 _append(program, plan, step)
     with _naming("the program"):
         program.finish(plan.arena_bytes, plan.chunk)
-    return program
 
 
 @contextmanager

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from engine import _native
 from engine.backends.cpu.arena import place_tensors
+from engine.backends.cpu.layout import choose_blocks, lay_out
 from engine.backends.cpu.plan import ExecutionPlan, Precision
 from engine.backends.cpu.planner import plan_graph
-from engine.backends.cpu.program import build_program
+from engine.backends.cpu.program import fill_program
 from engine.backends.cpu.segments import cut_segments
 from engine.errors import InputError, ModelError
 from engine.graph.ir import Graph
@@ -51,8 +52,12 @@ class CpuSession(Session):
         self._normalisation = Normalisation.from_metadata(graph.metadata)
         self._input, self._output = _specs(graph)
         self._costs = layer_costs(graph)
-        self._plan = _placed_plan(graph, floats, self._normalisation)
-        self._program: _native.Program | None = build_program(self._plan, threads)
+        self._plan = plan_graph(graph, floats, self._normalisation)
+        self._program: _native.Program | None = _native.Program(threads)
+        lay_out(self._plan, choose_blocks(self._plan, self._program))
+        cut_segments(self._plan, _CHUNK)
+        place_tensors(self._plan)
+        fill_program(self._program, self._plan)
         _drop_weights(self._plan)
         self._closing = threading.Lock()
         del graph
@@ -125,13 +130,6 @@ def _specs(graph: Graph) -> tuple[TensorSpec, TensorSpec]:
         raise ModelError(f"Graph '{graph.name}' must have one input and one output.")
     given, result = graph.values[graph.inputs[0]], graph.values[graph.outputs[0]]
     return TensorSpec(given.name, given.shape, "float32"), TensorSpec(result.name, result.shape, "float32")
-
-
-def _placed_plan(graph: Graph, precision: Precision, normalisation: Normalisation | None) -> ExecutionPlan:
-    plan = plan_graph(graph, precision, normalisation)
-    cut_segments(plan, _CHUNK)
-    place_tensors(plan)
-    return plan
 
 
 def _drop_weights(plan: ExecutionPlan) -> None:

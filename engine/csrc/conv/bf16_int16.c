@@ -1,9 +1,22 @@
-/* bfloat16 convolutions in 16-bit whole numbers (bf16_int16.h): their weights, and their input image by image. */
+/* bfloat16 convolutions in 16-bit whole numbers (kernels/bf16_int16.h): their weights, and their input image by image. */
 #include "conv/conv.h"
+#include "conv/reduction.h"
+#include "conv/rows.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+typedef struct {
+    ts_rows rows;
+    ts_conv_ending ending;
+    const ts_int16_kernel *kernel;
+    int32_t *offsets; /* [groups of the convolution][entries] */
+    int entries;
+    int row_entries;  /* reduction entries of one kernel row */
+    int16_t *weights; /* in the program's region */
+    size_t panel_elements, row_elements; /* weights of a panel, and of one kernel row in it */
+} whole;
 
 /* The largest sum of magnitudes of the weights of one filter that meet in one 32-bit sum, wherever it begins. */
 static double largest_span(const ts_reduction *order, const float *filter)
@@ -55,42 +68,49 @@ static int even_columns(const ts_conv_desc *desc, int channels, int filter)
     return 1;
 }
 
-int ts_int16_takes(const ts_program *program, const ts_conv *data, const ts_conv_desc *desc, int channels, int filter)
+static int takes(const ts_conv_problem *problem)
 {
-    const ts_int16_kernel *int16 = ts_find_int16_kernel(program->features);
-    if (!int16 || data->kernel->dtype != TS_BF16 || (data->kernel->features & ~int16->features))
+    const ts_kernel *kernel = problem->source->desc.dtype == TS_BF16 ? ts_find_kernel(TS_INT16, TS_BF16, problem->features) : NULL;
+    if (!kernel || (problem->kernel->features & ~kernel->features)) /* where the CPU knows bfloat16, that is faster */
         return 0;
-    for (size_t i = 0; i < (size_t)channels * (size_t)filter; i++)
-        if (!isfinite(((const float *)desc->weights)[i]))
+    for (size_t i = 0; i < (size_t)problem->target->desc.channels * (size_t)problem->filter; i++)
+        if (!isfinite(((const float *)problem->desc->weights)[i]))
             return 0;
-    return even_columns(desc, channels, filter);
+    return even_columns(problem->desc, problem->target->desc.channels, problem->filter);
 }
 
-int ts_pack_int16(ts_program *program, ts_conv *data, const ts_reduction *order, const ts_conv_desc *desc,
-                  const ts_tensor *source, int outputs, int filter)
+static void whole_free(void *pointer)
 {
-    const size_t panel = (size_t)order->count * TS_GROUP; /* elements */
-    const size_t bytes = (size_t)(data->groups * data->panels) * panel * sizeof(int16_t);
-    int16_t *packed = ts_region_take(&program->weights, bytes);
-    if (!packed)
+    whole *data = pointer;
+    if (!data)
+        return;
+    ts_conv_ending_free(&data->ending);
+    free(data->offsets);
+    free(data);
+}
+
+static int pack_weights(ts_program *program, const ts_conv_problem *problem, whole *data, const ts_reduction *reduction)
+{
+    const int panels = ts_conv_panels(problem, TS_GROUP), filter = problem->filter;
+    const size_t panel = (size_t)reduction->count * TS_GROUP; /* elements */
+    const size_t bytes = (size_t)(problem->desc->groups * panels) * panel * sizeof(int16_t);
+    data->weights = ts_region_take(&program->weights, bytes);
+    if (!data->weights)
         return -1;
     program->weight_bytes += bytes;
-    for (int channel = 0; channel < data->groups * outputs; channel++) {
-        const float *weights = (const float *)desc->weights + (size_t)channel * (size_t)filter;
-        const int inner = channel % outputs, block = channel / outputs * data->panels + inner / TS_GROUP;
-        const double unit = unit_of(order, weights, filter);
-        data->scale[block * TS_GROUP + inner % TS_GROUP] = (float)unit;
-        int16_t *at = packed + (size_t)block * panel + (size_t)(inner % TS_GROUP) * 2;
-        for (int k = 0; k < order->count; k++)
-            if (order->source[k] >= 0 && unit > 0)
-                at[(size_t)(k / 2) * TS_GROUP * 2 + (size_t)(k % 2)] = (int16_t)lrint((double)weights[order->source[k]] / unit);
+    for (int channel = 0; channel < problem->target->desc.channels; channel++) {
+        const float *weights = (const float *)problem->desc->weights + (size_t)channel * (size_t)filter;
+        const int inner = channel % problem->outputs, block = channel / problem->outputs * panels + inner / TS_GROUP;
+        const double unit = unit_of(reduction, weights, filter);
+        data->ending.scale[block * TS_GROUP + inner % TS_GROUP] = (float)unit;
+        int16_t *at = data->weights + (size_t)block * panel + (size_t)(inner % TS_GROUP) * 2;
+        for (int k = 0; k < reduction->count; k++)
+            if (reduction->source[k] >= 0 && unit > 0)
+                at[(size_t)(k / 2) * TS_GROUP * 2 + (size_t)(k % 2)] =
+                    (int16_t)lrint((double)weights[reduction->source[k]] / unit);
     }
-    data->weights = (uint8_t *)packed;
-    data->panel_bytes = panel * sizeof(int16_t);
-    data->epilogue.scale = data->scale;
-    const size_t images = (size_t)program->segment_images[program->segment_count - 1];
-    const size_t scratch = images * (source->image_bytes + TS_ALIGN);
-    program->scratch_bytes = scratch > program->scratch_bytes ? scratch : program->scratch_bytes;
+    data->panel_elements = panel;
+    data->row_elements = panel / (size_t)problem->desc->kernel_h;
     return 0;
 }
 
@@ -100,22 +120,68 @@ static uint8_t *slot(const ts_step *step, const ts_scope *scope, int image)
     return scope->scratch + (size_t)(image - scope->image) * (step->source->image_bytes + TS_ALIGN);
 }
 
-void ts_int16_prepare(const ts_step *step, const ts_scope *scope)
+/* Rounds the scope's images into this thread's scratch. */
+static void prepare(const ts_step *step, const ts_scope *scope)
 {
     const ts_tensor *source = step->source;
     const size_t used = source->plane_bytes * (size_t)source->blocks;
     for (int i = 0; i < scope->count; i++) {
         const uint8_t *image = ts_pixels(source, scope, scope->image + i) - source->interior;
         uint8_t *copy = slot(step, scope, scope->image + i);
-        const float factor = ((const ts_conv *)step->data)->int16->quantise(image, used / 2, (int16_t *)(void *)copy);
+        const float factor = ((const whole *)step->data)->kernel->quantise(image, used / 2, (int16_t *)(void *)copy);
         memset(copy + used, 0, source->image_bytes - used);
         memcpy(copy + source->image_bytes, &factor, sizeof factor);
     }
 }
 
-const uint8_t *ts_int16_pixels(const ts_step *step, const ts_scope *scope, int image, float *factor)
+static const uint8_t *prepared_pixels(const ts_step *step, const ts_scope *scope, int image, float *factor)
 {
     const uint8_t *copy = slot(step, scope, image);
     memcpy(factor, copy + step->source->image_bytes, sizeof *factor);
     return copy + step->source->interior;
 }
+
+static void reduce(const void *pointer, ts_tile *tile, int panel, int from, int to)
+{
+    const whole *data = pointer;
+    tile->offsets = data->offsets + panel / data->rows.panels * data->entries + from * data->row_entries;
+    tile->entries = (to - from) * data->row_entries;
+    tile->weights = data->weights + (size_t)panel * data->panel_elements + (size_t)from * data->row_elements;
+}
+
+static int build(ts_program *program, const ts_conv_problem *problem, ts_step *step)
+{
+    const ts_kernel *kernel = ts_find_kernel(TS_INT16, TS_BF16, problem->features);
+    whole *data = step->data = calloc(1, sizeof *data);
+    if (!data)
+        return ts_fail(program, "out of memory for a convolution");
+    data->kernel = &kernel->int16;
+    step->kernel = kernel->name;
+    if (ts_conv_ending_build(program, problem, TS_GROUP, &data->ending))
+        return -1;
+    data->ending.epilogue.scale = data->ending.scale;
+    ts_reduction reduction = {0};
+    const int failed = ts_reduction_build(problem, &reduction) || pack_weights(program, problem, data, &reduction);
+    data->offsets = reduction.offsets;
+    data->entries = reduction.entries;
+    data->row_entries = reduction.entries / problem->desc->kernel_h;
+    free(reduction.source);
+    if (failed)
+        return ts_fail(program, "out of memory for the weights of a convolution");
+    data->rows = ts_rows_of(problem, &kernel->int16.conv, data->panel_elements * sizeof(int16_t));
+    data->rows.epilogue = &data->ending.epilogue;
+    data->rows.reduce = reduce;
+    data->rows.pixels = prepared_pixels;
+    data->rows.prepare = prepare;
+    const size_t images = (size_t)program->segment_images[program->segment_count - 1];
+    const size_t scratch = images * (problem->source->image_bytes + TS_ALIGN);
+    program->scratch_bytes = scratch > program->scratch_bytes ? scratch : program->scratch_bytes;
+    return 0;
+}
+
+static void run(const ts_step *step, const ts_scope *scope)
+{
+    ts_rows_run(step, scope, &((const whole *)step->data)->rows);
+}
+
+const ts_conv_algorithm ts_conv_bf16_int16 = {"bf16_int16", takes, build, run, whole_free};

@@ -1,15 +1,44 @@
-/* Packing the weights of a convolution for kernels that add products in 16 bits (TS_PACK_CHAINS). */
+/* Convolutions with kernels that add products in 16 bits (TS_PACK_CHAINS): the reduction of every panel is chains of its own. */
 #include "conv/chain_forming.h"
 #include "conv/conv.h"
+#include "conv/reduction.h"
+#include "conv/rows.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { DWORD_BYTES = 4 * TS_GROUP };
 
+/* The lists of one panel and where each kernel row begins in them. */
+typedef struct {
+    ts_member_list chains[TS_CHAIN];
+    const int32_t *rows[TS_CHAIN]; /* [kernel rows + 1], in members */
+} chained_panel;
+
+typedef struct {
+    ts_rows rows;
+    ts_conv_ending ending;
+    chained_panel *panels; /* [groups of the convolution * panels] */
+} chained;
+
+static int takes(const ts_conv_problem *problem)
+{
+    return problem->kernel->conv.packing == TS_PACK_CHAINS;
+}
+
+static void chained_free(void *pointer)
+{
+    chained *data = pointer;
+    if (!data)
+        return;
+    ts_conv_ending_free(&data->ending);
+    free(data->panels);
+    free(data);
+}
+
 /* Room for one panel while its chains grow. */
 typedef struct {
-    int8_t *dwords; /* [dwords][16 lanes][4] */
+    int8_t *dwords; /* [dwords][TS_GROUP][4] */
     int32_t *offsets;
     ts_chains chains;
     int32_t *rows[TS_CHAIN];
@@ -39,24 +68,28 @@ static int new_workspace(workspace *w, size_t dwords, size_t rows)
     return failed ? -1 : 0;
 }
 
-/* The weights of 16 output channels from `first` on, in the order of the reduction. */
-static void gather_dwords(const ts_reduction *order, const int8_t *weights, int first, int outputs, int filter, int8_t *dwords)
+/* Offsets and weights of panel `inner` of a group of the convolution, in the order of the reduction. */
+static void gather_dwords(const ts_conv_problem *problem, const ts_reduction *reduction, int group, int inner, workspace *w)
 {
-    memset(dwords, 0, (size_t)order->count * TS_GROUP);
-    for (int lane = 0; lane < TS_GROUP && first + lane < outputs; lane++) {
-        const int8_t *source = weights + (size_t)(first + lane) * (size_t)filter;
-        for (int k = 0; k < order->count; k++)
-            if (order->source[k] >= 0)
-                dwords[(k / 4 * TS_GROUP + lane) * 4 + k % 4] = source[order->source[k]];
+    const int8_t *weights = (const int8_t *)problem->desc->weights + (size_t)group * (size_t)problem->outputs * (size_t)problem->filter;
+    const int first = inner * TS_GROUP, dwords = reduction->count / 4;
+    for (int i = 0; i < dwords; i++)
+        w->offsets[i] = reduction->offsets[group * reduction->entries + i / 2] + i % 2 * 4;
+    memset(w->dwords, 0, (size_t)reduction->count * TS_GROUP);
+    for (int lane = 0; lane < TS_GROUP && first + lane < problem->outputs; lane++) {
+        const int8_t *source = weights + (size_t)(first + lane) * (size_t)problem->filter;
+        for (int k = 0; k < reduction->count; k++)
+            if (reduction->source[k] >= 0)
+                w->dwords[(k / 4 * TS_GROUP + lane) * 4 + k % 4] = source[reduction->source[k]];
     }
 }
 
 /* Chains within kernel rows where rows may be left out, else across all of them. */
-static int chain_rows(const ts_conv *data, workspace *w, int dwords)
+static int chain_rows(const ts_rows *rows, workspace *w, int dwords)
 {
-    const int parts = data->skip_padding ? data->kernel_h : 1;
+    const int parts = rows->skip_padding ? rows->kernel_h : 1;
     memset(w->chains.counts, 0, sizeof w->chains.counts);
-    for (int row = 0; row <= data->kernel_h; row++) {
+    for (int row = 0; row <= rows->kernel_h; row++) {
         for (int i = 0; i < TS_CHAIN; i++)
             w->rows[i][row] = w->chains.counts[i];
         if (row >= parts)
@@ -75,13 +108,13 @@ static const void *keep(ts_program *program, const void *source, size_t bytes)
     return target ? memcpy(target, source, bytes) : NULL;
 }
 
-static int pack_panel(ts_program *program, ts_conv *data, workspace *w, int dwords, ts_chained_panel *panel)
+static int pack_panel(ts_program *program, const ts_rows *rows, workspace *w, int dwords, chained_panel *panel)
 {
-    if (chain_rows(data, w, dwords))
+    if (chain_rows(rows, w, dwords))
         return -1;
     for (int i = 0; i < TS_CHAIN; i++) {
         const size_t count = (size_t)w->chains.counts[i];
-        panel->rows[i] = keep(program, w->rows[i], (size_t)(data->kernel_h + 1) * sizeof *w->rows[i]);
+        panel->rows[i] = keep(program, w->rows[i], (size_t)(rows->kernel_h + 1) * sizeof *w->rows[i]);
         panel->chains[i] = (ts_member_list){.members = keep(program, w->chains.members[i], count * sizeof(ts_member)),
                                             .weights = keep(program, w->chains.weights[i], count * DWORD_BYTES),
                                             .count = (int)count};
@@ -91,21 +124,56 @@ static int pack_panel(ts_program *program, ts_conv *data, workspace *w, int dwor
     return 0;
 }
 
-int ts_pack_chains(ts_program *program, ts_conv *data, const ts_reduction *order, const int8_t *weights, int outputs, int filter)
+static int pack_panels(ts_program *program, const ts_conv_problem *problem, chained *data, const ts_reduction *reduction)
 {
-    const int dwords = order->count / 4;
+    const int dwords = reduction->count / 4, panels = data->rows.conv_groups * data->rows.panels;
     workspace w;
-    int failed = new_workspace(&w, (size_t)dwords, (size_t)data->kernel_h);
-    data->chained = calloc((size_t)data->groups * (size_t)data->panels, sizeof *data->chained);
-    failed = failed || !data->chained;
-    for (int i = 0; !failed && i < dwords; i++)
-        w.offsets[i] = data->offsets[i / 2] + i % 2 * 4;
-    for (int panel = 0; !failed && panel < data->groups * data->panels; panel++) {
-        const int group = panel / data->panels, inner = panel % data->panels;
-        gather_dwords(order, weights + (size_t)group * (size_t)outputs * (size_t)filter, inner * TS_GROUP, outputs, filter, w.dwords);
-        failed = pack_panel(program, data, &w, dwords, &data->chained[panel]);
+    int failed = new_workspace(&w, (size_t)dwords, (size_t)data->rows.kernel_h);
+    data->panels = calloc((size_t)panels, sizeof *data->panels);
+    failed = failed || !data->panels;
+    for (int panel = 0; !failed && panel < panels; panel++) {
+        gather_dwords(problem, reduction, panel / data->rows.panels, panel % data->rows.panels, &w);
+        failed = pack_panel(program, &data->rows, &w, dwords, &data->panels[panel]);
     }
     free_workspace(&w);
-    data->panel_bytes = (size_t)order->count * TS_GROUP;
     return failed ? -1 : 0;
 }
+
+static void reduce(const void *pointer, ts_tile *tile, int panel, int from, int to)
+{
+    const chained_panel *lists = &((const chained *)pointer)->panels[panel];
+    for (int i = 0; i < TS_CHAIN; i++) {
+        const ts_member_list *list = &lists->chains[i];
+        const int32_t *rows = lists->rows[i];
+        tile->chains[i] = (ts_member_list){.members = list->members + rows[from],
+                                           .weights = list->weights + (size_t)rows[from] * DWORD_BYTES,
+                                           .count = rows[to] - rows[from]};
+    }
+}
+
+static int build(ts_program *program, const ts_conv_problem *problem, ts_step *step)
+{
+    chained *data = step->data = calloc(1, sizeof *data);
+    if (!data)
+        return ts_fail(program, "out of memory for a convolution");
+    if (ts_conv_ending_build(program, problem, TS_GROUP, &data->ending))
+        return -1;
+    ts_reduction reduction = {0};
+    int failed = ts_reduction_build(problem, &reduction);
+    data->rows = ts_rows_of(problem, &problem->kernel->conv, (size_t)reduction.count * TS_GROUP);
+    data->rows.epilogue = &data->ending.epilogue;
+    data->rows.reduce = reduce;
+    failed = failed || pack_panels(program, problem, data, &reduction);
+    ts_reduction_free(&reduction);
+    if (failed)
+        return ts_fail(program, "out of memory for the weights of a convolution");
+    step->kernel = problem->kernel->name;
+    return 0;
+}
+
+static void run(const ts_step *step, const ts_scope *scope)
+{
+    ts_rows_run(step, scope, &((const chained *)step->data)->rows);
+}
+
+const ts_conv_algorithm ts_conv_chains = {"chains", takes, build, run, chained_free};

@@ -1,159 +1,109 @@
-/* Running a convolution step: the loops around the micro-kernels. */
+/* Direct convolution: the packed weights of a panel in the order of the reduction. Takes everything. */
 #include "conv/conv.h"
+#include "conv/reduction.h"
+#include "conv/rows.h"
+#include "layout/bf16.h"
 
-/* The output rows that one tile covers: one, or two short ones joined. */
+#include <stdlib.h>
+#include <string.h>
+
 typedef struct {
-    int rows;
-    int image[2], y[2];
-} row_unit;
+    ts_rows rows;
+    ts_conv_ending ending;
+    int32_t *offsets;       /* [groups of the convolution][entries] */
+    int entries;
+    int row_entries;        /* reduction entries of one kernel row */
+    uint8_t *weights;       /* in the program's region */
+    size_t panel_bytes;
+    size_t row_bytes;       /* of one kernel row in a panel */
+} direct;
 
-/*
- * Joined rows are the same row of two images, so that both meet the same padding; an image without a partner joins its
- * own neighbouring rows.
- */
-static int count_units(const ts_conv *data, int images, int height)
+static int takes(const ts_conv_problem *problem)
 {
-    if (!data->split)
-        return images * height;
-    return images / 2 * height + images % 2 * ts_ceil_div(height, 2);
+    return problem->kernel->conv.packing == TS_PACK_DWORD;
 }
 
-static row_unit unit_at(const ts_conv *data, int index, int images, int height)
+static void direct_free(void *pointer)
 {
-    if (!data->split)
-        return (row_unit){.rows = 1, .image = {index / height}, .y = {index % height}};
-    const int paired = images / 2 * height;
-    if (index < paired) {
-        const int image = index / height * 2, y = index % height;
-        return (row_unit){.rows = 2, .image = {image, image + 1}, .y = {y, y}};
-    }
-    const int y = (index - paired) * 2, last = y + 1 == height;
-    return (row_unit){.rows = last ? 1 : 2, .image = {images - 1, images - 1}, .y = {y, last ? y : y + 1}};
-}
-
-/* Kernel rows [from, to) that meet more than padding in any row of the unit. */
-static void useful_kernel_rows(const ts_conv *data, const row_unit *unit, int height, int *from, int *to)
-{
-    *from = 0;
-    *to = data->kernel_h;
-    if (!data->skip_padding)
+    direct *data = pointer;
+    if (!data)
         return;
-    const int low = unit->y[0] * data->stride_h - data->pad_top;
-    const int high = unit->y[unit->rows - 1] * data->stride_h - data->pad_top;
-    while (*from < *to && high + *from * data->dilation_h < 0)
-        ++*from;
-    while (*to > *from && low + (*to - 1) * data->dilation_h >= height)
-        --*to;
+    ts_conv_ending_free(&data->ending);
+    free(data->offsets);
+    free(data);
 }
 
-/* The addresses of one row of the unit. */
-static void place_row(const ts_step *step, const ts_scope *scope, const ts_conv *data, ts_tile *tile, int index,
-                      const row_unit *unit, int block, size_t group_offset)
+/* One element of the packed panel; `at` counts elements. */
+static void put_weight(ts_dtype dtype, uint8_t *panel, size_t at, const void *weights, size_t index)
 {
-    const int image = scope->image + unit->image[index], y = unit->y[index];
-    const uint8_t *pixels = data->int16 ? ts_int16_pixels(step, scope, image, &tile->factor) : ts_pixels(step->source, scope, image);
-    tile->input[index] = pixels + data->origin + group_offset +
-                         (size_t)(y * data->stride_h) * step->source->row_bytes;
-    tile->output[index] = ts_pixels(step->target, scope, image) + (size_t)block * step->target->plane_bytes +
-                          (size_t)y * step->target->row_bytes;
-    if (step->other)
-        tile->residual[index] = ts_pixels(step->other, scope, image) + (size_t)block * step->other->plane_bytes +
-                                (size_t)y * step->other->row_bytes;
+    if (dtype == TS_F32)
+        memcpy(panel + 4 * at, (const float *)weights + index, 4);
+    else if (dtype == TS_BF16)
+        ts_bf16_store(panel + 2 * at, ((const float *)weights)[index]);
+    else
+        panel[at] = (uint8_t)((const int8_t *)weights)[index];
 }
 
-static void advance(const ts_step *step, ts_tile *tile, int pixels)
+static int pack_weights(ts_program *program, const ts_conv_problem *problem, direct *data, const ts_reduction *reduction)
 {
-    tile->input[0] += pixels * tile->pixel_step;
-    tile->output[0] += (size_t)pixels * step->target->pixel_bytes;
-    if (step->other)
-        tile->residual[0] += (size_t)pixels * step->other->pixel_bytes;
-}
-
-static void run_row(const ts_step *step, const ts_conv *data, ts_tile *tile)
-{
-    int left = step->target->desc.width;
-    while (left > 0) {
-        int capacity;
-        const ts_tile_fn function = data->kernel->select(left, tile->pixel_step, 0, &capacity);
-        tile->pixels = tile->split = left < capacity ? left : capacity;
-        function(tile);
-        left -= tile->pixels;
-        if (left > 0)
-            advance(step, tile, tile->pixels);
-    }
-}
-
-static void run_joined_rows(const ts_conv *data, ts_tile *tile, int rows)
-{
-    int capacity;
-    tile->split = data->split;
-    tile->pixels = rows * data->split;
-    data->kernel->select(2 * data->split, tile->pixel_step, data->split, &capacity)(tile);
-}
-
-static ts_member_list members_between(const ts_member_list *list, const int32_t *rows, int from, int to)
-{
-    return (ts_member_list){.members = list->members + rows[from],
-                            .weights = list->weights + (size_t)rows[from] * TS_GROUP * 4,
-                            .count = rows[to] - rows[from]};
-}
-
-/* The reduction over kernel rows [from, to). */
-static void place_reduction(const ts_conv *data, ts_tile *tile, int panel, int from, int to)
-{
-    if (data->chained) {
-        const ts_chained_panel *chained = &data->chained[panel];
-        for (int i = 0; i < TS_CHAIN; i++)
-            tile->chains[i] = members_between(&chained->chains[i], chained->rows[i], from, to);
-        return;
-    }
-    tile->offsets = data->offsets + from * data->row_entries;
-    tile->entries = (to - from) * data->row_entries;
-    tile->weights = data->weights + (size_t)panel * data->panel_bytes + (size_t)from * data->row_weight_bytes;
-}
-
-/* One unit of rows of one panel. */
-static void run_unit(const ts_step *step, const ts_scope *scope, const ts_conv *data, ts_tile *tile,
-                     const row_unit *unit, int panel)
-{
-    const int group = panel / data->panels, inner = panel % data->panels;
-    const int group_blocks = ts_ceil_div(step->target->desc.channels / data->groups, TS_GROUP);
-    const int first_block = inner * data->kernel->blocks;
-    const int block = group * group_blocks + first_block;
-    const size_t group_offset = (size_t)group * data->group_bytes;
-    int from, to;
-    useful_kernel_rows(data, unit, step->source->desc.height, &from, &to);
-    place_reduction(data, tile, panel, from, to);
-    tile->channel = (size_t)(panel * data->kernel->blocks) * TS_GROUP;
-    tile->blocks = group_blocks - first_block < data->kernel->blocks ? group_blocks - first_block : data->kernel->blocks;
-    place_row(step, scope, data, tile, 0, unit, block, group_offset);
-    if (data->split) {
-        place_row(step, scope, data, tile, 1, unit, block, group_offset);
-        run_joined_rows(data, tile, unit->rows);
-    } else {
-        run_row(step, data, tile);
-    }
-}
-
-void ts_conv_run(const ts_step *step, const ts_scope *scope)
-{
-    const ts_conv *data = step->data;
-    const int height = step->target->desc.height;
-    const int units = count_units(data, scope->count, height);
-    const int panels = data->groups * data->panels;
-    ts_tile tile = {
-        .pixel_step = (ptrdiff_t)step->source->pixel_bytes * data->stride_w,
-        .residual_block = step->other ? (ptrdiff_t)step->other->plane_bytes : 0,
-        .output_block = (ptrdiff_t)step->target->plane_bytes,
-        .epilogue = &data->epilogue,
-    };
-    int from, to;
-    for (int prepared = !data->int16; ts_take(scope, units * panels, &from, &to); prepared = 1) {
-        if (!prepared)
-            ts_int16_prepare(step, scope);
-        for (int index = from; index < to; index++) {
-            const row_unit unit = unit_at(data, data->rows_first ? index / panels : index % units, scope->count, height);
-            run_unit(step, scope, data, &tile, &unit, data->rows_first ? index % panels : index / units);
+    const ts_dtype dtype = problem->source->desc.dtype;
+    const int kernel_groups = problem->kernel->conv.groups, width = kernel_groups * TS_GROUP; /* channels of a panel */
+    const int dword = 4 / ts_element_bytes(dtype), panels = ts_conv_panels(problem, width);
+    data->panel_bytes = (size_t)reduction->count * (size_t)width * (size_t)ts_element_bytes(dtype);
+    data->row_bytes = data->panel_bytes / (size_t)problem->desc->kernel_h;
+    const size_t bytes = (size_t)problem->desc->groups * (size_t)panels * data->panel_bytes;
+    data->weights = ts_region_take(&program->weights, bytes);
+    if (!data->weights)
+        return -1;
+    program->weight_bytes += bytes;
+    for (int channel = 0; channel < problem->target->desc.channels; channel++) {
+        const int oc = channel % problem->outputs;
+        uint8_t *panel = data->weights + (size_t)(channel / problem->outputs * panels + oc / width) * data->panel_bytes;
+        const int group = oc % width / TS_GROUP, lane = oc % TS_GROUP;
+        const size_t base = (size_t)channel * (size_t)problem->filter;
+        for (int k = 0; k < reduction->count; k++) {
+            const size_t at = (((size_t)(k / dword) * (size_t)kernel_groups + (size_t)group) * TS_GROUP + (size_t)lane) *
+                                  (size_t)dword + (size_t)(k % dword);
+            if (reduction->source[k] >= 0)
+                put_weight(dtype, panel, at, problem->desc->weights, base + (size_t)reduction->source[k]);
         }
     }
+    return 0;
 }
+
+static void reduce(const void *pointer, ts_tile *tile, int panel, int from, int to)
+{
+    const direct *data = pointer;
+    tile->offsets = data->offsets + panel / data->rows.panels * data->entries + from * data->row_entries;
+    tile->entries = (to - from) * data->row_entries;
+    tile->weights = data->weights + (size_t)panel * data->panel_bytes + (size_t)from * data->row_bytes;
+}
+
+static int build(ts_program *program, const ts_conv_problem *problem, ts_step *step)
+{
+    direct *data = step->data = calloc(1, sizeof *data);
+    if (!data)
+        return ts_fail(program, "out of memory for a convolution");
+    if (ts_conv_ending_build(program, problem, problem->kernel->conv.groups * TS_GROUP, &data->ending))
+        return -1;
+    ts_reduction reduction = {0};
+    const int failed = ts_reduction_build(problem, &reduction) || pack_weights(program, problem, data, &reduction);
+    data->offsets = reduction.offsets;
+    data->entries = reduction.entries;
+    data->row_entries = reduction.entries / problem->desc->kernel_h;
+    free(reduction.source);
+    if (failed)
+        return ts_fail(program, "out of memory for the weights of a convolution");
+    data->rows = ts_rows_of(problem, &problem->kernel->conv, data->panel_bytes);
+    data->rows.epilogue = &data->ending.epilogue;
+    data->rows.reduce = reduce;
+    step->kernel = problem->kernel->name;
+    return 0;
+}
+
+static void run(const ts_step *step, const ts_scope *scope)
+{
+    ts_rows_run(step, scope, &((const direct *)step->data)->rows);
+}
+
+const ts_conv_algorithm ts_conv_direct = {"direct", takes, build, run, direct_free};

@@ -3,6 +3,16 @@
 
 #include <stdlib.h>
 
+typedef struct {
+    ts_conv_ending ending;
+    const ts_winograd_kernel *kernel;
+    int pad_top, pad_left;
+    int rows, columns; /* tiles of one image */
+    int most_tiles;    /* of one pass over the weights */
+    int16_t *weights;  /* [output groups][positions][input channels / 2][TS_GROUP][2], in the program's region */
+    size_t group_weights; /* elements of one group of output channels */
+} winograd;
+
 enum {
     OUT = TS_WINOGRAD_OUT,
     IN = TS_WINOGRAD_IN,
@@ -32,7 +42,7 @@ static size_t product_stride(int tiles)
 
 static int padded_channels(const ts_tensor *source)
 {
-    return source->blocks * TS_GROUP;
+    return source->groups * TS_GROUP;
 }
 
 /* Whether all sums of products stay within what the algorithm can restore. */
@@ -48,18 +58,19 @@ static int sums_fit(const int8_t *weights, int outputs, int filter)
     return 1;
 }
 
-int ts_winograd_takes(const ts_program *program, const ts_conv *data, const ts_conv_desc *desc, const ts_tensor *source,
-                      const ts_tensor *target)
+static int takes(const ts_conv_problem *problem)
 {
-    const int inputs = source->desc.channels, outputs = target->desc.channels;
+    const ts_conv_desc *desc = problem->desc;
+    const ts_tensor *target = problem->target;
+    const int inputs = problem->inputs, outputs = problem->outputs;
     const int shape = desc->kernel_h == 3 && desc->kernel_w == 3 && desc->stride_h == 1 && desc->stride_w == 1 &&
-                      desc->dilation_h == 1 && desc->dilation_w == 1 && desc->groups == 1 && !source->desc.packed;
+                      desc->dilation_h == 1 && desc->dilation_w == 1 && desc->groups == 1 && !ts_is_packed(problem->source);
     /* Where the CPU has a dot product, direct convolution is faster. */
-    if (!shape || data->kernel->packing != TS_PACK_CHAINS || !ts_find_winograd_kernel(program->features))
+    if (!shape || problem->kernel->conv.packing != TS_PACK_CHAINS || !ts_find_kernel(TS_WINOGRAD, TS_U8, problem->features))
         return 0;
     const int64_t bytes = (int64_t)POSITIONS * 2 * inputs * outputs;
-    return target->desc.height > 1 && target->desc.width > 1 && inputs >= LEAST_CHANNELS && outputs >= LEAST_CHANNELS && bytes <= MOST_WEIGHT_BYTES &&
-           sums_fit(desc->weights, outputs, inputs * 9);
+    return target->desc.height > 1 && target->desc.width > 1 && inputs >= LEAST_CHANNELS &&
+           outputs >= LEAST_CHANNELS && bytes <= MOST_WEIGHT_BYTES && sums_fit(desc->weights, outputs, inputs * 9);
 }
 
 /* G g G' of one filter of one input channel. */
@@ -75,18 +86,17 @@ static void transform_filter(const int8_t g[9], int16_t out[POSITIONS])
         }
 }
 
-int ts_pack_winograd(ts_program *program, ts_conv *data, const ts_conv_desc *desc, const ts_tensor *source, const ts_tensor *target)
+static int pack_weights(ts_program *program, const ts_conv_problem *problem, winograd *w)
 {
-    const int inputs = source->desc.channels, outputs = target->desc.channels;
+    const ts_tensor *source = problem->source, *target = problem->target;
+    const int inputs = problem->inputs, outputs = problem->outputs;
     const size_t depth = (size_t)padded_channels(source), position = depth * TS_GROUP;
-    ts_winograd *w = &data->winograd;
-    w->kernel = ts_find_winograd_kernel(program->features);
     w->rows = ts_ceil_div(target->desc.height, OUT);
     w->columns = ts_ceil_div(target->desc.width, OUT);
     w->most_tiles = (int)(INPUT_BYTES / (POSITIONS * sizeof(int16_t) * depth));
     w->most_tiles = w->most_tiles < 1 ? 1 : w->most_tiles > MOST_TILES ? MOST_TILES : w->most_tiles;
-    w->block_weights = POSITIONS * position;
-    const size_t bytes = (size_t)target->blocks * w->block_weights * sizeof(int16_t);
+    w->group_weights = POSITIONS * position;
+    const size_t bytes = (size_t)target->groups * w->group_weights * sizeof(int16_t);
     w->weights = ts_region_take(&program->weights, bytes);
     if (!w->weights)
         return -1;
@@ -94,8 +104,8 @@ int ts_pack_winograd(ts_program *program, ts_conv *data, const ts_conv_desc *des
     for (int oc = 0; oc < outputs; oc++)
         for (int ic = 0; ic < inputs; ic++) {
             int16_t transformed[POSITIONS];
-            transform_filter((const int8_t *)desc->weights + ((size_t)oc * (size_t)inputs + (size_t)ic) * 9, transformed);
-            int16_t *at = w->weights + (size_t)(oc / TS_GROUP) * w->block_weights +
+            transform_filter((const int8_t *)problem->desc->weights + ((size_t)oc * (size_t)inputs + (size_t)ic) * 9, transformed);
+            int16_t *at = w->weights + (size_t)(oc / TS_GROUP) * w->group_weights +
                           ((size_t)(ic / 2) * TS_GROUP + (size_t)(oc % TS_GROUP)) * 2 + (size_t)(ic % 2);
             for (int p = 0; p < POSITIONS; p++)
                 at[(size_t)p * position] = transformed[p];
@@ -106,12 +116,38 @@ int ts_pack_winograd(ts_program *program, ts_conv *data, const ts_conv_desc *des
     return 0;
 }
 
+static void winograd_free(void *pointer)
+{
+    winograd *w = pointer;
+    if (!w)
+        return;
+    ts_conv_ending_free(&w->ending);
+    free(w);
+}
+
+static int build(ts_program *program, const ts_conv_problem *problem, ts_step *step)
+{
+    const ts_kernel *kernel = ts_find_kernel(TS_WINOGRAD, TS_U8, problem->features);
+    winograd *w = step->data = calloc(1, sizeof *w);
+    if (!w)
+        return ts_fail(program, "out of memory for a convolution");
+    w->kernel = &kernel->winograd;
+    w->pad_top = problem->desc->pad_top;
+    w->pad_left = problem->desc->pad_left;
+    step->kernel = kernel->name;
+    if (ts_conv_ending_build(program, problem, TS_GROUP, &w->ending))
+        return -1;
+    if (pack_weights(program, problem, w))
+        return ts_fail(program, "out of memory for the weights of a convolution");
+    return 0;
+}
+
 /* Where a tile lies; tiles are counted through all images of a scope. */
 typedef struct {
     int image, y, x; /* of its first output pixel */
 } place;
 
-static place place_of(const ts_winograd *w, int tile)
+static place place_of(const winograd *w, int tile)
 {
     const int inner = tile % (w->rows * w->columns);
     return (place){tile / (w->rows * w->columns), inner / w->columns * OUT, inner % w->columns * OUT};
@@ -132,7 +168,7 @@ static int cut(int left)
 static int form_of(const ts_step *step, int tile, int *class)
 {
     const ts_tensor *target = step->target;
-    const place at = place_of(&((const ts_conv *)step->data)->winograd, tile);
+    const place at = place_of(step->data, tile);
     const int x = cut(target->desc.width - at.x), y = cut(target->desc.height - at.y);
     *class = (x > 0) + 2 * (y > 0);
     return TS_WINOGRAD_CUTS * y + x;
@@ -141,48 +177,51 @@ static int form_of(const ts_step *step, int tile, int *class)
 /* Tiles may hang over the frame: what lies beyond it reaches no pixel that is kept, so any pixel will do. */
 static void spread_tile(const ts_step *step, const ts_scope *scope, int tile, int form, int16_t *out, size_t stride)
 {
-    const ts_conv *data = step->data;
+    const winograd *w = step->data;
     const ts_tensor *source = step->source;
-    const place at = place_of(&data->winograd, tile);
+    const place at = place_of(w, tile);
     const int last_y = source->desc.height + source->desc.bottom - 1, last_x = source->desc.width + source->desc.right - 1;
-    const uint8_t *image = ts_pixels(source, scope, scope->image + at.image), *rows[IN];
+    const uint8_t *image = ts_pixels(source, scope, scope->image + at.image), *first[IN], *rows[IN];
     int32_t columns[IN];
     for (int i = 0; i < IN; i++) {
-        rows[i] = image + smaller(at.y - data->pad_top + i, last_y) * (ptrdiff_t)source->row_bytes;
-        columns[i] = smaller(at.x - data->pad_left + i, last_x) * (int32_t)source->pixel_bytes;
+        first[i] = image + smaller(at.y - w->pad_top + i, last_y) * (ptrdiff_t)source->row_bytes;
+        columns[i] = smaller(at.x - w->pad_left + i, last_x) * (int32_t)source->pixel_bytes;
     }
-    for (int block = 0; block < source->blocks; block++) {
-        data->winograd.kernel->spread[form](rows, columns, out + block * TS_GROUP, stride);
+    for (int group = 0; group < source->groups; group++) {
         for (int i = 0; i < IN; i++)
-            rows[i] += source->plane_bytes;
+            rows[i] = first[i] + source->group_offsets[group];
+        w->kernel->spread[form](rows, columns, out + group * TS_GROUP, stride);
     }
 }
 
-static void finish_tile(const ts_step *step, const ts_scope *scope, int block, int tile, int form,
+static void finish_tile(const ts_step *step, const ts_scope *scope, int group, int tile, int form,
                         const int32_t *products, size_t stride)
 {
-    const ts_conv *data = step->data;
-    const place at = place_of(&data->winograd, tile);
+    const winograd *w = step->data;
+    const place at = place_of(w, tile);
     const int image = scope->image + at.image;
     const ts_tensor *target = step->target, *other = step->other;
     ts_tile out = {.pixels = smaller(OUT, target->desc.width - at.x),
-                   .blocks = 1,
-                   .channel = (size_t)block * TS_GROUP,
-                   .epilogue = &data->epilogue};
-    out.output[0] = ts_pixels(target, scope, image) + (size_t)block * target->plane_bytes + (size_t)at.y * target->row_bytes +
-                    (size_t)at.x * target->pixel_bytes;
-    if (other)
-        out.residual[0] = ts_pixels(other, scope, image) + (size_t)block * other->plane_bytes + (size_t)at.y * other->row_bytes +
-                          (size_t)at.x * other->pixel_bytes;
-    data->winograd.kernel->finish[form](&out, smaller(OUT, target->desc.height - at.y), (ptrdiff_t)target->row_bytes,
-                                        other ? (ptrdiff_t)other->row_bytes : 0, products, stride);
+                   .groups = 1,
+                   .output_step = (ptrdiff_t)target->pixel_bytes,
+                   .output_groups = target->group_offsets + group,
+                   .channel = (size_t)group * TS_GROUP,
+                   .epilogue = &w->ending.epilogue};
+    out.output[0] = ts_pixels(target, scope, image) + (size_t)at.y * target->row_bytes + (size_t)at.x * target->pixel_bytes;
+    if (other) {
+        out.residual[0] = ts_pixels(other, scope, image) + (size_t)at.y * other->row_bytes + (size_t)at.x * other->pixel_bytes;
+        out.residual_step = (ptrdiff_t)other->pixel_bytes;
+        out.residual_groups = other->group_offsets + group;
+    }
+    w->kernel->finish[form](&out, smaller(OUT, target->desc.height - at.y), (ptrdiff_t)target->row_bytes,
+                            other ? (ptrdiff_t)other->row_bytes : 0, products, stride);
 }
 
 /* In this order of their classes the tiles that need a position lie side by side, whichever position it is. */
 enum { NARROW = 1, FULL = 0, LOW = 2, LOW_AND_NARROW = 3 };
 static const int order[CLASSES] = {NARROW, FULL, LOW, LOW_AND_NARROW};
 
-/* The tiles of one pass: transformed pixels for all output blocks, then products of one block at a time. */
+/* The tiles of one pass: transformed pixels for all output groups, then products of one group at a time. */
 typedef struct {
     int count, tiles[MOST_TILES], forms[MOST_TILES]; /* in `order` */
     int ends[CLASSES];                               /* where the tiles of each class end */
@@ -222,11 +261,11 @@ static void tiles_of(const ts_step *step, const pass *p, int position, int *from
     *to = p->ends[low ? (narrow ? LOW_AND_NARROW : LOW) : FULL];
 }
 
-static void run_block(const ts_step *step, const ts_scope *scope, const pass *p, int block)
+static void run_group(const ts_step *step, const ts_scope *scope, const pass *p, int group)
 {
-    const ts_winograd *w = &((const ts_conv *)step->data)->winograd;
+    const winograd *w = step->data;
     const size_t depth = (size_t)padded_channels(step->source);
-    const int16_t *weights = w->weights + (size_t)block * w->block_weights;
+    const int16_t *weights = w->weights + (size_t)group * w->group_weights;
     for (int position = 0; position < POSITIONS; position++) {
         int from, to;
         tiles_of(step, p, position, &from, &to);
@@ -235,23 +274,25 @@ static void run_block(const ts_step *step, const ts_scope *scope, const pass *p,
                             p->products + (size_t)position * p->product_stride + (size_t)from * TS_GROUP);
     }
     for (int i = 0; i < p->count; i++)
-        finish_tile(step, scope, block, p->tiles[i], p->forms[i], p->products + (size_t)i * TS_GROUP, p->product_stride);
+        finish_tile(step, scope, group, p->tiles[i], p->forms[i], p->products + (size_t)i * TS_GROUP, p->product_stride);
 }
 
-void ts_winograd_run(const ts_step *step, const ts_scope *scope)
+static void run(const ts_step *step, const ts_scope *scope)
 {
-    const ts_winograd *w = &((const ts_conv *)step->data)->winograd;
+    const winograd *w = step->data;
     const int tiles = scope->count * w->rows * w->columns, passes = ts_ceil_div(tiles, w->most_tiles);
-    const int blocks = step->target->blocks;
+    const int groups = step->target->groups;
     int from, to, current = -1;
     pass p = {0};
-    while (ts_take(scope, passes * blocks, &from, &to))
+    while (ts_take(scope, passes * groups, &from, &to))
         for (int index = from; index < to; index++) {
-            if (index / blocks != current) {
-                current = index / blocks;
+            if (index / groups != current) {
+                current = index / groups;
                 const int first = (int)((int64_t)tiles * current / passes);
                 p = start_pass(step, scope, first, (int)((int64_t)tiles * (current + 1) / passes) - first);
             }
-            run_block(step, scope, &p, index % blocks);
+            run_group(step, scope, &p, index % groups);
         }
 }
+
+const ts_conv_algorithm ts_conv_winograd = {"winograd", takes, build, run, winograd_free};

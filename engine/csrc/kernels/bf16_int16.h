@@ -6,7 +6,7 @@
  * grid. Weights get a scale for each output channel, as fine as 16 bits and 32-bit sums allow: however the activations fall,
  * no sum over TS_INT16_SPAN values of the reduction overflows, and after that many the sums move on to floats. So weights
  * keep about as many bits as bfloat16 has and activations more than it gives all but the smallest of them. Layers that read
- * an outlier channel, told by its small weights, stay in bfloat16 (ts_int16_takes).
+ * an outlier channel, told by its small weights, stay in bfloat16 (conv/bf16_int16.c).
  */
 #ifndef TS_BF16_INT16_H
 #define TS_BF16_INT16_H
@@ -19,16 +19,11 @@ enum {
 };
 
 typedef struct {
-    uint32_t features;
-
     /* Rounds `count` bf16 to whole numbers; returns the value of one of them, NaN when the values are not all finite. */
     float (*quantise)(const uint8_t *values, size_t count, int16_t *out);
 
-    /* Tiles of whole numbers: weights [entries][2][16 lanes][2] s16, scales in the epilogue and in the tile's `factor`. */
-    ts_kernel kernel;
+    /* Tiles of whole numbers: weights [entries][2][TS_GROUP][2] s16, scales in the epilogue and in the tile's `factor`. */
+    ts_conv_kernel conv;
 } ts_int16_kernel;
-
-/* Null where no kernel beats those for bfloat16 with these features. */
-const ts_int16_kernel *ts_find_int16_kernel(uint32_t features);
 
 #endif

@@ -1,13 +1,16 @@
 /*
- * The contract between the convolution driver and the micro-kernels.
+ * The contract between the convolution drivers and the micro-kernels.
  *
- * A convolution is cut into tiles: up to `kernel->pixels` output pixels by `kernel->blocks` blocks of 16 output
+ * A convolution is cut into tiles: up to `kernel->pixels` output pixels by `kernel->groups` groups of TS_GROUP output
  * channels. One call of a micro-kernel computes one tile over the whole reduction (taps and input channels) and stores
  * it finished: bias, residual, clamp and conversion happen on the accumulators while they are in registers.
  *
  * The reduction is a list of byte offsets from the tile's first input pixel; each entry stands for TS_STEP_BYTES
  * consecutive bytes, that is two dwords, of every pixel of the tile. A dword holds 4 u8, 2 bf16 or 1 f32 channels, so
  * the same lists, drivers and loops serve every element type, kernel size, dilation and layout.
+ *
+ * No kernel knows C0. Where pixels and groups are stored is told in bytes: a step from pixel to pixel, and an offset for
+ * every group of a pixel.
  */
 #ifndef TS_CONTRACT_H
 #define TS_CONTRACT_H
@@ -15,16 +18,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "layout/dtype.h"
+
 enum {
-    TS_GROUP = 16,             /* C0: channels per block */
     TS_STEP_BYTES = 8,         /* bytes of one pixel that one reduction entry covers */
     TS_MAX_PIXELS = 16,        /* the largest tile any kernel may declare */
-    TS_MAX_BLOCKS = 4,
+    TS_MAX_GROUPS = 4,
+    TS_MAX_BLOCK = 64,         /* the largest C0 that a kernel may want */
     TS_CHAIN = 4,              /* the longest chain of products that are added in 16 bits */
     TS_ALIGN = 64,
 };
-
-typedef enum { TS_U8 = 0, TS_F32 = 1, TS_BF16 = 2 } ts_dtype;
 
 /* What happens to the accumulators. Integer kernels: q = round(acc * scale + residual * r) + zero, clamped. */
 typedef struct {
@@ -45,7 +48,7 @@ typedef struct {
     int32_t offset;            /* bytes from the tile's first input pixel */
 } ts_member;
 
-/* Members one after another, with their packed weights: [members][16 lanes][4] s8. */
+/* Members one after another, with their packed weights: [members][TS_GROUP][4] s8. */
 typedef struct {
     const ts_member *members;
     const int8_t *weights;
@@ -58,20 +61,22 @@ typedef struct {
      * short rows. Tiles in one row have split == pixels and never read index 1.
      */
     const uint8_t *input[2];
-    const uint8_t *residual[2]; /* null when there is none */
-    uint8_t *output[2];
+    const uint8_t *residual[2]; /* channel 0 of the first pixel; null when there is none */
+    uint8_t *output[2];         /* channel 0 of the first pixel */
     int split;
     int pixels;                /* pixels to store; the kernel may compute more, from readable memory */
-    int blocks;                /* channel blocks to store */
+    int groups;                /* channel groups to store */
     ptrdiff_t pixel_step;      /* bytes between input pixels */
-    ptrdiff_t residual_block;  /* bytes between channel blocks of the residual */
-    ptrdiff_t output_block;    /* bytes between channel blocks of the output */
+    ptrdiff_t residual_step;   /* bytes between residual pixels */
+    ptrdiff_t output_step;     /* bytes between stored pixels */
+    const ptrdiff_t *residual_groups; /* [groups] bytes from channel 0 of a pixel to each of the tile's groups */
+    const ptrdiff_t *output_groups;
     const int32_t *offsets;    /* the reduction */
     int entries;
-    const void *weights;       /* packed panel: [entries][2][blocks][16 lanes][dword] */
-    /* With TS_PACK_CHAINS instead of offsets, entries and weights: chains (chains.h) of n members in element n - 1. */
+    const void *weights;       /* packed panel: [entries][2][kernel's groups][TS_GROUP][dword] */
+    /* With TS_PACK_CHAINS instead of offsets, entries and weights: chains (conv/chain_forming.h) of n members in element n - 1. */
     ts_member_list chains[TS_CHAIN];
-    float factor;              /* bf16_int16.h: the value of one unit of the input */
+    float factor;              /* kernels/bf16_int16.h: the value of one unit of the input */
     size_t channel;            /* first output channel of the tile, an index into scale and bias */
     const ts_epilogue *epilogue;
 } ts_tile;
@@ -80,16 +85,13 @@ typedef void (*ts_tile_fn)(const ts_tile *tile);
 
 typedef enum { TS_PACK_DWORD = 0, TS_PACK_CHAINS = 1 } ts_packing;
 
-/* One row of the kernel table. */
 typedef struct {
-    const char *name;
-    uint32_t features;         /* TS_CPU_* bits it needs */
-    ts_dtype dtype;            /* of the input: TS_U8 means s8 weights and s32 accumulation */
+    int block;                 /* the C0 that it reads and writes best; any multiple of TS_GROUP is right */
     int pixels;                /* widest tile */
-    int blocks;                /* blocks of 16 output channels per tile */
+    int groups;                /* groups of output channels per tile */
     ts_packing packing;
     /* The function for tiles of up to `pixels` pixels that advance by `pixel_step`; split: 7 + 7 pixels. Null: none. */
     ts_tile_fn (*select)(int pixels, ptrdiff_t pixel_step, int split, int *capacity);
-} ts_kernel;
+} ts_conv_kernel;
 
 #endif

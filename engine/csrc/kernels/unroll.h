@@ -8,7 +8,7 @@
 #define TS_INLINE static inline __attribute__((always_inline))
 
 /* Loops over tile indices must vanish at compile time, or the accumulators would live in memory. */
-#define TS_UNROLL _Pragma("GCC unroll 16")
+#define TS_UNROLL _Pragma("GCC unroll 24")
 
 /*
  * A sum that is final here, in a register, before the next one begins. Left alone, compilers regroup sums and move loads

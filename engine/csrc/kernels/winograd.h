@@ -8,7 +8,7 @@
  * 24, the last one by 8, which makes them whole with sums of at most 12: G g G' is at most 144 * 128 = 18432. So both
  * factors fit 16 bits, and so does a pair of their products 32 bits. All that follows is addition, which may wrap: the
  * result is 24 * 24 = 576 times the sum of the convolution modulo 2^32. Multiplied by the inverse of 9 it is 64 times the
- * sum, and the sum itself follows as long as it stays within 2^25, which `ts_winograd_takes` proves from the weights.
+ * sum, and the sum itself follows as long as it stays within 2^25, which conv/winograd.c proves from the weights.
  *
  * At the right and lower edge fewer than four columns or rows of a tile may be wanted, at 14x14 in almost every other
  * tile, at 7x7 in three of four. There F(3, 3) or F(2, 3) takes its place in that direction: of the six points 0, 1, -1, 2,
@@ -38,31 +38,26 @@ static inline int ts_winograd_needs(int cut, int line)
 }
 
 typedef struct {
-    const char *name;
-    uint32_t features;
-
     /*
-     * B' d B of 16 channels, for a tile of each form: `columns` are offsets from `rows`; element p goes to out + p * stride,
-     * [16] s16. Only the elements that it needs.
+     * B' d B of one group of channels, for a tile of each form: `columns` are offsets from `rows`; element p goes to
+     * out + p * stride, [TS_GROUP] s16. Only the elements that it needs.
      */
     void (*spread[TS_WINOGRAD_FORMS])(const uint8_t *const rows[TS_WINOGRAD_IN], const int32_t columns[TS_WINOGRAD_IN],
                                       int16_t *out, size_t stride);
 
     /*
-     * The products of one position and 16 output channels: [tiles][2 * pairs] s16 by weights [pairs][16 lanes][2] s16 into
-     * [tiles][16] s32. `stride`: elements between input tiles.
+     * The products of one position and one group of output channels: [tiles][2 * pairs] s16 by weights
+     * [pairs][TS_GROUP][2] s16 into [tiles][TS_GROUP] s32. `stride`: elements between input tiles.
      */
     void (*multiply)(const int16_t *input, size_t stride, const int16_t *weights, int pairs, int tiles, int32_t *products);
 
     /*
-     * Sums products + p * stride, [16] s32, into the output pixels of a tile, and finishes and stores them. `tile` says
-     * where row 0 goes, the number of columns in `pixels`, channel and epilogue; the steps are bytes from row to row.
+     * Sums products + p * stride, [TS_GROUP] s32, into the output pixels of a tile, and finishes and stores them. `tile`
+     * says where row 0 goes, the number of columns in `pixels`, channel and epilogue; `output_row` and `residual_row` are
+     * bytes from row to row.
      */
-    void (*finish[TS_WINOGRAD_FORMS])(ts_tile *tile, int rows, ptrdiff_t output_step, ptrdiff_t residual_step,
+    void (*finish[TS_WINOGRAD_FORMS])(ts_tile *tile, int rows, ptrdiff_t output_row, ptrdiff_t residual_row,
                                       const int32_t *products, size_t stride);
 } ts_winograd_kernel;
-
-/* Null where no kernel beats direct convolution with these features. */
-const ts_winograd_kernel *ts_find_winograd_kernel(uint32_t features);
 
 #endif

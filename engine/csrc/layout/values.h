@@ -1,4 +1,4 @@
-/* Sixteen channels of one pixel as floats in units of real values' quanta: what the unhurried steps compute with. */
+/* One group of channels of a pixel as floats in units of real values' quanta: what the unhurried steps compute with. */
 #ifndef TS_VALUES_H
 #define TS_VALUES_H
 
@@ -64,12 +64,6 @@ static inline void ts_full_range(const ts_tensor *tensor, float *low, float *hig
 {
     *low = tensor->desc.dtype == TS_U8 ? 0.0f : -INFINITY;
     *high = tensor->desc.dtype == TS_U8 ? 255.0f : INFINITY;
-}
-
-static inline int ts_same_shape(const ts_tensor *a, const ts_tensor *b)
-{
-    return a->desc.channels == b->desc.channels && a->desc.height == b->desc.height && a->desc.width == b->desc.width &&
-           !a->desc.packed && !b->desc.packed;
 }
 
 #endif

@@ -1,17 +1,16 @@
 /* Elementwise steps that could not be fused into a convolution: addition, clamp, conversion. */
-#include "kernels/add_kernels.h"
+#include "kernels/table.h"
 #include "layout/values.h"
 #include "run/execution.h"
-#include "kernels/quantise_kernels.h"
 
 #include <stdlib.h>
 
 typedef struct {
     ts_eltwise_desc desc;
-    const ts_add_kernel *add; /* null: anything but the sum of two u8 tensors stored as u8 */
-    ts_add_parameters parameters;
-    const ts_quantise_kernel *quantise; /* null: anything but one bfloat16 tensor stored as u8 */
-    ts_quantise_parameters quantise_parameters;
+    const ts_kernel *add; /* null: anything but the sum of two u8 tensors stored as u8 */
+    ts_addition addition;
+    const ts_kernel *quantise; /* null: anything but one bfloat16 tensor stored as u8 */
+    ts_quantisation quantisation;
 } eltwise_data;
 
 static void eltwise_row(const ts_step *step, const ts_eltwise_desc *d, const uint8_t *a, const uint8_t *b, uint8_t *out)
@@ -32,19 +31,19 @@ static void eltwise_row(const ts_step *step, const ts_eltwise_desc *d, const uin
 
 static void eltwise_run(const ts_step *step, const ts_scope *scope)
 {
-    const int height = step->target->desc.height, planes = step->target->blocks;
+    const int height = step->target->desc.height, groups = step->target->groups;
     const eltwise_data *data = step->data;
     int from, to;
-    while (ts_take(scope, scope->count * planes * height, &from, &to))
+    while (ts_take(scope, scope->count * groups * height, &from, &to))
         for (int unit = from; unit < to; unit++) {
-            const int y = unit % height, plane = unit / height % planes, image = scope->image + unit / height / planes;
-            const uint8_t *a = ts_row(step->source, scope, image, plane, y);
-            const uint8_t *b = step->other ? ts_row(step->other, scope, image, plane, y) : NULL;
-            uint8_t *out = ts_row(step->target, scope, image, plane, y);
+            const int y = unit % height, group = unit / height % groups, image = scope->image + unit / height / groups;
+            const uint8_t *a = ts_row(step->source, scope, image, group, y);
+            const uint8_t *b = step->other ? ts_row(step->other, scope, image, group, y) : NULL;
+            uint8_t *out = ts_row(step->target, scope, image, group, y);
             if (data->add)
-                data->add->run(&data->parameters, a, b, out, step->target->desc.width);
+                data->add->addition(&data->addition, a, b, out, step->target->desc.width);
             else if (data->quantise)
-                data->quantise->run(&data->quantise_parameters, a, out, step->target->desc.width);
+                data->quantise->quantisation(&data->quantisation, a, out, step->target->desc.width);
             else
                 eltwise_row(step, &data->desc, a, b, out);
         }
@@ -63,13 +62,18 @@ int ts_program_eltwise(ts_program *program, const ts_eltwise_desc *desc)
         return ts_fail(program, "out of memory for an elementwise step");
     data->desc = *desc;
     if (other && source->desc.dtype == TS_U8 && other->desc.dtype == TS_U8 && target->desc.dtype == TS_U8) {
-        data->add = ts_find_add_kernel(program->features);
-        data->parameters = (ts_add_parameters){desc->source_scale, desc->other_scale, desc->low, desc->high,
-                                               source->desc.zero, other->desc.zero, target->desc.zero};
+        data->add = ts_find_kernel(TS_ADDITION, TS_U8, program->features);
+        data->addition = (ts_addition){
+            .a_scale = desc->source_scale, .b_scale = desc->other_scale, .low = desc->low, .high = desc->high,
+            .a_zero = source->desc.zero, .b_zero = other->desc.zero, .out_zero = target->desc.zero,
+            .a_step = (ptrdiff_t)source->pixel_bytes, .b_step = (ptrdiff_t)other->pixel_bytes,
+            .out_step = (ptrdiff_t)target->pixel_bytes};
     }
     if (!other && source->desc.dtype == TS_BF16 && target->desc.dtype == TS_U8) {
-        data->quantise = ts_find_quantise_kernel(program->features);
-        data->quantise_parameters = (ts_quantise_parameters){desc->source_scale, desc->low, desc->high, target->desc.zero};
+        data->quantise = ts_find_kernel(TS_QUANTISATION, TS_BF16, program->features);
+        data->quantisation = (ts_quantisation){
+            .scale = desc->source_scale, .low = desc->low, .high = desc->high, .zero = target->desc.zero,
+            .in_step = (ptrdiff_t)source->pixel_bytes, .out_step = (ptrdiff_t)target->pixel_bytes};
     }
     return ts_append(program, (ts_step){.run = eltwise_run, .free = free, .data = data, .source = source,
                                         .other = other, .target = target, .kind = other ? "add" : "convert",

@@ -28,9 +28,7 @@ static void store_value(const ts_tensor *target, uint8_t *at, float value)
 static uint8_t *channel_row(const ts_tensor *target, uint8_t *image, int c, int y, size_t *step)
 {
     *step = target->pixel_bytes;
-    const size_t plane = target->desc.packed ? 0 : (size_t)(c / TS_GROUP) * target->plane_bytes;
-    const size_t lane = (size_t)(target->desc.packed ? c : c % TS_GROUP) * target->element_bytes;
-    return image + plane + (size_t)y * target->row_bytes + lane;
+    return image + ts_channel_offset(target, c) + (size_t)y * target->row_bytes;
 }
 
 /*
@@ -103,7 +101,7 @@ static void read_u8_row(const ts_tensor *target, const uint8_t *image, uint8_t *
 {
     const ts_tensor_desc *d = &target->desc;
     const size_t element = target->element_bytes;
-    if (d->packed && element <= 2) {
+    if (ts_is_packed(target) && element <= 2) {
         const size_t row = (size_t)y * (size_t)d->width * (size_t)d->channels;
         (element == 1 ? read_packed_row : read_packed_halves)(d, image + row, out + (size_t)y * target->row_bytes, table);
         return;
@@ -126,9 +124,9 @@ static void read_u8_row(const ts_tensor *target, const uint8_t *image, uint8_t *
 static void clear_spare_lanes(const ts_tensor *target, uint8_t *out, int y)
 {
     const int used = target->desc.channels % TS_GROUP;
-    if (target->desc.packed || !used)
+    if (ts_is_packed(target) || !used)
         return;
-    uint8_t *row = out + (size_t)(target->blocks - 1) * target->plane_bytes + (size_t)y * target->row_bytes;
+    uint8_t *row = out + target->group_offsets[target->groups - 1] + (size_t)y * target->row_bytes;
     for (int x = 0; x < target->desc.width; x++)
         memset(row + (size_t)x * target->pixel_bytes + (size_t)used * target->element_bytes, 0,
                (size_t)(TS_GROUP - used) * target->element_bytes);
@@ -190,8 +188,7 @@ static void output_run(const ts_step *step, const ts_scope *scope)
     while (ts_take(scope, scope->count * d->channels, &from, &to))
         for (int unit = from; unit < to; unit++) {
             const int image = scope->image + unit / d->channels, c = unit % d->channels;
-            const uint8_t *in = ts_pixels(source, scope, image) + (size_t)(c / TS_GROUP) * source->plane_bytes +
-                                (size_t)(c % TS_GROUP) * sizeof(float);
+            const uint8_t *in = ts_pixels(source, scope, image) + ts_channel_offset(source, c);
             float *out = scope->output + (size_t)image * elements + (size_t)c * (size_t)d->height * (size_t)d->width;
             for (int y = 0; y < d->height; y++)
                 for (int x = 0; x < d->width; x++)
@@ -204,7 +201,7 @@ int ts_program_output(ts_program *program, int source_index)
     const ts_tensor *source = ts_tensor_at(program, source_index);
     if (!source)
         return -1;
-    if (source->desc.dtype != TS_F32 || source->desc.packed)
+    if (source->desc.dtype != TS_F32 || ts_is_packed(source))
         return ts_fail(program, "the output step needs a blocked float tensor");
     return ts_append(program, (ts_step){.run = output_run, .source = source, .kind = "output", .kernel = ""});
 }

@@ -1,13 +1,13 @@
 /* Maximum, average and global average pooling on blocked tensors. */
+#include "kernels/table.h"
 #include "layout/values.h"
 #include "run/execution.h"
-#include "kernels/pool_kernels.h"
 
 #include <stdlib.h>
 
 typedef struct {
     ts_pool_desc desc;
-    const ts_max_kernel *maximum; /* null: averages, and maxima that change scale or type */
+    const ts_kernel *maximum; /* null: averages, and maxima that change scale or type */
 } pool_data;
 
 enum { MAX_TAPS = 256 };
@@ -28,7 +28,7 @@ static window clip_window(int output, int stride, int pad, int kernel, int dilat
     return w;
 }
 
-static void reduce_lanes(const uint8_t *image, const ts_step *step, window rows, window columns, int divisor,
+static void reduce_pixel(const uint8_t *plane, const ts_step *step, window rows, window columns, int divisor,
                          uint8_t *target)
 {
     const ts_pool_desc *d = &((const pool_data *)step->data)->desc;
@@ -39,7 +39,7 @@ static void reduce_lanes(const uint8_t *image, const ts_step *step, window rows,
     for (int i = rows.from; i < rows.to; i++)
         for (int j = columns.from; j < columns.to; j++) {
             const ptrdiff_t y = rows.start + i * d->dilation_h, z = columns.start + j * d->dilation_w;
-            ts_values_load(source, image + y * (ptrdiff_t)source->row_bytes + z * (ptrdiff_t)source->pixel_bytes, x);
+            ts_values_load(source, plane + y * (ptrdiff_t)source->row_bytes + z * (ptrdiff_t)source->pixel_bytes, x);
             for (int lane = 0; lane < TS_GROUP; lane++)
                 total[lane] = d->average ? total[lane] + x[lane] : x[lane] > total[lane] ? x[lane] : total[lane];
         }
@@ -91,8 +91,8 @@ static void max_row(const uint8_t *plane, const ts_step *step, window rows, uint
         }
         const int count = list_taps(d, source, rows, columns, taps);
         const uint8_t *first = plane + rows.start * (ptrdiff_t)source->row_bytes + columns.start * (ptrdiff_t)source->pixel_bytes;
-        data->maximum->run(first, d->stride_w * (ptrdiff_t)source->pixel_bytes, taps, count,
-                           out + (size_t)x * target->pixel_bytes, end - x);
+        data->maximum->maximum(first, d->stride_w * (ptrdiff_t)source->pixel_bytes, taps, count,
+                               out + (size_t)x * target->pixel_bytes, (ptrdiff_t)target->pixel_bytes, end - x);
         x = end;
     }
 }
@@ -103,7 +103,7 @@ static void reduce_row(const uint8_t *plane, const ts_step *step, window rows, u
     for (int x = 0; x < step->target->desc.width; x++, out += step->target->pixel_bytes) {
         const window columns =
             clip_window(x, d->stride_w, d->pad_left, d->kernel_w, d->dilation_w, step->source->desc.width);
-        reduce_lanes(plane, step, rows, columns, divisor_of(d, step->source, rows, columns), out);
+        reduce_pixel(plane, step, rows, columns, divisor_of(d, step->source, rows, columns), out);
     }
 }
 
@@ -112,13 +112,13 @@ static void pool_run(const ts_step *step, const ts_scope *scope)
     const pool_data *data = step->data;
     const ts_pool_desc *d = &data->desc;
     const ts_tensor *source = step->source, *target = step->target;
-    const int height = target->desc.height, planes = target->blocks;
+    const int height = target->desc.height, groups = target->groups;
     int from, to;
-    while (ts_take(scope, scope->count * planes * height, &from, &to))
+    while (ts_take(scope, scope->count * groups * height, &from, &to))
         for (int unit = from; unit < to; unit++) {
-            const int y = unit % height, plane = unit / height % planes, image = scope->image + unit / height / planes;
-            const uint8_t *in = ts_pixels(source, scope, image) + (size_t)plane * source->plane_bytes;
-            uint8_t *out = ts_pixels(target, scope, image) + (size_t)plane * target->plane_bytes + (size_t)y * target->row_bytes;
+            const int y = unit % height, group = unit / height % groups, image = scope->image + unit / height / groups;
+            const uint8_t *in = ts_row(source, scope, image, group, 0);
+            uint8_t *out = ts_row(target, scope, image, group, y);
             const window rows = clip_window(y, d->stride_h, d->pad_top, d->kernel_h, d->dilation_h, source->desc.height);
             (data->maximum ? max_row : reduce_row)(in, step, rows, out);
         }
@@ -145,7 +145,7 @@ int ts_program_pool(ts_program *program, const ts_pool_desc *desc)
     const ts_tensor *source = ts_tensor_at(program, desc->source), *target = ts_tensor_at(program, desc->target);
     if (!source || !target)
         return -1;
-    if (source->desc.packed || target->desc.packed || source->desc.channels != target->desc.channels)
+    if (ts_is_packed(source) || ts_is_packed(target) || source->desc.channels != target->desc.channels)
         return ts_fail(program, "pooling needs blocked tensors with the same channels");
     if (desc->kernel_h < 1 || desc->kernel_w < 1 || desc->stride_h < 1 || desc->stride_w < 1 || desc->dilation_h < 1 ||
         desc->dilation_w < 1 || desc->pad_top < 0 || desc->pad_left < 0 || desc->pad_bottom < 0 || desc->pad_right < 0)
@@ -160,20 +160,22 @@ int ts_program_pool(ts_program *program, const ts_pool_desc *desc)
         return ts_fail(program, "out of memory for a pooling step");
     data->desc = *desc;
     if (!desc->average && source->desc.dtype == target->desc.dtype && desc->kernel_h * desc->kernel_w <= MAX_TAPS)
-        data->maximum = ts_find_max_kernel(source->desc.dtype, program->features);
+        data->maximum = ts_find_kernel(TS_MAXIMUM, source->desc.dtype, program->features);
     return ts_append(program, (ts_step){.run = pool_run, .free = free, .data = data, .source = source, .target = target,
                                         .kind = desc->average ? "average_pool" : "max_pool",
                                         .kernel = data->maximum ? data->maximum->name : ""});
 }
 
-/* u8 planes are summed exactly, as integers. */
+/* The pixels of one group: u8 ones are summed exactly, as integers. */
 static void sum_u8(const uint8_t *plane, const ts_tensor *source, float total[TS_GROUP])
 {
     int32_t sum[TS_GROUP] = {0};
-    for (int y = 0; y < source->desc.height; y++, plane += source->row_bytes)
-        for (int x = 0; x < source->desc.width; x++)
+    for (int y = 0; y < source->desc.height; y++) {
+        const uint8_t *pixel = plane + (size_t)y * source->row_bytes;
+        for (int x = 0; x < source->desc.width; x++, pixel += source->pixel_bytes)
             for (int lane = 0; lane < TS_GROUP; lane++)
-                sum[lane] += plane[x * TS_GROUP + lane];
+                sum[lane] += pixel[lane];
+    }
     const int32_t zero = source->desc.zero * source->desc.height * source->desc.width;
     for (int lane = 0; lane < TS_GROUP; lane++)
         total[lane] = (float)(sum[lane] - zero);
@@ -198,10 +200,10 @@ static void global_run(const ts_step *step, const ts_scope *scope)
     float low, high;
     ts_full_range(target, &low, &high);
     int from, to;
-    while (ts_take(scope, scope->count * source->blocks, &from, &to))
+    while (ts_take(scope, scope->count * source->groups, &from, &to))
         for (int unit = from; unit < to; unit++) {
-            const int plane = unit % source->blocks, image = scope->image + unit / source->blocks;
-            const uint8_t *in = ts_pixels(source, scope, image) + (size_t)plane * source->plane_bytes;
+            const int group = unit % source->groups, image = scope->image + unit / source->groups;
+            const uint8_t *in = ts_row(source, scope, image, group, 0);
             float total[TS_GROUP];
             if (source->desc.dtype == TS_U8)
                 sum_u8(in, source, total);
@@ -209,7 +211,7 @@ static void global_run(const ts_step *step, const ts_scope *scope)
                 sum_float(in, source, total);
             for (int lane = 0; lane < TS_GROUP; lane++)
                 total[lane] *= factor;
-            ts_values_store(target, ts_pixels(target, scope, image) + (size_t)plane * target->plane_bytes, total, low, high);
+            ts_values_store(target, ts_row(target, scope, image, group, 0), total, low, high);
         }
 }
 
@@ -218,7 +220,7 @@ int ts_program_global_average(ts_program *program, int source_index, int target_
     const ts_tensor *source = ts_tensor_at(program, source_index), *target = ts_tensor_at(program, target_index);
     if (!source || !target)
         return -1;
-    if (source->desc.packed || target->desc.packed || source->desc.channels != target->desc.channels ||
+    if (ts_is_packed(source) || ts_is_packed(target) || source->desc.channels != target->desc.channels ||
         target->desc.height != 1 || target->desc.width != 1)
         return ts_fail(program, "global average pooling maps a blocked tensor to one pixel of the same channels");
     float *data = malloc(sizeof *data);

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-/* [channels][height][width] becomes channels of one pixel, in that order. */
+/* [channels][height][width] becomes channels of one pixel, in that order: one pixel has its channels side by side whatever C0. */
 static void flatten_run(const ts_step *step, const ts_scope *scope)
 {
     const ts_tensor *source = step->source, *target = step->target;
@@ -19,12 +19,10 @@ static void flatten_run(const ts_step *step, const ts_scope *scope)
                 for (int p = 0; p < area; p++) {
                     const size_t pixel = (size_t)(p / source->desc.width) * source->row_bytes +
                                          (size_t)(p % source->desc.width) * source->pixel_bytes;
-                    const uint8_t *from_channel =
-                        in + (size_t)(c / TS_GROUP) * source->plane_bytes + pixel + (size_t)(c % TS_GROUP) * element;
-                    memcpy(out + ((size_t)c * (size_t)area + (size_t)p) * element, from_channel, element);
+                    memcpy(out + ((size_t)c * (size_t)area + (size_t)p) * element, in + ts_channel_offset(source, c) + pixel, element);
                 }
             const size_t used = (size_t)source->desc.channels * (size_t)area;
-            memset(out + used * element, 0, ((size_t)target->blocks * TS_GROUP - used) * element);
+            memset(out + used * element, 0, ((size_t)target->groups * TS_GROUP - used) * element);
         }
 }
 
@@ -34,7 +32,7 @@ int ts_program_flatten(ts_program *program, int source_index, int target_index)
     if (!source || !target)
         return -1;
     const ts_tensor_desc *in = &source->desc, *out = &target->desc;
-    if (in->packed || out->packed || in->dtype != out->dtype || out->height != 1 || out->width != 1 ||
+    if (ts_is_packed(source) || ts_is_packed(target) || in->dtype != out->dtype || out->height != 1 || out->width != 1 ||
         out->top || out->left || out->bottom || out->right || in->zero != out->zero ||
         (int64_t)in->channels * in->height * in->width != out->channels)
         return ts_fail(program, "flatten keeps elements and type and yields one pixel");
@@ -51,13 +49,13 @@ static void softmax_run(const ts_step *step, const ts_scope *scope)
     while (ts_take(scope, scope->count * area, &from, &to))
         for (int unit = from; unit < to; unit++) {
             const int image = scope->image + unit / area, y = unit % area / source->desc.width, x = unit % source->desc.width;
+            const uint8_t *source_pixel = ts_row(source, scope, image, 0, y) + (size_t)x * source->pixel_bytes;
+            uint8_t *target_pixel = ts_row(target, scope, image, 0, y) + (size_t)x * target->pixel_bytes;
             float largest = -INFINITY, total = 0.0f;
             for (int pass = 0; pass < 3; pass++)
                 for (int c = 0; c < channels; c++) {
-                    const size_t lane = (size_t)(c % TS_GROUP) * sizeof(float);
-                    const uint8_t *in = ts_row(source, scope, image, c / TS_GROUP, y) + (size_t)x * source->pixel_bytes + lane;
-                    uint8_t *out =
-                        ts_row(target, scope, image, c / TS_GROUP, y) + (size_t)x * target->pixel_bytes + lane;
+                    const uint8_t *in = source_pixel + ts_channel_offset(source, c);
+                    uint8_t *out = target_pixel + ts_channel_offset(target, c);
                     float value;
                     memcpy(&value, pass < 2 ? in : out, sizeof value);
                     if (pass == 0) {

@@ -83,15 +83,15 @@ static void program_dealloc(program_object *self)
     Py_DECREF(type);
 }
 
-static char *tensor_names[] = {"dtype", "channels", "height", "width", "frame", "zero", "packed", "local", "images",
+static char *tensor_names[] = {"dtype", "channels", "height", "width", "frame", "zero", "block", "local", "images",
                                "offset", NULL};
 
 static int parse_tensor(PyObject *args, PyObject *keywords, ts_tensor_desc *d)
 {
     int dtype;
     Py_ssize_t offset;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "iiii(iiii)ippin", tensor_names, &dtype, &d->channels, &d->height,
-                                     &d->width, &d->top, &d->left, &d->bottom, &d->right, &d->zero, &d->packed,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "iiii(iiii)iipin", tensor_names, &dtype, &d->channels, &d->height,
+                                     &d->width, &d->top, &d->left, &d->bottom, &d->right, &d->zero, &d->block,
                                      &d->local, &d->images, &offset))
         return -1;
     d->dtype = (ts_dtype)dtype;
@@ -100,6 +100,42 @@ static int parse_tensor(PyObject *args, PyObject *keywords, ts_tensor_desc *d)
         return 0;
     PyErr_SetString(PyExc_ValueError, "impossible tensor shape or offset");
     return -1;
+}
+
+/* (dtype, inputs, outputs, width, macs) */
+static int parse_outline(PyObject *row, ts_conv_outline *conv)
+{
+    int dtype;
+    long long macs;
+    if (!row || !PyArg_ParseTuple(row, "iiiiL", &dtype, &conv->inputs, &conv->outputs, &conv->width, &macs))
+        return -1;
+    conv->dtype = (ts_dtype)dtype;
+    conv->macs = macs;
+    if (dtype >= 0 && dtype < TS_DTYPES && conv->inputs > 0 && conv->outputs > 0 && macs >= 0)
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "impossible convolution");
+    return -1;
+}
+
+static PyObject *program_blocks(program_object *self, PyObject *convs)
+{
+    const Py_ssize_t count = PySequence_Size(convs);
+    if (count < 0)
+        return NULL;
+    ts_conv_outline *outlines = calloc((size_t)count + 1, sizeof *outlines);
+    int failed = !outlines;
+    if (failed)
+        PyErr_NoMemory();
+    for (Py_ssize_t i = 0; !failed && i < count; i++) {
+        PyObject *row = PySequence_GetItem(convs, i);
+        failed = parse_outline(row, &outlines[i]);
+        Py_XDECREF(row);
+    }
+    int blocks[TS_DTYPES];
+    if (!failed)
+        ts_program_blocks(self->program, outlines, (int)count, blocks);
+    free(outlines);
+    return failed ? NULL : Py_BuildValue("{i:i,i:i,i:i}", TS_U8, blocks[TS_U8], TS_F32, blocks[TS_F32], TS_BF16, blocks[TS_BF16]);
 }
 
 static PyObject *program_tensor(program_object *self, PyObject *args, PyObject *keywords)
@@ -333,6 +369,7 @@ static PyObject *get_weight_bytes(program_object *self, void *closure)
 #define WITH_KEYWORDS (METH_VARARGS | METH_KEYWORDS)
 
 static PyMethodDef program_methods[] = {
+    {"blocks", METHOD(program_blocks), METH_O, "Channels that tensors of each dtype store side by side."},
     {"tensor", METHOD(program_tensor), WITH_KEYWORDS, "Declares a tensor and returns its index."},
     {"segment", METHOD(program_segment), METH_VARARGS, "Opens the next segment with a micro-batch size."},
     {"input", METHOD(program_input), WITH_KEYWORDS, "Appends the step that reads the caller's array."},
@@ -383,6 +420,15 @@ static PyObject *image_bytes(PyObject *module, PyObject *args, PyObject *keyword
     return PyLong_FromSize_t(ts_image_bytes(&desc));
 }
 
+static PyObject *image_framed(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    (void)module;
+    ts_tensor_desc desc;
+    if (parse_tensor(args, keywords, &desc))
+        return NULL;
+    return PyBool_FromLong(ts_image_framed(&desc));
+}
+
 static PyObject *measure_peak(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -418,6 +464,7 @@ static PyObject *trim_heap(PyObject *module, PyObject *unused)
 
 static PyMethodDef functions[] = {
     {"image_bytes", METHOD(image_bytes), WITH_KEYWORDS, "Bytes of one image of a tensor."},
+    {"image_framed", METHOD(image_framed), WITH_KEYWORDS, "Whether an image holds bytes that are filled only once."},
     {"measure_peak", METHOD(measure_peak), METH_VARARGS, "MAC/s in registers for a dtype and number of threads."},
     {"isa", METHOD(isa), METH_NOARGS, "The instruction-set level that a program made now would use."},
     {"trim_heap", METHOD(trim_heap), METH_NOARGS, "Gives freed memory back to the system."},
@@ -429,7 +476,7 @@ static int module_exec(PyObject *module)
     PyObject *type = PyType_FromModuleAndSpec(module, &program_spec, NULL);
     const int failed = !type || PyModule_AddObjectRef(module, "Program", type) ||
                        PyModule_AddIntConstant(module, "U8", TS_U8) || PyModule_AddIntConstant(module, "F32", TS_F32) ||
-                       PyModule_AddIntConstant(module, "BF16", TS_BF16);
+                       PyModule_AddIntConstant(module, "BF16", TS_BF16) || PyModule_AddIntConstant(module, "GROUP", TS_GROUP);
     Py_XDECREF(type);
     return failed ? -1 : 0;
 }

@@ -70,10 +70,10 @@ static inline uint8_t *ts_pixels(const ts_tensor *tensor, const ts_scope *scope,
     return scope->arena + tensor->desc.offset + (size_t)slot * tensor->image_bytes + tensor->interior;
 }
 
-/* Row `y` of one plane of an image, from its first pixel inside the frame. */
-static inline uint8_t *ts_row(const ts_tensor *tensor, const ts_scope *scope, int image, int plane, int y)
+/* Row `y` of one group of an image's channels, from its first pixel inside the frame. */
+static inline uint8_t *ts_row(const ts_tensor *tensor, const ts_scope *scope, int image, int group, int y)
 {
-    return ts_pixels(tensor, scope, image) + (size_t)plane * tensor->plane_bytes + (size_t)y * tensor->row_bytes;
+    return ts_pixels(tensor, scope, image) + tensor->group_offsets[group] + (size_t)y * tensor->row_bytes;
 }
 
 /* More of the `total` units of a step for this thread: units [from, to). 0: none is left. */

@@ -1,23 +1,13 @@
 #define _POSIX_C_SOURCE 200809L
 #include "run/peak.h"
 
-#include "run/cpu.h"
+#include "kernels/table.h"
 #include "run/threads.h"
 
 #include <time.h>
 
-#define TS_PEAK(row) extern const ts_peak_loop row;
-#include "kernels/peaks.def"
-#undef TS_PEAK
-
-static const ts_peak_loop *const loops[] = {
-#define TS_PEAK(row) &row,
-#include "kernels/peaks.def"
-#undef TS_PEAK
-};
-
 typedef struct {
-    const ts_peak_loop *loop;
+    const ts_peak *loop;
     int64_t iterations;
     volatile float sink[TS_MAX_THREADS];
 } peak_job;
@@ -52,10 +42,7 @@ double ts_measure_peak(ts_dtype dtype, int threads, const char *level)
         return -1;
     if (threads > TS_MAX_THREADS)
         threads = TS_MAX_THREADS;
-    const ts_peak_loop *const *row = loops;
-    while ((*row)->dtype != dtype || ((*row)->features & ~features))
-        row++;
-    peak_job job = {.loop = *row, .iterations = 1000};
+    peak_job job = {.loop = &ts_find_kernel(TS_PEAK, dtype, features)->peak, .iterations = 1000};
     while (timed_run(&job, threads) < target_seconds)
         job.iterations *= 2;
     double best = 0;

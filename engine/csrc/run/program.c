@@ -1,4 +1,5 @@
 #define _POSIX_C_SOURCE 200809L
+#include "kernels/contract.h"
 #include "run/cpu.h"
 #include "run/execution.h"
 
@@ -39,10 +40,9 @@ int ts_program_tensor(ts_program *program, const ts_tensor_desc *desc)
     ts_tensor **tensors = realloc(program->tensors, (size_t)(program->tensor_count + 1) * sizeof *tensors);
     if (tensors)
         program->tensors = tensors;
-    ts_tensor *tensor = tensors ? malloc(sizeof *tensor) : NULL;
+    ts_tensor *tensor = tensors ? ts_tensor_new(&placed) : NULL;
     if (!tensor)
         return ts_fail(program, "out of memory for a tensor");
-    *tensor = placed;
     tensors[program->tensor_count] = tensor;
     return program->tensor_count++;
 }
@@ -85,7 +85,7 @@ void ts_program_free(ts_program *program)
         if (program->steps[i].free)
             program->steps[i].free(program->steps[i].data);
     for (int i = 0; i < program->tensor_count; i++)
-        free(program->tensors[i]);
+        ts_tensor_free(program->tensors[i]);
     ts_pages_free(program->arenas, program->arenas_bytes);
     ts_region_free(program->weights);
     pthread_mutex_destroy(program->lock);
@@ -136,13 +136,12 @@ static int check_capacity(ts_program *program, const ts_step *step, const ts_ten
     return 0;
 }
 
-/* Frames are written once, here: steps only ever write inside them. */
+/* Frames and spare groups are written once, here: steps only ever write channels of pixels. */
 static void fill_frames(ts_program *program, uint8_t *arena)
 {
     for (int i = 0; i < program->tensor_count; i++) {
         const ts_tensor *t = program->tensors[i];
-        const int framed = t->desc.top || t->desc.left || t->desc.bottom || t->desc.right;
-        if (framed)
+        if (ts_image_framed(&t->desc))
             memset(arena + t->desc.offset, t->desc.dtype == TS_U8 ? t->desc.zero : 0,
                    (size_t)t->desc.images * t->image_bytes);
     }

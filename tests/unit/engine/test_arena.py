@@ -19,7 +19,8 @@ def plans(draw: st.DrawFn) -> ExecutionPlan:
         pad = draw(st.sampled_from([0, 0, 1, 2]))
         side = draw(st.sampled_from([1, 7, 14]))
         channels = draw(st.sampled_from([3, 16, 40]))
-        tensors.append(Tensor(f"t{index}", _native.U8, channels, side, side, frame=(pad, pad, pad, pad)))
+        block = draw(st.sampled_from([channels, 16, 64]))
+        tensors.append(Tensor(f"t{index}", _native.U8, channels, side, side, frame=(pad, pad, pad, pad), block=block))
     steps = [Step("in", "Input", target=0)]
     for index in range(1, count):
         other = draw(st.integers(-1, index - 1))
@@ -48,7 +49,10 @@ def bytes_of(tensor: Tensor) -> range:
 
 
 def same_frame(a: Tensor, b: Tensor) -> bool:
-    return (a.channels, a.height, a.frame, a.images, a.offset) == (b.channels, b.height, b.frame, b.images, b.offset)
+    def key(tensor: Tensor) -> tuple[object, ...]:
+        return tensor.channels, tensor.height, tensor.frame, tensor.block, tensor.images, tensor.offset
+
+    return key(a) == key(b)
 
 
 @settings(max_examples=300, deadline=None)

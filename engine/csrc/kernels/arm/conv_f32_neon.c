@@ -59,4 +59,7 @@ static ts_tile_fn select_tile(int pixels, ptrdiff_t pixel_step, int split, int *
     return pixels > 4 ? tile_6 : pixels > 2 ? tile_4 : pixels > 1 ? tile_2 : tile_1;
 }
 
-const ts_kernel ts_conv_f32_neon = {"f32_6x1_neon", TS_CPU_NEON, TS_F32, 6, 1, TS_PACK_DWORD, select_tile};
+const ts_kernel ts_conv_f32_neon = {
+    "f32_6x1_neon", TS_CONV, TS_F32, TS_CPU_NEON,
+    .conv = {.block = TS_GROUP, .pixels = 6, .groups = 1, .select = select_tile},
+};

@@ -66,5 +66,6 @@ static ts_tile_fn select_tile(int pixels, ptrdiff_t pixel_step, int split, int *
 }
 
 const ts_kernel ts_conv_u8s8_dotprod = {
-    "u8s8_5x1_dotprod", TS_CPU_NEON | TS_CPU_DOTPROD, TS_U8, 5, 1, TS_PACK_DWORD, select_tile,
+    "u8s8_5x1_dotprod", TS_CONV, TS_U8, TS_CPU_NEON | TS_CPU_DOTPROD,
+    .conv = {.block = TS_GROUP, .pixels = 5, .groups = 1, .select = select_tile},
 };

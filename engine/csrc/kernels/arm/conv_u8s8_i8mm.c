@@ -89,5 +89,6 @@ static ts_tile_fn select_tile(int pixels, ptrdiff_t pixel_step, int split, int *
 }
 
 const ts_kernel ts_conv_u8s8_i8mm = {
-    "u8s8_6x1_i8mm", TS_CPU_NEON | TS_CPU_I8MM, TS_U8, 6, 1, TS_PACK_DWORD, select_tile,
+    "u8s8_6x1_i8mm", TS_CONV, TS_U8, TS_CPU_NEON | TS_CPU_I8MM,
+    .conv = {.block = TS_GROUP, .pixels = 6, .groups = 1, .select = select_tile},
 };

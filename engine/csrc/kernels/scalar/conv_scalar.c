@@ -2,26 +2,20 @@
 #include <math.h>
 #include <string.h>
 
-#include "layout/bf16.h"
 #include "kernels/table.h"
+#include "layout/bf16.h"
 
 static const uint8_t *pixel_of(const uint8_t *const run[2], const ts_tile *tile, int pixel, ptrdiff_t step)
 {
     return pixel < tile->split ? run[0] + pixel * step : run[1] + (pixel - tile->split) * step;
 }
 
-static ptrdiff_t element_bytes(ts_dtype dtype)
-{
-    return dtype == TS_U8 ? 1 : dtype == TS_BF16 ? 2 : 4;
-}
-
 /* Residual in units of the output (before its zero point). */
-static float residual_at(const ts_tile *tile, int pixel, int block, int lane)
+static float residual_at(const ts_tile *tile, int pixel, int lane)
 {
     const ts_epilogue *epilogue = tile->epilogue;
-    const ptrdiff_t bytes = element_bytes(epilogue->residual_dtype);
-    const uint8_t *source =
-        pixel_of(tile->residual, tile, pixel, TS_GROUP * bytes) + block * tile->residual_block + lane * bytes;
+    const uint8_t *source = pixel_of(tile->residual, tile, pixel, tile->residual_step) + tile->residual_groups[0] +
+                            lane * ts_element_bytes(epilogue->residual_dtype);
     float value;
     if (epilogue->residual_dtype == TS_U8)
         return (float)(*source - epilogue->residual_zero);
@@ -36,15 +30,14 @@ static int32_t clamp_int(int32_t value, int32_t low, int32_t high)
     return value < low ? low : value > high ? high : value;
 }
 
-static void store(const ts_tile *tile, int pixel, int block, int lane, float value)
+static void store(const ts_tile *tile, int pixel, int lane, float value)
 {
     const ts_epilogue *epilogue = tile->epilogue;
-    const ptrdiff_t bytes = element_bytes(epilogue->out_dtype);
-    uint8_t *run[2] = {tile->output[0], tile->output[1]};
-    uint8_t *target = (uint8_t *)pixel_of((const uint8_t *const *)run, tile, pixel, TS_GROUP * bytes) +
-                      block * tile->output_block + lane * bytes;
+    const uint8_t *run[2] = {tile->output[0], tile->output[1]};
+    uint8_t *target = (uint8_t *)pixel_of(run, tile, pixel, tile->output_step) + tile->output_groups[0] +
+                      lane * ts_element_bytes(epilogue->out_dtype);
     if (tile->residual[0])
-        value = fmaf(residual_at(tile, pixel, block, lane), epilogue->residual_scale, value);
+        value = fmaf(residual_at(tile, pixel, lane), epilogue->residual_scale, value);
     if (epilogue->out_dtype == TS_U8) {
         /* Saturate before the conversion: like cvtps2dq for huge values, without its undefined C counterpart. */
         const float rounded = fminf(fmaxf(rintf(value), -65536.0f), 65536.0f);
@@ -58,7 +51,7 @@ static void store(const ts_tile *tile, int pixel, int block, int lane, float val
         memcpy(target, &value, sizeof value);
 }
 
-static int32_t dot_u8s8(const ts_tile *tile, const uint8_t *input, int block, int lane)
+static int32_t dot_u8s8(const ts_tile *tile, const uint8_t *input, int lane)
 {
     const int8_t *weights = tile->weights;
     int32_t sum = 0;
@@ -69,7 +62,6 @@ static int32_t dot_u8s8(const ts_tile *tile, const uint8_t *input, int block, in
             for (int i = 0; i < 4; i++)
                 sum += x[i] * w[i];
         }
-    (void)block;
     return sum;
 }
 
@@ -81,8 +73,8 @@ static void conv_u8s8(const ts_tile *tile)
     for (int pixel = 0; pixel < tile->pixels; pixel++)
         for (int lane = 0; lane < TS_GROUP; lane++) {
             const uint8_t *input = pixel_of(tile->input, tile, pixel, tile->pixel_step);
-            const int32_t sum = bias[lane] + dot_u8s8(tile, input, 0, lane);
-            store(tile, pixel, 0, lane, (float)sum * scale[lane]);
+            const int32_t sum = bias[lane] + dot_u8s8(tile, input, lane);
+            store(tile, pixel, lane, (float)sum * scale[lane]);
         }
 }
 
@@ -100,7 +92,7 @@ static void conv_f32(const ts_tile *tile)
                     memcpy(&x, input + tile->offsets[entry] + 4 * dword, sizeof x);
                     sum += x * *w;
                 }
-            store(tile, pixel, 0, lane, sum);
+            store(tile, pixel, lane, sum);
         }
 }
 
@@ -117,7 +109,7 @@ static void conv_bf16(const ts_tile *tile)
                     const uint8_t *x = input + tile->offsets[entry] + 4 * dword;
                     sum += ts_bf16_load(x) * ts_bf16_load(w) + ts_bf16_load(x + 2) * ts_bf16_load(w + 2);
                 }
-            store(tile, pixel, 0, lane, sum);
+            store(tile, pixel, lane, sum);
         }
 }
 
@@ -145,6 +137,12 @@ static ts_tile_fn select_bf16(int pixels, ptrdiff_t pixel_step, int split, int *
     return split ? NULL : any_tile(conv_bf16, capacity);
 }
 
-const ts_kernel ts_conv_u8s8_scalar = {"u8s8_4x1_scalar", 0, TS_U8, 4, 1, TS_PACK_DWORD, select_u8s8};
-const ts_kernel ts_conv_f32_scalar = {"f32_4x1_scalar", 0, TS_F32, 4, 1, TS_PACK_DWORD, select_f32};
-const ts_kernel ts_conv_bf16_scalar = {"bf16_4x1_scalar", 0, TS_BF16, 4, 1, TS_PACK_DWORD, select_bf16};
+const ts_kernel ts_conv_u8s8_scalar = {
+    "u8s8_4x1_scalar", TS_CONV, TS_U8, 0, .conv = {.block = TS_GROUP, .pixels = 4, .groups = 1, .select = select_u8s8},
+};
+const ts_kernel ts_conv_f32_scalar = {
+    "f32_4x1_scalar", TS_CONV, TS_F32, 0, .conv = {.block = TS_GROUP, .pixels = 4, .groups = 1, .select = select_f32},
+};
+const ts_kernel ts_conv_bf16_scalar = {
+    "bf16_4x1_scalar", TS_CONV, TS_BF16, 0, .conv = {.block = TS_GROUP, .pixels = 4, .groups = 1, .select = select_bf16},
+};

@@ -1,13 +1,14 @@
 /* Plain C: for machines without a path of their own. */
 #include "layout/bf16.h"
-#include "kernels/pool_kernels.h"
+#include "kernels/table.h"
 
 #include <math.h>
 
-static void max_u8(const uint8_t *input, ptrdiff_t step, const int32_t *taps, int tap_count, uint8_t *output, int pixels)
+static void max_u8(const uint8_t *input, ptrdiff_t step, const int32_t *taps, int tap_count, uint8_t *output,
+                   ptrdiff_t output_step, int pixels)
 {
     /* Bytes compare like the values they stand for, whatever scale and zero point. */
-    for (int p = 0; p < pixels; p++, input += step, output += TS_GROUP) {
+    for (int p = 0; p < pixels; p++, input += step, output += output_step) {
         uint8_t best[TS_GROUP];
         memcpy(best, input + taps[0], sizeof best);
         for (int t = 1; t < tap_count; t++) {
@@ -19,9 +20,10 @@ static void max_u8(const uint8_t *input, ptrdiff_t step, const int32_t *taps, in
     }
 }
 
-static void max_f32(const uint8_t *input, ptrdiff_t step, const int32_t *taps, int tap_count, uint8_t *output, int pixels)
+static void max_f32(const uint8_t *input, ptrdiff_t step, const int32_t *taps, int tap_count, uint8_t *output,
+                   ptrdiff_t output_step, int pixels)
 {
-    for (int p = 0; p < pixels; p++, input += step, output += 4 * TS_GROUP) {
+    for (int p = 0; p < pixels; p++, input += step, output += output_step) {
         float best[TS_GROUP], x[TS_GROUP];
         memcpy(best, input + taps[0], sizeof best);
         for (int t = 1; t < tap_count; t++) {
@@ -33,9 +35,10 @@ static void max_f32(const uint8_t *input, ptrdiff_t step, const int32_t *taps, i
     }
 }
 
-static void max_bf16(const uint8_t *input, ptrdiff_t step, const int32_t *taps, int tap_count, uint8_t *output, int pixels)
+static void max_bf16(const uint8_t *input, ptrdiff_t step, const int32_t *taps, int tap_count, uint8_t *output,
+                   ptrdiff_t output_step, int pixels)
 {
-    for (int p = 0; p < pixels; p++, input += step, output += 2 * TS_GROUP)
+    for (int p = 0; p < pixels; p++, input += step, output += output_step)
         for (int lane = 0; lane < TS_GROUP; lane++) {
             float best = ts_bf16_load(input + taps[0] + 2 * lane);
             for (int t = 1; t < tap_count; t++) {
@@ -46,6 +49,6 @@ static void max_bf16(const uint8_t *input, ptrdiff_t step, const int32_t *taps, 
         }
 }
 
-const ts_max_kernel ts_max_u8_scalar = {"max_u8_scalar", 0, TS_U8, max_u8};
-const ts_max_kernel ts_max_f32_scalar = {"max_f32_scalar", 0, TS_F32, max_f32};
-const ts_max_kernel ts_max_bf16_scalar = {"max_bf16_scalar", 0, TS_BF16, max_bf16};
+const ts_kernel ts_max_u8_scalar = {"max_u8_scalar", TS_MAXIMUM, TS_U8, 0, .maximum = max_u8};
+const ts_kernel ts_max_f32_scalar = {"max_f32_scalar", TS_MAXIMUM, TS_F32, 0, .maximum = max_f32};
+const ts_kernel ts_max_bf16_scalar = {"max_bf16_scalar", TS_MAXIMUM, TS_BF16, 0, .maximum = max_bf16};

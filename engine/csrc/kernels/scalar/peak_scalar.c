@@ -1,5 +1,5 @@
 /* The compiler's best on plain C: the peak of machines without any path of their own. */
-#include "run/peak.h"
+#include "kernels/table.h"
 
 enum { CHAINS = 16 };
 
@@ -29,6 +29,6 @@ static float run_f32(int64_t iterations)
     return total;
 }
 
-const ts_peak_loop ts_peak_u8s8_scalar = {"u8s8_scalar", 0, TS_U8, CHAINS, run_u8s8};
-const ts_peak_loop ts_peak_f32_scalar = {"f32_scalar", 0, TS_F32, CHAINS, run_f32};
-const ts_peak_loop ts_peak_bf16_scalar = {"bf16_scalar", 0, TS_BF16, CHAINS, run_f32};
+const ts_kernel ts_peak_u8s8_scalar = {"u8s8_scalar", TS_PEAK, TS_U8, 0, .peak = {CHAINS, run_u8s8}};
+const ts_kernel ts_peak_f32_scalar = {"f32_scalar", TS_PEAK, TS_F32, 0, .peak = {CHAINS, run_f32}};
+const ts_kernel ts_peak_bf16_scalar = {"bf16_scalar", TS_PEAK, TS_BF16, 0, .peak = {CHAINS, run_f32}};

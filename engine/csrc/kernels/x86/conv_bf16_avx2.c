@@ -45,4 +45,7 @@ TS_INLINE acc_t multiply(acc_t acc, acc_t x, acc_t weights)
 
 #include "tile_avx2.inc"
 
-const ts_kernel ts_conv_bf16_avx2 = {"bf16_6x1_avx2", TS_CPU_AVX2, TS_BF16, 6, 1, TS_PACK_DWORD, select_tile};
+const ts_kernel ts_conv_bf16_avx2 = {
+    "bf16_6x1_avx2", TS_CONV, TS_BF16, TS_CPU_AVX2,
+    .conv = {.block = TS_GROUP, .pixels = 6, .groups = 1, .select = select_tile},
+};

@@ -38,5 +38,6 @@ TS_INLINE __m256i to_bf16(__m512 value)
 #include "tiles_14x2.inc"
 
 const ts_kernel ts_conv_bf16_avx512bf16 = {
-    "bf16_14x2_avx512bf16", TS_CPU_AVX512 | TS_CPU_AVX512BF16, TS_BF16, TILE_PIXELS, TILE_BLOCKS, TS_PACK_DWORD, select_tile,
+    "bf16_14x2_avx512bf16", TS_CONV, TS_BF16, TS_CPU_AVX512 | TS_CPU_AVX512BF16,
+    .conv = {.block = TS_GROUP, .pixels = TILE_PIXELS, .groups = TILE_GROUPS, .select = select_tile},
 };

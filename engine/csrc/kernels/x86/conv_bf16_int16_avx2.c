@@ -2,7 +2,6 @@
  * bfloat16 convolutions on AVX2 as whole numbers of 16 bits (bf16_int16.h): vpmaddwd multiplies twice as many values as an
  * FMA. 6 pixels by 16 channels in 12 of the 16 registers.
  */
-#include "kernels/bf16_int16.h"
 #include "kernels/table.h"
 #include "kernels/unroll.h"
 
@@ -71,7 +70,7 @@ TS_INLINE void tile(const ts_tile *t, const int M)
         for (int m = 0; m < M; m++)
             sums[m][h] = _mm256_fmadd_ps(sums[m][h], scale, bias);
     }
-    finish_block(t, sums, 0, M);
+    finish_group(t, sums, 0, M);
 }
 
 static void tile_1(const ts_tile *t) { tile(t, 1); }
@@ -149,5 +148,7 @@ static float quantise(const uint8_t *values, size_t count, int16_t *out)
     return largest / TS_INT16_LIMIT;
 }
 
-const ts_int16_kernel ts_conv_bf16_int16_avx2 = {
-    TS_CPU_AVX2, quantise, {"bf16_int16_6x1_avx2", TS_CPU_AVX2, TS_BF16, 6, 1, TS_PACK_DWORD, select_tile}};
+const ts_kernel ts_conv_bf16_int16_avx2 = {
+    "bf16_int16_6x1_avx2", TS_INT16, TS_BF16, TS_CPU_AVX2,
+    .int16 = {.quantise = quantise, .conv = {.block = TS_GROUP, .pixels = 6, .groups = 1, .select = select_tile}},
+};

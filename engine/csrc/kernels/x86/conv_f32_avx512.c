@@ -34,5 +34,6 @@ TS_INLINE __m512 to_float(acc_t acc, __m512 scale)
 #include "tiles_14x2.inc"
 
 const ts_kernel ts_conv_f32_avx512 = {
-    "f32_14x2_avx512", TS_CPU_AVX512, TS_F32, TILE_PIXELS, TILE_BLOCKS, TS_PACK_DWORD, select_tile,
+    "f32_14x2_avx512", TS_CONV, TS_F32, TS_CPU_AVX512,
+    .conv = {.block = TS_GROUP, .pixels = TILE_PIXELS, .groups = TILE_GROUPS, .select = select_tile},
 };

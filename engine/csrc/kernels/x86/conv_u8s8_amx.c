@@ -1,9 +1,9 @@
 /*
  * u8 activations, s8 weights with AMX, tdpbusd: 16 rows by 16 channels by 64 bytes, 16384 multiply-accumulates an
- * instruction that takes one cycle per row. 14 pixels by 4 blocks: feature maps are multiples of 14 or 7 wide, rows
- * beyond the tile's pixels are configured away, and four blocks share the price of gathering the pixels.
+ * instruction that takes one cycle per row. 14 pixels by 4 groups: feature maps are multiples of 14 or 7 wide, rows
+ * beyond the tile's pixels are configured away, and four groups share the price of gathering the pixels.
  *
- * A wants 64 contiguous bytes of each pixel, which NC1HWC0 does not have: one vpgatherdq collects the eight 8-byte
+ * A wants 64 contiguous bytes of each pixel, which blocks of 16 channels do not have: one vpgatherdq collects the eight 8-byte
  * entries of a step into a row. B wants 16 rows of 16 channels by 4 bytes, which the packed panel has as it is: a row
  * is a dword step, and the stride between rows is the width of the panel. The last step may be shorter.
  *
@@ -47,13 +47,13 @@ TS_INLINE __m512 to_float(acc_t acc, __m512 scale)
 
 enum {
     TILE_PIXELS = 14,
-    TILE_BLOCKS = 4,
+    TILE_GROUPS = 4,
     ROW_BYTES = 64,
     STEP_ENTRIES = ROW_BYTES / TS_STEP_BYTES,
-    PANEL_ROW_BYTES = TILE_BLOCKS * 64, /* of one dword step */
+    PANEL_ROW_BYTES = TILE_GROUPS * 64, /* of one dword step */
 };
 
-/* Tile registers; the intrinsics want literals. 0 to 3 hold the sums of one block each. */
+/* Tile registers; the intrinsics want literals. 0 to 3 hold the sums of one group each. */
 #define PIXELS 4
 #define WEIGHTS 5
 #define LAST_PIXELS 6
@@ -81,7 +81,7 @@ static void set_shape(tile_config *config, int tile_register, int rows, int row_
 static void configure(int pixels, int last_entries)
 {
     tile_config config = {.palette = 1};
-    for (int n = 0; n < TILE_BLOCKS; n++)
+    for (int n = 0; n < TILE_GROUPS; n++)
         set_shape(&config, n, pixels, TS_GROUP * 4);
     set_shape(&config, PIXELS, pixels, ROW_BYTES);
     set_shape(&config, WEIGHTS, ROW_BYTES / 4, TS_GROUP * 4);
@@ -105,22 +105,22 @@ TS_INLINE void gather(const ts_tile *t, const int32_t *offsets, int entries, uin
     publish(rows);
 }
 
-#define MULTIPLY_BLOCK(block, pixels, panel)                                \
-    if (block < t->blocks) {                                                \
-        _tile_loadd(panel, weights + 64 * block, PANEL_ROW_BYTES);          \
-        _tile_dpbusd(block, pixels, panel);                                 \
+#define MULTIPLY_GROUP(group, pixels, panel)                                \
+    if (group < t->groups) {                                                \
+        _tile_loadd(panel, weights + 64 * group, PANEL_ROW_BYTES);          \
+        _tile_dpbusd(group, pixels, panel);                                 \
     }
 
 #define MULTIPLY_STEP(pixels, panel)                                        \
     do {                                                                    \
         _tile_loadd(pixels, rows, ROW_BYTES);                               \
-        MULTIPLY_BLOCK(0, pixels, panel)                                    \
-        MULTIPLY_BLOCK(1, pixels, panel)                                    \
-        MULTIPLY_BLOCK(2, pixels, panel)                                    \
-        MULTIPLY_BLOCK(3, pixels, panel)                                    \
+        MULTIPLY_GROUP(0, pixels, panel)                                    \
+        MULTIPLY_GROUP(1, pixels, panel)                                    \
+        MULTIPLY_GROUP(2, pixels, panel)                                    \
+        MULTIPLY_GROUP(3, pixels, panel)                                    \
     } while (0)
 
-/* Sums without bias of all pixels and blocks of the tile. */
+/* Sums without bias of all pixels and groups of the tile. */
 static void multiply(const ts_tile *t, int32_t (*sums)[TILE_PIXELS][TS_GROUP])
 {
     _Alignas(TS_ALIGN) uint8_t rows[TILE_PIXELS * ROW_BYTES];
@@ -149,20 +149,20 @@ static void multiply(const ts_tile *t, int32_t (*sums)[TILE_PIXELS][TS_GROUP])
 
 TS_INLINE void amx_tile(const ts_tile *t, const int split)
 {
-    _Alignas(TS_ALIGN) int32_t sums[TILE_BLOCKS][TILE_PIXELS][TS_GROUP];
+    _Alignas(TS_ALIGN) int32_t sums[TILE_GROUPS][TILE_PIXELS][TS_GROUP];
     if (t->pixels < TILE_PIXELS)
         memset(sums, 0, sizeof sums); /* the epilogue computes pixels that it does not store, too */
     multiply(t, sums);
-    for (int n = 0; n < t->blocks; n++) {
+    for (int n = 0; n < t->groups; n++) {
         const acc_t bias = init(t->epilogue->bias, t->channel + TS_GROUP * (size_t)n);
         acc_t acc[TILE_PIXELS];
         TS_UNROLL
         for (int m = 0; m < TILE_PIXELS; m++)
             acc[m] = _mm512_add_epi32(bias, _mm512_load_si512(sums[n][m]));
         if (t->epilogue->plain && t->pixels == TILE_PIXELS)
-            finish_block(t, n, acc, TILE_PIXELS, split, 1);
+            finish_group(t, n, acc, TILE_PIXELS, split, 1);
         else
-            finish_block(t, n, acc, TILE_PIXELS, split, 0);
+            finish_group(t, n, acc, TILE_PIXELS, split, 0);
     }
 }
 
@@ -170,7 +170,7 @@ static void tile_14(const ts_tile *t) { amx_tile(t, TILE_PIXELS); }
 static void tile_7_7(const ts_tile *t) { amx_tile(t, 7); }
 
 /* A single pixel leaves 15 of 16 rows idle, so vpdpbusd takes it. */
-static void tile_1(const ts_tile *t) { tile(t, 1, TILE_BLOCKS, t->pixel_step, 1); }
+static void tile_1(const ts_tile *t) { tile(t, 1, TILE_GROUPS, t->pixel_step, 1); }
 
 static ts_tile_fn select_tile(int pixels, ptrdiff_t pixel_step, int split, int *capacity)
 {
@@ -182,6 +182,6 @@ static ts_tile_fn select_tile(int pixels, ptrdiff_t pixel_step, int split, int *
 }
 
 const ts_kernel ts_conv_u8s8_amx = {
-    "u8s8_14x4_amx", TS_CPU_AVX512 | TS_CPU_AVX512VNNI | TS_CPU_AMXINT8, TS_U8, TILE_PIXELS, TILE_BLOCKS, TS_PACK_DWORD,
-    select_tile,
+    "u8s8_14x4_amx", TS_CONV, TS_U8, TS_CPU_AVX512 | TS_CPU_AVX512VNNI | TS_CPU_AMXINT8,
+    .conv = {.block = TS_GROUP, .pixels = TILE_PIXELS, .groups = TILE_GROUPS, .select = select_tile},
 };

@@ -83,7 +83,7 @@ TS_INLINE void chained_tile(const ts_tile *t, const int M)
     add_chains(t, acc, M, 3);
     add_chains(t, acc, M, 2);
     add_chains(t, acc, M, 1);
-    finish_block(t, acc, 0, M);
+    finish_group(t, acc, 0, M);
 }
 
 static void tile_1(const ts_tile *t) { chained_tile(t, 1); }
@@ -101,4 +101,7 @@ static ts_tile_fn select_tile(int pixels, ptrdiff_t pixel_step, int split, int *
     return tiles[*capacity - 1];
 }
 
-const ts_kernel ts_conv_u8s8_avx2 = {"u8s8_4x1_avx2", TS_CPU_AVX2, TS_U8, 4, 1, TS_PACK_CHAINS, select_tile};
+const ts_kernel ts_conv_u8s8_avx2 = {
+    "u8s8_4x1_avx2", TS_CONV, TS_U8, TS_CPU_AVX2,
+    .conv = {.block = TS_GROUP, .pixels = 4, .groups = 1, .packing = TS_PACK_CHAINS, .select = select_tile},
+};

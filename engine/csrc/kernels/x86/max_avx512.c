@@ -1,12 +1,12 @@
 /* Sixteen channels are one register of floats, or half a register of bfloat16 that is widened for the comparison. */
-#include "run/cpu.h"
-#include "kernels/pool_kernels.h"
+#include "kernels/table.h"
 
 #include <immintrin.h>
 
-static void max_f32(const uint8_t *input, ptrdiff_t step, const int32_t *taps, int tap_count, uint8_t *output, int pixels)
+static void max_f32(const uint8_t *input, ptrdiff_t step, const int32_t *taps, int tap_count, uint8_t *output,
+                   ptrdiff_t output_step, int pixels)
 {
-    for (int p = 0; p < pixels; p++, input += step, output += 64) {
+    for (int p = 0; p < pixels; p++, input += step, output += output_step) {
         __m512 best = _mm512_loadu_ps((const float *)(const void *)(input + taps[0]));
         for (int t = 1; t < tap_count; t++)
             best = _mm512_max_ps(best, _mm512_loadu_ps((const float *)(const void *)(input + taps[t])));
@@ -20,9 +20,10 @@ static inline __m512 load_bf16(const uint8_t *source)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-static void max_bf16(const uint8_t *input, ptrdiff_t step, const int32_t *taps, int tap_count, uint8_t *output, int pixels)
+static void max_bf16(const uint8_t *input, ptrdiff_t step, const int32_t *taps, int tap_count, uint8_t *output,
+                   ptrdiff_t output_step, int pixels)
 {
-    for (int p = 0; p < pixels; p++, input += step, output += 32) {
+    for (int p = 0; p < pixels; p++, input += step, output += output_step) {
         __m512 best = load_bf16(input + taps[0]);
         for (int t = 1; t < tap_count; t++)
             best = _mm512_max_ps(best, load_bf16(input + taps[t]));
@@ -32,5 +33,5 @@ static void max_bf16(const uint8_t *input, ptrdiff_t step, const int32_t *taps, 
     }
 }
 
-const ts_max_kernel ts_max_f32_avx512 = {"max_f32_avx512", TS_CPU_AVX512, TS_F32, max_f32};
-const ts_max_kernel ts_max_bf16_avx512 = {"max_bf16_avx512", TS_CPU_AVX512, TS_BF16, max_bf16};
+const ts_kernel ts_max_f32_avx512 = {"max_f32_avx512", TS_MAXIMUM, TS_F32, TS_CPU_AVX512, .maximum = max_f32};
+const ts_kernel ts_max_bf16_avx512 = {"max_bf16_avx512", TS_MAXIMUM, TS_BF16, TS_CPU_AVX512, .maximum = max_bf16};

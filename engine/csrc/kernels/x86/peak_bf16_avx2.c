@@ -1,35 +1,37 @@
-/* bfloat16 as 16-bit whole numbers (conv_bf16_int16_avx2.c): vpmaddwd and vpaddd on 12 independent accumulators. */
-#include "run/cpu.h"
-#include "run/peak.h"
+/* bfloat16 as 16-bit whole numbers (conv_bf16_int16_avx2.c): vpmaddwd and vpaddd. */
+#include "kernels/unroll.h"
 
 #include <immintrin.h>
 
 enum { CHAINS = 12 };
-#define UNROLL_CHAINS _Pragma("GCC unroll 12") /* or the accumulators would live in memory */
 
-static float run(int64_t iterations)
+typedef __m256i acc_t;
+typedef __m256i operand_t;
+
+TS_INLINE acc_t start(int chain)
 {
-    __m256i acc[CHAINS];
-    __m256i x = _mm256_set1_epi16(1);
-    const __m256i w = _mm256_set1_epi16((short)(iterations & 1));
-    UNROLL_CHAINS
-    for (int c = 0; c < CHAINS; c++)
-        acc[c] = _mm256_set1_epi32(c);
-    for (int64_t i = 0; i < iterations; i++) {
-        UNROLL_CHAINS
-        for (int c = 0; c < CHAINS; c++) {
-            __asm__ volatile("" : "+x"(x)); /* or the same product would be computed once for all chains */
-            acc[c] = _mm256_add_epi32(acc[c], _mm256_madd_epi16(x, w));
-            __asm__ volatile("" : "+x"(acc[c])); /* or sums would move through memory */
-        }
-    }
-    __m256i total = acc[0];
-    UNROLL_CHAINS
-    for (int c = 1; c < CHAINS; c++)
-        total = _mm256_xor_si256(total, acc[c]);
-    int32_t lanes[8];
-    _mm256_storeu_si256((__m256i *)lanes, total);
-    return (float)(lanes[0] ^ lanes[1] ^ lanes[2] ^ lanes[3] ^ lanes[4] ^ lanes[5] ^ lanes[6] ^ lanes[7]);
+    return _mm256_set1_epi32(chain);
 }
 
-const ts_peak_loop ts_peak_bf16_avx2 = {"vpmaddwd ymm", TS_CPU_AVX2, TS_BF16, CHAINS * 16.0, run};
+TS_INLINE operand_t left(void)
+{
+    return _mm256_set1_epi16(1);
+}
+
+TS_INLINE operand_t right(int odd)
+{
+    return _mm256_set1_epi16((short)odd);
+}
+
+TS_INLINE void multiply(acc_t *acc, operand_t *x, operand_t w)
+{
+    TS_KEEP(*x); /* or the same product would be computed once for all accumulators */
+    *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(*x, w));
+    TS_KEEP(*acc);
+}
+
+#include "kernels/peak.inc"
+
+const ts_kernel ts_peak_bf16_avx2 = {
+    "vpmaddwd ymm", TS_PEAK, TS_BF16, TS_CPU_AVX2, .peak = {CHAINS * 16.0, run},
+};

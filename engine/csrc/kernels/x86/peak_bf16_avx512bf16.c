@@ -1,31 +1,35 @@
-/* vdpbf16ps on 16 independent accumulators. */
-#include "run/cpu.h"
-#include "run/peak.h"
+/* vdpbf16ps. */
+#include "kernels/unroll.h"
 
 #include <immintrin.h>
 
 enum { CHAINS = 16 };
-#define UNROLL_CHAINS _Pragma("GCC unroll 16") /* or the accumulators would live in memory */
 
-static float run(int64_t iterations)
+typedef __m512 acc_t;
+typedef __m512i operand_t;
+
+TS_INLINE acc_t start(int chain)
 {
-    __m512 acc[CHAINS];
-    const __m512i x = _mm512_set1_epi32(0x3f803f80), w = _mm512_set1_epi32(iterations & 1 ? 0x3f803f80 : 0);
-    UNROLL_CHAINS
-    for (int c = 0; c < CHAINS; c++)
-        acc[c] = _mm512_set1_ps((float)c);
-    for (int64_t i = 0; i < iterations; i++) {
-        UNROLL_CHAINS
-        for (int c = 0; c < CHAINS; c++)
-            acc[c] = _mm512_dpbf16_ps(acc[c], (__m512bh)x, (__m512bh)w);
-    }
-    __m512 total = acc[0];
-    UNROLL_CHAINS
-    for (int c = 1; c < CHAINS; c++)
-        total = _mm512_add_ps(total, acc[c]);
-    return _mm512_reduce_add_ps(total);
+    return _mm512_set1_ps((float)chain);
 }
 
-const ts_peak_loop ts_peak_bf16_avx512bf16 = {
-    "vdpbf16ps zmm", TS_CPU_AVX512 | TS_CPU_AVX512BF16, TS_BF16, CHAINS * 32.0, run,
+TS_INLINE operand_t left(void)
+{
+    return _mm512_set1_epi32(0x3f803f80);
+}
+
+TS_INLINE operand_t right(int odd)
+{
+    return _mm512_set1_epi32(odd ? 0x3f803f80 : 0);
+}
+
+TS_INLINE void multiply(acc_t *acc, operand_t *x, operand_t w)
+{
+    *acc = _mm512_dpbf16_ps(*acc, (__m512bh)*x, (__m512bh)w);
+}
+
+#include "kernels/peak.inc"
+
+const ts_kernel ts_peak_bf16_avx512bf16 = {
+    "vdpbf16ps zmm", TS_PEAK, TS_BF16, TS_CPU_AVX512 | TS_CPU_AVX512BF16, .peak = {CHAINS * 32.0, run},
 };

@@ -1,29 +1,35 @@
-/* vfmadd231ps on 16 independent accumulators of 16 floats. */
-#include "run/cpu.h"
-#include "run/peak.h"
+/* vfmadd231ps, 16 floats at a time. */
+#include "kernels/unroll.h"
 
 #include <immintrin.h>
 
 enum { CHAINS = 16 };
-#define UNROLL_CHAINS _Pragma("GCC unroll 16") /* or the accumulators would live in memory */
 
-static float run(int64_t iterations)
+typedef __m512 acc_t;
+typedef __m512 operand_t;
+
+TS_INLINE acc_t start(int chain)
 {
-    __m512 acc[CHAINS];
-    const __m512 x = _mm512_set1_ps(0.5f), w = _mm512_set1_ps(iterations & 1 ? 1.0f : 0.5f);
-    UNROLL_CHAINS
-    for (int c = 0; c < CHAINS; c++)
-        acc[c] = _mm512_set1_ps((float)c);
-    for (int64_t i = 0; i < iterations; i++) {
-        UNROLL_CHAINS
-        for (int c = 0; c < CHAINS; c++)
-            acc[c] = _mm512_fmadd_ps(x, w, acc[c]);
-    }
-    __m512 total = acc[0];
-    UNROLL_CHAINS
-    for (int c = 1; c < CHAINS; c++)
-        total = _mm512_add_ps(total, acc[c]);
-    return _mm512_reduce_add_ps(total);
+    return _mm512_set1_ps((float)chain);
 }
 
-const ts_peak_loop ts_peak_f32_avx512 = {"vfmadd231ps zmm", TS_CPU_AVX512, TS_F32, CHAINS * 16.0, run};
+TS_INLINE operand_t left(void)
+{
+    return _mm512_set1_ps(0.5f);
+}
+
+TS_INLINE operand_t right(int odd)
+{
+    return _mm512_set1_ps(odd ? 1.0f : 0.5f);
+}
+
+TS_INLINE void multiply(acc_t *acc, operand_t *x, operand_t w)
+{
+    *acc = _mm512_fmadd_ps(*x, w, *acc);
+}
+
+#include "kernels/peak.inc"
+
+const ts_kernel ts_peak_f32_avx512 = {
+    "vfmadd231ps zmm", TS_PEAK, TS_F32, TS_CPU_AVX512, .peak = {CHAINS * 16.0, run},
+};

@@ -1,6 +1,5 @@
 /* tdpbusd on 6 independent tiles of sums: the two others are its operands. */
-#include "run/cpu.h"
-#include "run/peak.h"
+#include "kernels/table.h"
 
 #include <immintrin.h>
 
@@ -47,6 +46,6 @@ static float run(int64_t iterations)
     return (float)lanes[0];
 }
 
-const ts_peak_loop ts_peak_u8s8_amx = {
-    "tdpbusd", TS_CPU_AVX512 | TS_CPU_AVX512VNNI | TS_CPU_AMXINT8, TS_U8, CHAINS * 16384.0, run,
+const ts_kernel ts_peak_u8s8_amx = {
+    "tdpbusd", TS_PEAK, TS_U8, TS_CPU_AVX512 | TS_CPU_AVX512VNNI | TS_CPU_AMXINT8, .peak = {CHAINS * 16384.0, run},
 };

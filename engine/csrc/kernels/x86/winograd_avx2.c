@@ -1,6 +1,5 @@
 /* Winograd's F(4x4, 3x3) in whole numbers on AVX2: winograd.h says why it is exact. */
-#include "run/cpu.h"
-#include "kernels/winograd.h"
+#include "kernels/table.h"
 #include "kernels/unroll.h"
 
 #include <immintrin.h>
@@ -159,7 +158,7 @@ TS_INLINE void gather_line(const __m256i m[IN], __m256i y[OUT], const int cut)
         y[3] = _mm256_add_epi32(_mm256_add_epi32(difference, last), _mm256_slli_epi32(far_difference, 3));
 }
 
-TS_INLINE void finish(ts_tile *tile, int rows, ptrdiff_t output_step, ptrdiff_t residual_step, const int32_t *products, size_t stride,
+TS_INLINE void finish(ts_tile *tile, int rows, ptrdiff_t output_row, ptrdiff_t residual_row, const int32_t *products, size_t stride,
                       const int cut_y, const int cut_x)
 {
     __m256i half[OUT][IN][2], bias[2];
@@ -196,10 +195,10 @@ TS_INLINE void finish(ts_tile *tile, int rows, ptrdiff_t output_step, ptrdiff_t 
                 acc[j][h] = _mm256_add_epi32(_mm256_srai_epi32(times_64, LOG_64), bias[h]);
             }
         }
-        finish_block(tile, acc, 0, OUT - cut_x);
-        tile->output[0] += output_step;
+        finish_group(tile, acc, 0, OUT - cut_x);
+        tile->output[0] += output_row;
         if (tile->residual[0])
-            tile->residual[0] += residual_step;
+            tile->residual[0] += residual_row;
     }
 }
 
@@ -209,18 +208,19 @@ TS_INLINE void finish(ts_tile *tile, int rows, ptrdiff_t output_step, ptrdiff_t 
     {                                                                                                                          \
         spread(rows, columns, out, stride, cut_y, cut_x);                                                                      \
     }                                                                                                                          \
-    static void finish_##cut_y##cut_x(ts_tile *tile, int rows, ptrdiff_t output_step, ptrdiff_t residual_step,                 \
+    static void finish_##cut_y##cut_x(ts_tile *tile, int rows, ptrdiff_t output_row, ptrdiff_t residual_row,                 \
                                       const int32_t *products, size_t stride)                                                  \
     {                                                                                                                          \
-        finish(tile, rows, output_step, residual_step, products, stride, cut_y, cut_x);                                        \
+        finish(tile, rows, output_row, residual_row, products, stride, cut_y, cut_x);                                        \
     }
 
 FORM(0, 0) FORM(0, 1) FORM(0, 2) FORM(1, 0) FORM(1, 1) FORM(1, 2) FORM(2, 0) FORM(2, 1) FORM(2, 2)
 
-const ts_winograd_kernel ts_winograd_avx2 = {
-    .name = "u8s8_winograd_avx2",
-    .features = TS_CPU_AVX2,
-    .spread = {spread_00, spread_01, spread_02, spread_10, spread_11, spread_12, spread_20, spread_21, spread_22},
-    .multiply = multiply,
-    .finish = {finish_00, finish_01, finish_02, finish_10, finish_11, finish_12, finish_20, finish_21, finish_22},
+const ts_kernel ts_winograd_avx2 = {
+    "u8s8_winograd_avx2", TS_WINOGRAD, TS_U8, TS_CPU_AVX2,
+    .winograd = {
+        .spread = {spread_00, spread_01, spread_02, spread_10, spread_11, spread_12, spread_20, spread_21, spread_22},
+        .multiply = multiply,
+        .finish = {finish_00, finish_01, finish_02, finish_10, finish_11, finish_12, finish_20, finish_21, finish_22},
+    },
 };
