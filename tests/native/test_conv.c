@@ -243,17 +243,21 @@ int main(int argc, char **argv)
         const int out_h = out_size(s.height, s.top + s.bottom, s.kernel_h, s.dilation_h, s.stride_h);
         const int out_w = out_size(s.width, s.left + s.right, s.kernel_w, s.dilation_w, s.stride_w);
         buffers b = make_buffers(&s, out_h, out_w, &random);
-        float *actual = malloc(b.output_count * sizeof(float));
+        float *actual = malloc(b.output_count * sizeof(float)), *expected = malloc(b.output_count * sizeof(float));
         run_level(&s, &b, out_h, out_w, "scalar", unblocked, 1, b.output);
         check_definition(&s, &b, out_h, out_w, b.output);
         for (const ts_isa_level *level = ts_isa_levels; level->name; level++) {
             if ((level->features & ~features) != 0)
                 continue;
             run_level(&s, &b, out_h, out_w, level->name, s.blocks, 1 + round % 3, actual);
+            run_level(&s, &b, out_h, out_w, level->name, unblocked, 1, expected);
+            CHECK(memcmp(expected, actual, b.output_count * sizeof(float)) == 0, "%s answers differently in blocks of %d %d %d %d (dtype %d)",
+                  level->name, s.blocks[0], s.blocks[1], s.blocks[2], s.blocks[3], s.dtype);
             compare(&s, b.output, actual, b.output_count, level->name);
             compared++;
         }
         free(actual);
+        free(expected);
         free_buffers(&b);
     }
     printf("%d convolutions compared on levels up to %s\n", compared, ts_cpu_level_name(features));

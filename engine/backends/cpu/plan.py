@@ -58,7 +58,7 @@ class Tensor:
 
     @property
     def framed(self) -> bool:
-        """True when an image holds bytes that are filled once and must stay: a frame, or channels that fill a block up."""
+        """True when an image holds bytes that are filled once and must stay: a frame, or spare channels of a block."""
         return _native.image_framed(**self.native())
 
     @property

@@ -33,7 +33,7 @@ _PACKED_CHANNELS = 4
 
 
 def plan_graph(graph: Graph, precision: Precision, normalisation: Normalisation | None) -> ExecutionPlan:
-    """Plans a lowered graph with one input and one output. Layout and placement are left to `layout`, `segments` and `arena`.
+    """Plans a lowered graph with one input and one output. Where tensors lie is left to `layout`, `segments`, `arena`.
 
     Args:
         graph: the result of `engine.graph.passes.lower`.

@@ -1,7 +1,7 @@
 """Layers whose weights are kept a little smaller than eight bits allow, because they then multiply faster.
 
 Without VNNI, u8 x s8 products are added in 16 bits, and only where the weights prove that their sums fit (see
-`engine/csrc/chains.h`): four input channels of a position and 16 output channels share an instruction, and where the
+`engine/csrc/conv/chain_forming.h`): four input channels of a position and 16 output channels share an instruction, and where the
 positive or the negative weights of two neighbouring channels exceed 128 together, all of them are multiplied in two
 halves. Layers with few input channels have large weights all over. Weights of seven bits, which end at 64, always fit,
 and more of their sums fit together. Rounding of weights is by far not the largest part of the noise.
@@ -24,7 +24,7 @@ NARROW = 64
 _LANES = 16
 _FOURS = 4
 _SUM_LIMIT = 128
-# As MOST_WEIGHT_BYTES of `engine/csrc/conv_winograd.c`, which keeps 36 words of two bytes for a pair of channels.
+# As MOST_WEIGHT_BYTES of `engine/csrc/conv/winograd.c`, which keeps 36 words of two bytes for a pair of channels.
 _MOST_WINOGRAD = 24 * 1024 * 1024 // 72
 
 # Below this share of instructions that have to be doubled, there is little to win.
