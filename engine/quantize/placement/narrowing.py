@@ -1,9 +1,9 @@
 """Layers whose weights are kept a little smaller than eight bits allow, because they then multiply faster.
 
 Without VNNI, u8 x s8 products are added in 16 bits, and only where the weights prove that their sums fit (see
-`engine/csrc/conv/chain_forming.h`): four input channels of a position and 16 output channels share an instruction, and where the
-positive or the negative weights of two neighbouring channels exceed 128 together, all of them are multiplied in two
-halves. Layers with few input channels have large weights all over. Weights of seven bits, which end at 64, always fit,
+`engine/csrc/conv/chain_forming.h`): four input channels of a position and 16 output channels share an instruction, and
+where the positive or the negative weights of two neighbouring channels exceed 128 together, all of them are multiplied
+in two halves. Layers with few input channels have large weights all over. Weights of seven bits, which end at 64, always fit,
 and more of their sums fit together. Rounding of weights is by far not the largest part of the noise.
 """
 

@@ -66,7 +66,7 @@ def test_random_networks_answer_alike_in_every_block(data: st.DataObject, precis
 
 
 def wide_network(path: Path) -> Path:
-    """More channels than a block, few of them multiples of one: all kinds of steps, groups, frames, strides, residuals."""
+    """More channels than a block, few of them multiples of one: all kinds of steps, groups, frames, residuals."""
     constants = {
         "w1": normal(40, 3, 3, 3, seed=1) * 0.3,
         "w2": normal(96, 40, 3, 3, seed=2) * 0.1,
