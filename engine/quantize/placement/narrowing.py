@@ -3,8 +3,8 @@
 Without VNNI, u8 x s8 products are added in 16 bits, and only where the weights prove that their sums fit (see
 `engine/csrc/conv/chain_forming.h`): four input channels of a position and 16 output channels share an instruction, and
 where the positive or the negative weights of two neighbouring channels exceed 128 together, all of them are multiplied
-in two halves. Layers with few input channels have large weights all over. Weights of seven bits, which end at 64, always fit,
-and more of their sums fit together. Rounding of weights is by far not the largest part of the noise.
+in two halves. Layers with few input channels have large weights all over. Weights of seven bits, which end at 64,
+always fit, and more of their sums fit together. Rounding of weights is by far not the largest part of the noise.
 """
 
 from __future__ import annotations
