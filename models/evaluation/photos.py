@@ -88,8 +88,8 @@ def find_labelled(folder: Path, classes: ClassNames, listed: Path | None = None)
     unknown = [name for name, index in class_folders.items() if index is None]
     if unknown:
         raise ModelError(
-            f"{folder} has {counted(len(unknown), 'folder')}, of {len(class_folders)} in all, not named like one class "
-            f"of the model: {', '.join(unknown[:3])}. Folders are named by label or index, or by the names in a "
+            f"Some folders are not named like one class of the model, {len(unknown)} of {len(class_folders)} folders "
+            f"in {folder}: {', '.join(unknown[:3])}. Folders are named by label or index, or by the names in a "
             "--wnids file."
         )
     known = {name: index for name, index in class_folders.items() if index is not None}

@@ -117,8 +117,8 @@ def _telling_what_is_kept(state: StateFile, total: int, path: Path) -> Iterator[
         yield
     except (KeyboardInterrupt, SystemExit):
         print(
-            f"tessera: stopped; the results of {state.done.photos:,} of {counted(total, 'photo')} are kept in {path}. "
-            "The same command goes on from there.",
+            f"tessera: stopped; the results of {state.done.photos:,} of {counted(total, 'photo', form=',')} are kept "
+            f"in {path}. The same command goes on from there.",
             file=sys.stderr,
         )
         raise
@@ -168,7 +168,7 @@ def _decode(decoder: ImageDecoder) -> Decode:
 def _watcher(display: ProgressDisplay, total: int, act_on_signals: Callable[[], None]) -> Watcher:
     def show(photos: int, rate: float) -> None:
         act_on_signals()
-        display("evaluating", photos / total, f"{photos:,} of {counted(total, 'photo')}, {rate:.1f}/s")
+        display("evaluating", photos / total, f"{photos:,} of {counted(total, 'photo', form=',')}, {rate:.1f}/s")
 
     return Watcher(show, lambda path, reason: display.say(f"tessera: {path}: {reason}"))
 
@@ -195,14 +195,16 @@ def _print(model: Model, infos: dict[str, engine.SessionInfo], found: Result) ->
             name, info.backend, info.precision, _percent(variant["top1"]), _percent(variant["top5"]), *compared
         )
     console = Console(width=_WIDTH)
-    title = f"{model.name} on {counted(found['photos'], 'photo')}, {found['images_per_second']:.1f} per second"
+    title = (
+        f"{model.name} on {counted(found['photos'], 'photo', form=',')}, {found['images_per_second']:.1f} per second"
+    )
     console.print(f"{title}; in brackets 95 % intervals\n", highlight=False)
     console.print(table)
     for opened in model.variants.values():
         if opened.note:
             print(f"tessera: {opened.name}: {opened.note}", file=sys.stderr)
     if found["unreadable"]:
-        left_out = counted(found["unreadable"], "photo")
+        left_out = counted(found["unreadable"], "photo", form=",")
         print(f"tessera: {left_out} could not be read and {_is(found['unreadable'])} not counted.", file=sys.stderr)
 
 
