@@ -132,7 +132,7 @@ def _batch_normalization(source: Source, graph: Graph) -> list[Node]:
     if source.attributes.get("training_mode", 0):
         raise source.refuse("it is in training mode, so its result would depend on the batch.")
     variance = graph.constants.get(source.input(4))
-    if variance is not None and (variance < 0).any():
+    if variance is not None and variance.shape == _shape(graph, source.input(0))[1:2] and (variance < 0).any():
         raise ModelError(f"{source.describe()} has a negative variance; its weights are damaged. Export it again.")
     return [source.node(list(source.inputs), epsilon=float(source.attributes.get("epsilon", 1e-5)))]
 

@@ -275,6 +275,10 @@ def test_wrong_arrays_are_named(feeds: dict[str, np.ndarray], complaint: str) ->
         ([node("MatMul", ["x", "c"], "y")], {"c": normal(7, 2)}, "inner sizes 5 and 7"),
         ([node("Gemm", ["x", "c"], "y")], {"c": normal(5, 2)}, "two dimensions"),
         ([node("BatchNormalization", ["x", *"cccc"], "y")], {"c": normal(4)}, "one element per channel"),
+        ([node("BatchNormalization", ["x", *"cccc"], "y")], {"c": -np.ones(3, np.float32)}, "negative variance"),
+        ([node("Squeeze", ["x", "s"], "y")], {"s": np.array([1])}, "drops dimension 1"),
+        ([node("Squeeze", ["x"], "y")], {}, "names no axes"),
+        ([node("Squeeze", ["x", "s"], "y")], {"s": np.array([4])}, "axis 4"),
         ([node("Clip", ["x", "c"], "y")], {"c": normal(2)}, "2 elements"),
         (
             [node("QuantizeLinear", ["x", "c"], "q"), node("DequantizeLinear", ["q", "c"], "y")],
