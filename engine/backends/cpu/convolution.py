@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine import _native
-from engine.backends.cpu.plan import ConvStep, Tensor
+from engine.backends.cpu.steps import ConvStep
 from engine.backends.cpu.storage import quantised_clamp
+from engine.backends.cpu.tensor import Tensor
 from engine.graph.ir import Graph, Node
 
 _INT32_MAX = 2**31 - 1

@@ -10,21 +10,20 @@ import numpy.typing as npt
 
 from engine import _native
 from engine.backends.cpu.convolution import bias_of, clamp_of, conv_macs, fill_parameters, filters_of
-from engine.backends.cpu.plan import (
+from engine.backends.cpu.plan import ExecutionPlan
+from engine.backends.cpu.steps import (
     ConvStep,
     EltwiseStep,
-    ExecutionPlan,
     FlattenStep,
     GlobalAverageStep,
     InputStep,
     OutputStep,
     PoolStep,
-    Precision,
     SoftmaxStep,
     Step,
-    Tensor,
 )
 from engine.backends.cpu.storage import image_shape, quantised_clamp, tensor_for
+from engine.backends.cpu.tensor import Precision, Tensor
 from engine.errors import ModelError, UnsupportedOperatorError
 from engine.graph.ir import NO_CLIP, Graph, Node
 from engine.normalisation import Normalisation

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from engine import _native
 from engine.backends.cpu.arena import place_tensors
 from engine.backends.cpu.layout import choose_blocks, lay_out
-from engine.backends.cpu.plan import ExecutionPlan, Precision
+from engine.backends.cpu.plan import ExecutionPlan
 from engine.backends.cpu.planner import plan_graph
 from engine.backends.cpu.program import fill_program
 from engine.backends.cpu.segments import cut_segments
+from engine.backends.cpu.tensor import Precision
 from engine.errors import InputError, ModelError
 from engine.graph.ir import Graph
 from engine.graph.passes import lower

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine import _native
-from engine.backends.cpu.plan import Precision, Tensor
+from engine.backends.cpu.tensor import Precision, Tensor
 from engine.errors import ModelError
 from engine.graph.ir import QuantParams, ValueInfo
 

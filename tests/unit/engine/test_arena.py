@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from engine import _native
 from engine.backends.cpu.arena import place_tensors
-from engine.backends.cpu.plan import ExecutionPlan, Segment, Step, Tensor
+from engine.backends.cpu.plan import ExecutionPlan, Segment
+from engine.backends.cpu.steps import Step
+from engine.backends.cpu.tensor import Tensor
 
 
 @st.composite

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 import engine
 from engine import _native
 from engine.backends.cpu import session as cpu_session
-from engine.backends.cpu.plan import Blocks, ExecutionPlan
+from engine.backends.cpu.plan import ExecutionPlan
 from engine.backends.cpu.planner import plan_graph
+from engine.backends.cpu.tensor import Blocks
 from engine.graph.passes import lower
 from engine.graph.reader import read_model
 from models.registry import Model, open_model

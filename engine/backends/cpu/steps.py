@@ -1,0 +1,171 @@
+"""The kinds of steps of an execution plan; each appends itself to a program of the C core."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine import _native
+from engine.backends.cpu.tensor import Frame, Tensor
+
+Pair = tuple[int, int]
+
+
+@dataclass
+class Step(ABC):
+    """One step of the plan: tensors by index into the plan's list, -1 where absent."""
+
+    name: str
+    op: str
+    source: int = -1
+    other: int = -1
+    target: int = -1
+    macs: int = 0
+
+    def tensors(self) -> list[int]:
+        """The tensors it touches."""
+        return [index for index in (self.source, self.other, self.target) if index >= 0]
+
+    @abstractmethod
+    def append(self, program: _native.Program, tensors: Sequence[Tensor]) -> None:
+        """Appends the step to a program whose tensors are these.
+
+        Raises:
+            ValueError: the C core refuses it.
+        """
+
+
+@dataclass
+class InputStep(Step):
+    """Reads the caller's array. `pixel_values`: [channels, 256], what a uint8 pixel becomes; None: floats only."""
+
+    pixel_values: npt.NDArray[Any] | None = None
+
+    def append(self, program: _native.Program, tensors: Sequence[Tensor]) -> None:
+        """See `Step.append`."""
+        tensor = tensors[self.target]
+        shape = (tensor.channels, tensor.height, tensor.width)
+        pixels = None if self.pixel_values is None else np.ascontiguousarray(self.pixel_values)
+        program.input(self.target, shape, tensor.scale, pixels, 1 if pixels is None else pixels.itemsize)
+
+
+@dataclass
+class ConvStep(Step):
+    """A convolution with its epilogue. Weights are OIHW: int8 for u8 sources, else float32."""
+
+    weights: npt.NDArray[Any] = field(default_factory=lambda: np.empty(0))
+    bias: npt.NDArray[Any] = field(default_factory=lambda: np.empty(0))
+    scale: npt.NDArray[np.float32] | None = None
+    residual_scale: float = 1.0
+    strides: Pair = (1, 1)
+    dilations: Pair = (1, 1)
+    pads: Pair = (0, 0)
+    groups: int = 1
+    clamp: tuple[float, float] = (float("-inf"), float("inf"))
+
+    def append(self, program: _native.Program, tensors: Sequence[Tensor]) -> None:
+        """See `Step.append`."""
+        outputs, _, height, width = self.weights.shape
+        program.conv(
+            source=self.source,
+            target=self.target,
+            residual=self.other,
+            kernel=(height, width),
+            strides=self.strides,
+            dilations=self.dilations,
+            pads=self.pads,
+            groups=self.groups,
+            weights=np.ascontiguousarray(self.weights),
+            bias=np.ascontiguousarray(self.bias),
+            scale=None if self.scale is None else np.ascontiguousarray(self.scale),
+            residual_scale=self.residual_scale,
+            low=self.clamp[0],
+            high=self.clamp[1],
+            filter_elements=int(self.weights[0].size),
+            outputs=outputs,
+            integer=tensors[self.source].dtype == _native.U8,
+        )
+
+
+@dataclass
+class PoolStep(Step):
+    """Maximum or average pooling. `pads` (top, left, bottom, right) are those that an average may count."""
+
+    kernel: Pair = (1, 1)
+    strides: Pair = (1, 1)
+    dilations: Pair = (1, 1)
+    pads: Frame = (0, 0, 0, 0)
+    average: bool = False
+    count_padding: bool = False
+    scale: float = 1.0
+
+    def append(self, program: _native.Program, tensors: Sequence[Tensor]) -> None:
+        """See `Step.append`."""
+        program.pool(
+            self.source,
+            self.target,
+            self.kernel,
+            self.strides,
+            self.dilations,
+            self.pads,
+            self.average,
+            self.count_padding,
+            self.scale,
+        )
+
+
+@dataclass
+class GlobalAverageStep(Step):
+    """Mean over all pixels of a channel."""
+
+    scale: float = 1.0
+
+    def append(self, program: _native.Program, tensors: Sequence[Tensor]) -> None:
+        """See `Step.append`."""
+        program.global_average(self.source, self.target, self.scale)
+
+
+@dataclass
+class EltwiseStep(Step):
+    """Addition, clamp or conversion of element type."""
+
+    source_scale: float = 1.0
+    other_scale: float = 1.0
+    clamp: tuple[float, float] = (float("-inf"), float("inf"))
+
+    def append(self, program: _native.Program, tensors: Sequence[Tensor]) -> None:
+        """See `Step.append`."""
+        scales = self.source_scale, self.other_scale
+        program.eltwise(self.source, self.other, self.target, *scales, *self.clamp)
+
+
+@dataclass
+class FlattenStep(Step):
+    """Channels, rows and columns become channels of one pixel."""
+
+    def append(self, program: _native.Program, tensors: Sequence[Tensor]) -> None:
+        """See `Step.append`."""
+        program.flatten(self.source, self.target)
+
+
+@dataclass
+class SoftmaxStep(Step):
+    """Softmax over the channels of each pixel."""
+
+    def append(self, program: _native.Program, tensors: Sequence[Tensor]) -> None:
+        """See `Step.append`."""
+        program.softmax(self.source, self.target)
+
+
+@dataclass
+class OutputStep(Step):
+    """Writes the caller's array."""
+
+    def append(self, program: _native.Program, tensors: Sequence[Tensor]) -> None:
+        """See `Step.append`."""
+        program.output(self.source, tensors[self.source].elements)
