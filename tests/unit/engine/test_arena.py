@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine import _native
 from engine.backends.cpu.arena import place_tensors
 from engine.backends.cpu.plan import ExecutionPlan, Segment
-from engine.backends.cpu.steps import Step
+from engine.backends.cpu.steps import EltwiseStep, InputStep, OutputStep, Step
 from engine.backends.cpu.tensor import Tensor
 
 
@@ -23,11 +23,11 @@ def plans(draw: st.DrawFn) -> ExecutionPlan:
         channels = draw(st.sampled_from([3, 16, 40]))
         block = draw(st.sampled_from([channels, 16, 64]))
         tensors.append(Tensor(f"t{index}", _native.U8, channels, side, side, frame=(pad, pad, pad, pad), block=block))
-    steps = [Step("in", "Input", target=0)]
+    steps: list[Step] = [InputStep("in", "Input", target=0)]
     for index in range(1, count):
         other = draw(st.integers(-1, index - 1))
-        steps.append(Step(f"s{index}", "Conv", source=index - 1, other=other, target=index))
-    steps.append(Step("out", "Output", source=count - 1))
+        steps.append(EltwiseStep(f"s{index}", "Add", source=index - 1, other=other, target=index))
+    steps.append(OutputStep("out", "Output", source=count - 1))
     plan = ExecutionPlan(tensors, steps, chunk=draw(st.integers(1, 8)))
     first = 0
     while first < len(steps):
