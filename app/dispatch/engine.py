@@ -29,6 +29,7 @@ from app.dispatch.slots import SlotArea, SlotLayout
 from app.dispatch.watchdog import ExpectedSeconds, batch_limit
 from app.dispatch.wire import Channel, Kind, Message, pack_file, write_message
 from app.errors import StartupError
+from app.heap import freeze_heap
 from app.loading import LoadedVariant
 from app.observability.merge import registry_to_json
 from app.observability.metrics import Metrics
@@ -194,6 +195,7 @@ class _WatchedSession:
 def main() -> None:
     """Be an engine process; see `app.dispatch.process.spawn`."""
     importlib.import_module("engine.backends.cpu")
+    freeze_heap()  # now rather than when everybody waits for it
     control = socket.socket(fileno=inherited()[0])
     # Here a spare waits for its time to come, with everything imported that loading imports.
     write_message(control, Message(Kind.WAITING))
