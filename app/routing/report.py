@@ -10,7 +10,7 @@ from app.routing.guard import Guard, GuardEvent, GuardState
 from app.routing.router import REASONS, Decision, Router
 from app.routing.shadow import ShadowRecord
 from app.routing.split import KEY_HEADER
-from engine.intervals import CONFIDENCE, Interval
+from models.evaluation.intervals import CONFIDENCE, Interval
 
 
 def describe_split(router: Router, variants: Collection[str], *, tripped: bool) -> dict[str, object]:

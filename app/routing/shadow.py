@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from app.routing.accumulators import Distribution, RatioMean
-from engine.intervals import Interval, wilson_interval
+from models.evaluation.intervals import Interval, wilson_interval
 
 
 class Run(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TypedDict
 
-from engine.intervals import sign_test, wilson_interval
+from models.evaluation.intervals import sign_test, wilson_interval
 from models.evaluation.state import Block
 from models.evaluation.tally import Tally
 

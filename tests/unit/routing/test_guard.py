@@ -15,7 +15,7 @@ from app.routing.guard import (
     GuardState,
     smallest_recovery_window,
 )
-from engine.intervals import binomial_at_most
+from models.evaluation.intervals import binomial_at_most
 
 BOUND = 0.98
 WINDOW = 500

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.intervals import binomial_at_least, binomial_at_most, sign_test, student_quantile, wilson_interval
+from models.evaluation.intervals import (
+    binomial_at_least,
+    binomial_at_most,
+    sign_test,
+    student_quantile,
+    wilson_interval,
+)
 
 
 @given(st.integers(1, 200), st.floats(0.01, 0.99), st.data())
