@@ -1,41 +1,108 @@
-"""Any pixel format that Pillow reads to 8-bit RGB, or a clear refusal."""
+"""Any pixel format that Pillow reads to 8 bits of grey or RGB, or a clear refusal."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import cast
+
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from app.errors import UnsupportedImageError
 
+TIFF_SAMPLES = (
+    "TIFF is read with unsigned samples: grey of 1, 2, 4, 8, 12 or 16 bits, RGB and CMYK of 8 or 16, "
+    "palettes of up to 8, YCbCr of 8"
+)
+
 _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
-_DIRECT = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV"}
+_COLOUR = {"RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV"}
+_BAND = 1 << 18  # pixels that are looked up at once
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_SIGNED, _FLOAT = 2, 3
+_FORMATS = {_SIGNED: "signed integers", _FLOAT: "floating-point numbers"}
+
+# libtiff reads every layout; Pillow's own way of reading what is not compressed takes 16-bit planes for 8-bit ones.
+TiffImagePlugin.READ_LIBTIFF = True
+# Kinds of grey that Pillow has no row for. The samples are read as they are; `Levels` knows which end is white.
+for _order, _sixteen in ((b"II", "I;16"), (b"MM", "I;16B")):
+    for _photometric in (0, 1):
+        _kind = (_order, _photometric, (1,), 1)
+        TiffImagePlugin.OPEN_INFO.setdefault((*_kind, (12,), ()), ("I;16", "I;12"))
+        TiffImagePlugin.OPEN_INFO.setdefault((*_kind, (16,), ()), (_sixteen, _sixteen))
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Convert a decoded picture to mode RGB.
+def check_samples(picture: Image.Image) -> None:
+    """Refuse a TIFF whose samples are no unsigned integers; to be asked before it is decoded.
 
-    Alpha is dropped, not blended, as the reference preprocessing (`Image.convert("RGB")`) does. 16-bit grey is scaled
-    to 8 bits (65535 becomes 255), because Pillow's own conversion cuts every value above 255 to white.
+    Raises:
+        UnsupportedImageError: They are not.
+    """
+    formats = _tags(picture).get(_SAMPLE_FORMAT, (1,))
+    for kind in formats if isinstance(formats, tuple) else (formats,):
+        if kind != 1:
+            raise UnsupportedImageError(
+                f"The samples are {_FORMATS.get(kind, 'of an unknown format')}, which have no defined 8-bit range. "
+                f"{TIFF_SAMPLES}."
+            )
+
+
+def levels(picture: Image.Image) -> np.ndarray | None:
+    """The 8-bit value of every 16-bit sample, uint8 [65536]; None for a picture with other samples."""
+    if picture.mode not in _SIXTEEN_BIT:
+        return None
+    tags = _tags(picture)
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))
+    return _table(bits[0] if isinstance(bits, tuple) else bits, tags.get(_PHOTOMETRIC, 1) == 0)
+
+
+def to_plain(picture: Image.Image, table: np.ndarray | None) -> Image.Image:
+    """Convert a decoded picture to mode L where it is grey, else to RGB.
+
+    Alpha is dropped, not blended, as the reference preprocessing (`Image.convert("RGB")`) does. Grey of 12 and 16 bits
+    is scaled to 8, because Pillow's own conversion cuts every value above 255 to white.
+
+    Args:
+        picture: The picture, with all its pixels.
+        table: What `levels` said of it.
 
     Raises:
         UnsupportedImageError: The samples have no defined 8-bit range (32-bit integers, floating point, CIELAB).
     """
     mode = picture.mode
-    if mode == "RGB":
+    if mode in ("L", "RGB"):
         return picture
-    if mode in _SIXTEEN_BIT or (mode == "I" and picture.format == "PNG"):
-        # Older Pillow opens 16-bit PNG as mode I with values 0..65535.
-        return _grey_from_16_bit(np.asarray(picture)).convert("RGB")
-    if mode in ("P", "PA") and "transparency" in picture.info:
-        # Straight to RGB gives the same colours, but with a warning about the transparency that is lost.
-        return picture.convert("RGBA").convert("RGB")
-    if mode in _DIRECT:
+    if table is not None:
+        return _look_up(picture, table)
+    picture.info.pop("transparency", None)  # of a palette or a colour; Pillow warns of what is lost
+    if mode in ("1", "LA"):
+        return picture.convert("L")
+    if mode == "La":
+        return picture.convert("LA").convert("L")
+    if mode in _COLOUR or mode in ("P", "PA"):
         return picture.convert("RGB")
     raise UnsupportedImageError(
         f"The image stores its pixels as {mode!r}, which has no defined 8-bit range; send 8-bit or 16-bit samples."
     )
 
 
-def _grey_from_16_bit(samples: np.ndarray) -> Image.Image:
-    wide = samples.astype(np.uint32)
-    return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+def _tags(picture: Image.Image) -> TiffImagePlugin.ImageFileDirectory_v2 | dict[int, int]:
+    return cast(TiffImagePlugin.TiffImageFile, picture).tag_v2 if picture.format == "TIFF" else {}
+
+
+@lru_cache(maxsize=8)
+def _table(bits: int, white_is_zero: bool) -> np.ndarray:
+    top = (1 << bits) - 1
+    samples = np.minimum(np.arange(65536, dtype=np.uint32), top)
+    return (((top - samples if white_is_zero else samples) * 255 + top // 2) // top).astype(np.uint8)
+
+
+def _look_up(picture: Image.Image, table: np.ndarray) -> Image.Image:
+    """A band at a time, so that nothing as large as the picture is held beside it and the result."""
+    width, height = picture.size
+    grey = Image.new("L", picture.size)
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        box = (0, top, width, min(top + rows, height))
+        grey.paste(Image.fromarray(table[np.asarray(picture.crop(box))]), box)
+    return grey

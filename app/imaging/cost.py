@@ -1,7 +1,8 @@
 """What a file may cost to decode beyond its bytes and pixels, bounded before it is spent.
 
 - **Pieces.** Formats cut files into segments, chunks and blocks, and Pillow walks them in Python, holding the GIL:
-  16 MB of empty pieces keep it busy for half a minute. `BoundedReader` bounds the reads that any parser makes.
+  16 MB of empty pieces keep it busy for half a minute. `BoundedReader` bounds the reads that any parser makes, and the
+  bytes: pieces may be told to overlap. What a format keeps beside its pixels is `app.imaging.metadata`'s.
 - **Scans.** A JPEG codes its picture in scans, and each costs the decoder a pass over every coefficient, however few
   bytes it has. The specification (ITU-T T.81) sets no bound on their number, and an empty scan takes some 100 bytes.
   `count_scans` counts them from the markers.
@@ -17,11 +18,14 @@ from typing import cast
 from PIL import Image, TiffImagePlugin
 
 from app.errors import CorruptImageError, ImageTooLargeError
+from app.imaging.metadata import too_many_pieces
 
 SCANS = 16  # passes over a picture of `max_pixels`; encoders make about ten, a smaller picture may have more
 
 _FREE_READS = 10_000
 _BYTES_PER_READ = 100  # honest pieces are larger, and take a few reads each
+_FREE_BYTES = 1 << 20
+_PASSES = 4  # over all bytes; honest files are read once, and their headers several times
 _MOST_SEGMENTS = 4096
 
 # In coded data 0xFF is followed by 0 (stuffing) or a restart marker; so the next of these is a marker segment.
@@ -40,6 +44,7 @@ class BoundedReader(io.BytesIO):
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
         self._left = _FREE_READS + len(data) // _BYTES_PER_READ
+        self._bytes_left = _FREE_BYTES + _PASSES * len(data)
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read as `io.BytesIO` does.
@@ -47,14 +52,19 @@ class BoundedReader(io.BytesIO):
         Raises:
             ImageTooLargeError: It has been read too often.
         """
+        read = super().read(size)
         self._left -= 1
-        if self._left < 0:
-            raise ImageTooLargeError("The image consists of too many small pieces (segments, chunks or blocks).")
-        return super().read(size)
+        self._bytes_left -= len(read)
+        if self._left < 0 or self._bytes_left < 0:
+            raise too_many_pieces()
+        return read
 
 
-def check_scans(picture: Image.Image, data: bytes, *, max_pixels: int) -> None:
+def check_scans(picture: Image.Image, data: bytes, *, max_pixels: int) -> float:
     """Refuse a JPEG, or a TIFF with JPEG inside, whose scans cost far more than its pixels.
+
+    Returns:
+        Passes over the whole picture; 1 for other formats.
 
     Args:
         picture: The picture, opened and not loaded.
@@ -72,12 +82,13 @@ def check_scans(picture: Image.Image, data: bytes, *, max_pixels: int) -> None:
     elif picture.format == "TIFF" and str(picture.info.get("compression", "")).endswith("jpeg"):
         scans = _scans_of_tiff(cast(TiffImagePlugin.TiffImageFile, picture), data, int(allowed))
     else:
-        return
+        return 1
     if scans > allowed:
         raise ImageTooLargeError(
             f"The image has more than {int(allowed)} scans of {picture.width} x {picture.height} pixels; "
             "save it with fewer scans, or as a baseline JPEG."
         )
+    return scans
 
 
 def count_scans(data: bytes, most: int) -> int:

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
 # Importing the plugins here registers exactly the formats below, once, before decoder threads start.
 from PIL import (
     BmpImagePlugin,  # noqa: F401
-    ExifTags,
     GifImagePlugin,  # noqa: F401
     Image,
     JpegImagePlugin,  # noqa: F401
     MpoImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
-    TiffImagePlugin,  # noqa: F401
+    TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
 
 from app.errors import CorruptImageError, EmptyBodyError, ImageTooLargeError, RequestError, UnsupportedImageError
-from app.imaging.colour import to_rgb
+from app.imaging import rle  # noqa: F401  # registers its decoder
+from app.imaging.colour import TIFF_SAMPLES, check_samples, levels, to_plain
 from app.imaging.cost import BoundedReader, check_scans
+from app.imaging.estimate import Estimate, estimate, orientation
+from app.imaging.libtiff import silence_libtiff
+from app.imaging.metadata import check_exif, prepare
 from models.preprocessing import Preprocessing, geometry, resize_and_crop
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
+BYTES_PER_PIXEL = 8  # of `max_pixels`: what all decoders together may hold, and so what one picture may
+LEAST_MEMORY = 64 * 1024 * 1024
+
 _LIST = ", ".join(FORMATS)
+_SCALES = (2, 4, 8)  # by which libjpeg can divide a picture's sides while it decodes
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,6 +47,11 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def decode_memory(max_pixels: int) -> int:
+    """Bytes that decoding may hold at once, over all requests, where pictures have up to `max_pixels`."""
+    return max(BYTES_PER_PIXEL * max_pixels, LEAST_MEMORY)
 
 
 class ImageDecoder:
@@ -54,6 +68,7 @@ class ImageDecoder:
         # A stranger's odd file is no business of our log. The filter is process-wide, the only scope Python offers that
         # holds in threads, and it touches warnings attributed to Pillow's own modules only.
         warnings.filterwarnings("ignore", module=r"PIL\.")
+        silence_libtiff()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -76,15 +91,35 @@ class ImageDecoder:
                 pixels do (see `app.imaging.cost`); nothing was decoded.
             CorruptImageError: The file is truncated or damaged.
         """
+        self.open(data).decode(out)
+
+    def open(self, data: bytes) -> OpenedImage:
+        """Read what a file says of its picture, and nothing of the picture.
+
+        Raises:
+            RequestError: As `decode`, for all that shows before any pixel is decoded.
+        """
         if not data:
             raise EmptyBodyError("The image is empty (0 bytes).")
+        with self._explained():
+            file = prepare(data)
+            picture = self._identify(file)
+            self._check_size(*picture.size)
+            check_exif(picture.info.get("exif"))
+            check_samples(picture)
+            scans = check_scans(picture, file, max_pixels=self._max_pixels)
+            return OpenedImage(self, picture, *self._affordable(picture, file, scans))
+
+    def finish(self, opened: OpenedImage, out: np.ndarray) -> None:
+        """Decode what `open` returned; as `decode`."""
+        with self._explained():
+            out[:] = np.asarray(resize_and_crop(opened.pixels(), self._preprocessing).convert("RGB"))
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Whatever Pillow raises, as an error of the request."""
         try:
-            with self._open(data) as picture:
-                self._check_size(*picture.size)
-                check_scans(picture, data, max_pixels=self._max_pixels)
-                picture.load()
-                upright = _upright(picture)
-                out[:] = np.asarray(resize_and_crop(to_rgb(upright), self._preprocessing))
+            yield
         except RequestError:
             raise
         except Image.DecompressionBombError:
@@ -96,11 +131,34 @@ class ImageDecoder:
             # The bytes are the only input here, so whatever was raised, they are what is wrong.
             raise CorruptImageError(f"The image is truncated or damaged: {_reason(error)}.") from error
 
-    def _open(self, data: bytes) -> Image.Image:
+    def _identify(self, data: bytes) -> Image.Image:
         try:
             return Image.open(BoundedReader(data), formats=FORMATS)
         except UnidentifiedImageError:
+            if data.startswith(tuple(TiffImagePlugin.PREFIXES)):
+                raise UnsupportedImageError(
+                    f"The TIFF file is damaged, or stores its samples in a way that is not supported. {TIFF_SAMPLES}."
+                ) from None
             raise UnsupportedImageError(f"The data is not an image of any of these formats: {_LIST}.") from None
+
+    def _affordable(self, picture: Image.Image, data: bytes, scans: float) -> tuple[Estimate, int]:
+        """What decoding will cost, and by what a JPEG's sides are to be divided so that it can be paid."""
+        most = decode_memory(self._max_pixels)
+        whole = estimate(picture, data, self._preprocessing, scans=scans)
+        if whole.size <= most:
+            return whole, 1
+        if picture.format in ("JPEG", "MPO"):
+            for scale in _SCALES:
+                # Twice as large as it is wanted, the picture is still scaled down by what the model expects.
+                if min(picture.size) // scale < 2 * self._preprocessing.resize:
+                    break
+                scaled = estimate(picture, data, self._preprocessing, scans=scans, scale=scale)
+                if scaled.size <= most:
+                    return scaled, scale
+        raise ImageTooLargeError(
+            f"Decoding the {picture.width} x {picture.height} pixels of this {picture.format} file would hold "
+            f"{whole.size >> 20} MB of memory; the limit is {most >> 20}. Send fewer pixels, or a baseline JPEG."
+        )
 
     def _check_size(self, width: int, height: int) -> None:
         if width < 1 or height < 1:
@@ -118,18 +176,50 @@ class ImageDecoder:
             )
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:
-        # Damaged EXIF says nothing about the pixels, which have been decoded in full by now.
-        return picture
-    method = _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
-    if method is None:
-        return picture
-    turned = picture.transpose(method)
-    turned.format = picture.format
-    return turned
+class OpenedImage:
+    """An image file whose header has been read; good for one decode.
+
+    Args:
+        decoder: Who opened it.
+        picture: The picture, not loaded.
+        cost: What decoding it will hold and take.
+        scale: By what a JPEG's sides are divided while it is decoded.
+
+    Attributes:
+        cost: As given.
+    """
+
+    def __init__(self, decoder: ImageDecoder, picture: Image.Image, cost: Estimate, scale: int) -> None:
+        self.cost = cost
+        self._decoder = decoder
+        self._picture: Image.Image | None = picture
+        self._scale = scale
+
+    def decode(self, out: np.ndarray) -> None:
+        """Decode it; see `ImageDecoder.decode`."""
+        self._decoder.finish(self, out)
+
+    def pixels(self) -> Image.Image:
+        """The whole picture, upright, in mode L or RGB. Each step lets go of what the one before has made."""
+        assert self._picture is not None, "an image is decoded once"
+        picture, self._picture = self._picture, None
+        if self._scale > 1:
+            picture.draft(None, (picture.width // self._scale, picture.height // self._scale))
+        table = levels(picture)
+        picture.load()
+        check_exif(picture.info.get("exif"))  # of a PNG's that comes after its pixels
+        turn = _TRANSPOSE.get(orientation(picture))
+        picture = _let_go(picture)
+        if turn is not None:
+            picture = picture.transpose(turn)
+        return to_plain(picture, table)
+
+
+def _let_go(picture: Image.Image) -> Image.Image:
+    """The same pixels, without the file and the decoder, which an opened picture keeps (WebP: twelve bytes a pixel)."""
+    plain = picture._new(picture.im)
+    plain.format = picture.format
+    return plain
 
 
 def _reason(error: Exception) -> str:
