@@ -230,6 +230,10 @@ class BodyTimeoutError(RequestError):
     status = 408
     code = "body_timeout"
 
+    def headers(self) -> dict[str, str]:
+        """Response headers that belong to this error: nobody waits for the rest of the body."""
+        return {**super().headers(), "Connection": "close"}
+
 
 class LoadFailedError(RequestError):
     """A variant cannot be loaded from its files as they are; whatever answered before goes on."""

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import socket
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
-from app.api.handlers import error_response
-from app.errors import InvalidHttpError, MethodNotAllowedError, RequestError, TooManyConnectionsError
-from app.http_response import Exchange
-from app.protocol.request_id import HEADER, request_id_for
+from app.api.context import PROBES
+from app.errors import RequestError, TooManyConnectionsError
+from app.http_requests import RefusedError, RequestReader, declared_length, invalid, is_framed, refusal_of, split_target
+from app.http_response import Exchange, Flow, refusal
+from app.limits.clients import client_key
+from app.limits.connections import ConnectionTable, Place
 
 _LINGER = 1.0  # seconds
-_REFUSING = 64  # connections that may be told of their refusal at once; more are closed without a word
-_MOST_HEAD = 64 * 1024  # bytes of a request's line and headers, trailers included
-_MOST_PIPELINED = 128  # requests of one connection that wait for their turn
-
-
-# A valid request line whose method llhttp does not know (RFC 9110, section 5.6.2).
-_STRANGE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ HTTP/1\.[01]\r\n")
+_LOOK = 0.05  # seconds between looks whether a client that sends nothing more is still there
+_PROGRESS = 1024  # bytes that count as progress of a client which sends a body
 
 
 @dataclass(frozen=True)
@@ -32,35 +28,15 @@ class ConnectionLimits:
     """What a client may do with connections.
 
     Attributes:
-        connections: Most open at once.
+        table: Who may be connected.
         client_timeout: Seconds for a client to complete its headers, to finish a body that nobody reads, or to read on.
     """
 
-    connections: int
+    table: ConnectionTable
     client_timeout: float
 
 
-class _RefusedError(Exception):
-    """Raised in a callback of the parser, which thereby ends with an error."""
-
-
-class _Flow(FlowControl):
-    """uvicorn's, which lets every exchange that listens for its client resume reading: not while requests wait."""
-
-    holding = False
-
-    def hold(self) -> None:
-        """Read nothing until `holding` is taken back."""
-        self.holding = True
-        self.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Read on, unless what has been read already waits."""
-        if not self.holding:
-            super().resume_reading()
-
-
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(RequestReader):
     """uvicorn's protocol around llhttp, with refusals that a client still sending can read, and limits.
 
     uvicorn answers in plain text and closes at once; the kernel then resets the connection over what the client has
@@ -69,10 +45,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     uvicorn bounds only the time between requests, and stops counting at the first byte. Here the client's turn to send
     (headers, or the rest of a body after its answer) and its turn to read are bounded by a timer that bytes do not
-    reset. While the application reads a body, the application's own limit holds.
+    reset. While the application reads a body, the application's own limit holds. Whose turn it is the connection tells
+    the table, which closes those that wait for their client when others need the place.
 
-    llhttp bounds nothing. Here the bytes of a head are counted as it is parsed, and so are bytes that the parser takes
-    and keeps to itself: of a header that does not end, or of a chunk's extension.
+    A client may close its sending side and still be answered. One that has closed altogether looks the same until
+    something is sent to it, so it is sent the first bytes of its answer early.
 
     Args:
         limits: The limits.
@@ -82,113 +59,106 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *, limits: ConnectionLimits, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._limits = limits
+        self._table = limits.table
+        self._place: Place | None = None  # None when there was none
         self._refused = False
+        self._reason: RequestError | None = None  # why a callback refused
         self._broken: RequestError | None = None  # what is wrong after the requests that are being answered
-        self._held = b""
-        self._partial = False  # some of a request has arrived, and not all of it
-        self._head_bytes = 0
-        self._in_head = False
-        self._restoring = False  # whether a new parser is being brought to where the one before was
-        self._progress = False  # whether the parser has made something of what it was given
-        self._silent_bytes = 0
         self._answering: Exchange | None = None
+        self._waits = True  # for the client
         self._sending: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection, or refuse it when there are too many."""
+        """Take a connection, or close it when there is no place at all."""
         super().connection_made(cast(asyncio.Transport, transport))
-        self.flow: _Flow = _Flow(self.transport)
+        self.flow: Flow = Flow(self.transport)
         # With no room in our own buffer, `pause_writing` tells of every byte that the client does not take.
         self.transport.set_write_buffer_limits(high=0)
-        surplus = len(self.connections) - self._limits.connections
-        if surplus > _REFUSING:
+        client = "" if self.client is None else client_key(self.client[0])
+        self._place = self._table.enter(self, client, self._socket().fileno())
+        if self._place is None:
             self.transport.abort()
-        elif surplus > 0:
-            message = f"More than {self._limits.connections} connections are open."
-            self._refuse(TooManyConnectionsError(message, retry_after=1))
         else:
             self._await_bytes()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        self._stop_sending_timer()
-        self._stop_reading_timer()
+        self._stop_timers()
+        if self._place is not None:
+            self._table.leave(self._place)
         if self._answering is not None and not self._answering.response_complete:
             _leave(self._answering)
         super().connection_lost(exc)
+
+    def displace(self, *, linger: bool) -> None:
+        """Close, because another connection needs the place; with a word about it where a request has begun."""
+        if self._refused or not (self._in_head or self._answering is None or self._is_answering()):
+            self._hang_up(linger=False)
+            return
+        if self._answering is not None:
+            _leave(self._answering)
+        self._refuse(self._no_place(), linger=linger)
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived; after a refusal, drop it. What is pipelined waits unparsed for its turn."""
         if self._refused:
             return
-        if self._broken or (self._is_answering() and not self._partial):
+        if self._broken or not self._may_parse():
             self._held += b"" if self._broken else data
             self.flow.hold()
             return
         self._unset_keepalive_if_required()
         self._partial = True
-        self._progress = False
         before = self.cycle
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
-            strange = isinstance(error, httptools.HttpParserInvalidMethodError) and self.cycle is before
-            strange = strange and _STRANGE.match(data) is not None
-            self._break_off(_strange_method() if strange else _invalid())
+            first = isinstance(error, httptools.HttpParserInvalidMethodError) and self.cycle is before
+            self._break_off(self._reason or refusal_of(data, first=first))
             return
+        if self._held:
+            self.flow.hold()
         # After the answer nobody would resume reading, and what is left of a refused body has to pass.
         if self._partial and self._is_answering() and len(self.cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
-        self._watch()
+        self._watch(len(data))
 
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        if self._restoring:
-            return
-        super().on_message_begin()
-        self._head_bytes = 0
-        self._partial = self._in_head = self._progress = True
-
-    def on_url(self, url: bytes) -> None:
-        """A piece of the request's target."""
-        if self._restoring:
-            return
-        self._count_head(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which is dropped: the application has had its headers."""
-        if self._restoring:
-            return
-        self._count_head(len(name) + len(value) + 4)
-        if self._in_head:
-            super().on_header(name, value.rstrip(b" \t"))
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never stays open
+        """The client sends nothing more; it still gets the answers to what it has sent whole."""
+        if self._refused or self.flow.ended:
+            return False
+        self.flow.ended = True
+        exchange = cast(Exchange | None, self.cycle)
+        if self._in_head or (exchange is not None and exchange.more_body):
+            self._break_off(invalid())
+        if exchange is None or self._refused or not self._is_answering():
+            return False
+        exchange.keep_alive = exchange.keep_alive and self._broken is not None
+        cast(Exchange, self._answering).begin()
+        self.loop.call_later(_LOOK, self._look_for_client)
+        return True
 
     def on_headers_complete(self) -> None:
         """Begin the exchange, or have it wait for those before it."""
-        self._progress = True
-        if self._restoring:
-            self._restoring = False
+        if self._is_restored():
             return
-        self._in_head = False
         version = self.parser.get_http_version()
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
-        # RFC 9112, sections 2.3, 3.2 and 6.1; the parser takes an encoding before `chunked` and does not undo it.
-        if (
-            version not in ("1.0", "1.1")
-            or hosts > 1
-            or (hosts == 0 and version == "1.1")
-            or codings not in ([], [b"chunked"])
-        ):
-            raise _RefusedError
-        path, _, query = self.url.partition(b"?")
+        target = split_target(self.url, self.headers)
+        if target is None or not is_framed(version, self.headers):
+            raise RefusedError
         self.scope["method"] = self.parser.get_method().decode("ascii")
         self.scope["http_version"] = version
-        self.scope["path"] = unquote(path.decode("ascii"))
-        self.scope["raw_path"] = path
-        self.scope["query_string"] = query
+        self.scope["raw_path"], self.scope["query_string"] = target
+        self.scope["path"] = unquote(target[0].decode("ascii"))
+        keep_alive = version == "1.1" and self.parser.should_keep_alive()
+        if self._place is not None and self._place.reserved:
+            if self.scope["path"] in PROBES and self.scope["method"] in ("GET", "HEAD"):
+                keep_alive = False
+            elif not self._table.promote(self._place):
+                self._reason = self._no_place()
+                raise RefusedError
+        self._body_left = declared_length(self.headers)
         before = self._answering
         self.cycle = exchange = Exchange(
             scope=self.scope,
@@ -200,39 +170,26 @@ class HttpProtocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=version == "1.1" and self.parser.should_keep_alive(),
+            keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
         if before is None or before.response_complete:
             self._start_asgi_task(exchange, self.app)
-        elif len(self.pipeline) < _MOST_PIPELINED:
-            self.flow.hold()
-            self.pipeline.appendleft((exchange, self.app))
         else:
-            raise _RefusedError
-
-    def on_body(self, body: bytes) -> None:
-        """A piece of the body. Reading pauses after what came with it, not for a body that is complete by then."""
-        self._progress = True
-        if not self.cycle.response_complete:
-            self.cycle.body += body
-            self.cycle.message_event.set()
-
-    def on_message_complete(self) -> None:
-        """The request is complete."""
-        self._progress = True
-        self._partial = False
-        super().on_message_complete()
+            self.pipeline.appendleft((exchange, self.app))
 
     def on_response_complete(self) -> None:
         """Go on with the next request."""
+        answered = cast(Exchange, self._answering)
+        if not answered.keep_alive:
+            self.server_state.total_requests += 1
+            self._hang_up(linger=answered.more_body or bool(self._held))
+            return
         self.flow.holding = bool(self._held) or len(self.pipeline) > 1
         super().on_response_complete()
-        if self._is_answering():
-            return  # the next of several that arrived together
-        if self._broken is not None:
+        if self._broken is not None and not self._is_answering():
             self._refuse(self._broken)
-        elif self._held and not self.transport.is_closing():
+        elif self._held and self._may_parse() and not self.transport.is_closing():
             held, self._held = self._held, b""
             self.flow.holding = False
             self.data_received(held)
@@ -248,7 +205,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         """The client has read everything."""
-        self._stop_reading_timer()
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
         super().resume_writing()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
@@ -258,43 +217,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self._answering is not None and not self._answering.response_complete
 
-    def _parse(self, data: bytes) -> None:
-        """Feed the parser.
-
-        Raises:
-            HttpParserError: It is not HTTP/1.0 or 1.1, or too much of it.
-        """
-        rest = memoryview(data)
-        while True:
-            try:
-                self.parser.feed_data(rest)
-                break
-            except httptools.HttpParserUpgrade as upgrade:
-                # No other protocol is spoken here, so HTTP/1.1 goes on.
-                rest = rest[upgrade.args[0] :]
-                self._restore_body()
-        self._silent_bytes = 0 if self._progress else self._silent_bytes + len(data)
-        if self._silent_bytes > _MOST_HEAD:
-            raise httptools.HttpParserError("a line without end")
-
-    def _restore_body(self) -> None:
-        """Have the body parsed of a request that asks for another protocol: httptools takes it to have none.
-
-        A new parser is told of the same framing, and what it makes of that head is not meant.
-        """
-        framing = [line for line in self.headers if line[0] in (b"content-length", b"transfer-encoding")]
-        if not framing or self.cycle is None:
-            return
-        self.cycle.more_body = self._partial = self._restoring = True
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
-        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(b"%b: %b\r\n" % line for line in framing) + b"\r\n")
-
-    def _count_head(self, count: int) -> None:
-        self._progress = True
-        self._head_bytes += count
-        if self._head_bytes > _MOST_HEAD:
-            raise _RefusedError
+    def _may_parse(self) -> bool:
+        return self._answering is None or self._answering.response_complete or self._answering.more_body
 
     def _break_off(self, error: RequestError) -> None:
         """What has arrived cannot be parsed on: say why when its turn comes."""
@@ -315,26 +239,41 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self._refuse(error)
 
-    def _refuse(self, error: RequestError) -> None:
+    def _refuse(self, error: RequestError, *, linger: bool = True) -> None:
+        if self._answering is not None and self._answering.response_started and self._is_answering():
+            self._hang_up(linger=False)
+            return
+        self.transport.write(refusal(error))
+        self._hang_up(linger=linger)
+
+    def _hang_up(self, *, linger: bool) -> None:
+        """Close; with `linger` a moment later, as what the client still sends would destroy the last answer."""
         self._refused = True
         self._stop_sending_timer()
         self._unset_keepalive_if_required()
-        if self._answering is not None and self._answering.response_started and self._is_answering():
+        if not linger or self.flow.ended or not self.transport.can_write_eof():
             self.transport.close()
             return
-        identity = request_id_for(None)
-        answer = error_response(error, identity)
-        headers = [*answer.raw_headers, (HEADER.encode(), identity.encode()), (b"connection", b"close")]
-        head = b"".join(b"%b: %b\r\n" % header for header in headers)
-        self.transport.write(STATUS_LINE[answer.status_code] + head + b"\r\n" + bytes(answer.body))
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        self.flow.holding = False
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        self._wait(True)
         self.loop.call_later(_LINGER, self.transport.abort)
 
-    def _watch(self) -> None:
-        """Decide whose turn it is, and start or stop the client's time."""
+    def _no_place(self) -> RequestError:
+        return TooManyConnectionsError(f"More than {self._table.limit} connections are open.", retry_after=1)
+
+    def _watch(self, brought: int = 0) -> None:
+        """Decide whose turn it is, and start or stop the client's time.
+
+        Args:
+            brought: How many bytes the client has just sent.
+        """
         if self._refused or self.transport.is_closing():
             return
+        waits = self._may_parse()
+        if waits != self._waits or (waits and brought >= _PROGRESS):
+            self._wait(waits)
         if self._is_answering():
             self._stop_sending_timer()  # the application's turn
         elif self._partial:
@@ -347,27 +286,43 @@ class HttpProtocol(HttpToolsProtocol):
                     self.timeout_keep_alive, self.timeout_keep_alive_handler
                 )
 
+    def _wait(self, waits: bool) -> None:
+        self._waits = waits
+        if self._place is not None:
+            (self._table.waits if waits else self._table.works)(self._place)
+
+    def _look_for_client(self) -> None:
+        """Notice that a client which sends nothing more has closed altogether: its end has refused our first bytes."""
+        if self.transport.is_closing() or not self._is_answering():
+            return
+        if self._socket().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+        else:
+            self.loop.call_later(_LOOK, self._look_for_client)
+
+    def _socket(self) -> socket.socket:
+        return cast(socket.socket, self.transport.get_extra_info("socket"))
+
     def _await_bytes(self) -> None:
         if self._sending is None:
-            self._sending = self.loop.call_later(self._limits.client_timeout, self.transport.abort)
+            self._sending = self.loop.call_later(self._limits.client_timeout, self._out_of_time)
+
+    def _out_of_time(self) -> None:
+        if self._place is not None and self._place.reserved:
+            self._refuse(self._no_place())
+        else:
+            self.transport.abort()
 
     def _stop_sending_timer(self) -> None:
         if self._sending is not None:
             self._sending.cancel()
             self._sending = None
 
-    def _stop_reading_timer(self) -> None:
+    def _stop_timers(self) -> None:
+        self._stop_sending_timer()
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
-
-
-def _invalid() -> RequestError:
-    return InvalidHttpError("The request is not valid HTTP, or its headers are too large.")
-
-
-def _strange_method() -> RequestError:
-    return MethodNotAllowedError("No path here answers this method.", allow="GET, POST")
 
 
 def _leave(exchange: Exchange) -> None:

@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import admin, classify, docs, experiments, health, metrics, models, oip
-from app.api.context import DirectOperation, InFlight, RequestContext
+from app.api.context import DirectOperation, HeadAsGet, InFlight, RequestContext
 from app.api.handlers import install_error_handlers
 from app.api.openapi import QUERY_RESPONSES
 from app.api.query import refuse_unknown_query
@@ -115,6 +115,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         rate_limiter=rate_limiter,
         tracing=tracing,
     )
+    app.add_middleware(HeadAsGet)
     app.add_middleware(context)
     install_error_handlers(app)
     own = (classify.router, experiments.router, models.router)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +16,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api.context import InFlight
-from app.errors import StartupError
+from app.errors import StartupError, TooManyConnectionsError
 from app.http_protocol import ConnectionLimits, HttpProtocol
+from app.limits.connections import ConnectionTable, last_file
 from app.service import Service
 from app.settings import Settings
-from app.signals import release_signals
+from app.signals import ending_signals, release_signals
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,28 @@ def bind(host: str, port: int, flag: str = "--port") -> socket.socket:
     return listener
 
 
+def reserve(listener: socket.socket) -> socket.socket:
+    """Keep a bound socket's address for processes that will share it, and from everybody else.
+
+    Args:
+        listener: As `bind` returned it; closed.
+
+    Returns:
+        A socket that has the address and does not listen. As long as it is open, only sockets with SO_REUSEPORT can
+        have the address too, and `bind` asks for it without.
+    """
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        keeper = socket.socket(listener.family, listener.type, listener.proto)
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            keeper.setsockopt(socket.SOL_SOCKET, option, 1)
+        keeper.bind(listener.getsockname())
+        # It was for connections of a former server that are still ending; two sockets that have it share while neither
+        # of them listens.
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return keeper
+
+
 def url_of(listener: socket.socket) -> str:
     """The address of a bound socket as a URL that a local client can use."""
     host, port = listener.getsockname()[:2]
@@ -85,7 +109,14 @@ def share(listener: socket.socket, count: int) -> list[socket.socket]:
 
 def http_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn serves an application of ours."""
-    limits = ConnectionLimits(settings.max_connections, settings.client_timeout_seconds)
+
+    def count_refusal() -> None:
+        service = service_of(app)
+        if service is not None:
+            service.metrics.rejected(TooManyConnectionsError.code)
+
+    table = ConnectionTable(settings.max_connections, files=last_file(), on_refusal=count_refusal)
+    limits = ConnectionLimits(table, settings.client_timeout_seconds)
     return uvicorn.Config(
         app,
         http=partial(HttpProtocol, limits=limits),  # type: ignore[arg-type]  # called like the class it wraps
@@ -144,6 +175,8 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Handle signals inside the context, those that came before it first."""
         with super().capture_signals():
+            for sign in ending_signals():
+                signal.signal(sign, self.handle_exit)
             release_signals()
             yield
 

@@ -129,13 +129,16 @@ class Settings(BaseSettings):
         description="most bytes of request bodies held at once, over all requests; past it requests get 503",
     )
     max_connections: int = Field(
-        default=1024, ge=1, le=1_000_000, description="most open connections; past it they get 503 and are closed"
+        default=1024,
+        ge=1,
+        le=1_000_000,
+        description="most open connections; past it they give way to one another, or get 503",
     )
     client_timeout_seconds: float = Field(
         default=10.0,
         gt=0,
         le=3600,
-        description="longest wait for a client to complete its headers, or to read on; then it is disconnected",
+        description="longest wait for a client to complete its headers, to read on, or to send a body at 1 kB/s",
     )
     keep_alive_seconds: int = Field(
         default=75, ge=1, le=86_400, description="a connection without a request is closed after so many seconds"

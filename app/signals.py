@@ -11,16 +11,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-ENDING = (signal.SIGTERM, signal.SIGINT)
-# As a closed terminal ends a command.
-_ENDING_COMMANDS = (*ENDING, signal.SIGHUP)
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _held: list[int] = []
 
 
+def ending_signals() -> list[signal.Signals]:
+    """Those that end this process in order: without SIGHUP where `nohup` has had it ignored."""
+    return [sign for sign in ENDING if sign != signal.SIGHUP or signal.getsignal(sign) != signal.SIG_IGN]
+
+
 def hold_signals() -> None:
     """Note them from now on; for the main thread."""
-    for sign in ENDING:
+    for sign in ending_signals():
         signal.signal(sign, lambda sign, _: _held.append(sign))
 
 
@@ -56,7 +59,7 @@ def deferred_end() -> Iterator[Callable[[], None]]:
     For loops that keep an account: an exception between two lines of it could count something twice, or not at all.
     """
     noted: list[int] = []
-    before = {sign: signal.getsignal(sign) for sign in _ENDING_COMMANDS}
+    before = {sign: signal.getsignal(sign) for sign in ENDING}
 
     def note(sign: int, frame: FrameType | None) -> None:
         signal.signal(sign, before[signal.Signals(sign)])  # who sends another does not want to wait

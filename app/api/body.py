@@ -2,52 +2,61 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 import time
+from collections.abc import Callable
 
+import anyio
 from fastapi import Request
 
 from app.errors import BodyTimeoutError, BodyTooLargeError, ClientDisconnectedError, EmptyBodyError
 from app.limits.uploads import Upload
 from app.observability import tracing
 
+LEAST_RATE = 1024  # bytes per second, over the whole body, that a client has to send after its first moments
 
-async def read_body(request: Request, *, limit: int, timeout: float, may_be_empty: bool = False) -> bytes:
+
+async def read_body(
+    request: Request, *, limit: int, timeout: float, patience: float, may_be_empty: bool = False
+) -> bytes:
     """Read the whole body.
 
     Args:
         request: The request, its body not yet touched.
         limit: Most bytes; one more and reading stops. A larger Content-Length is refused before anything is read.
         timeout: Longest time for all of it, in seconds.
+        patience: How long it may be behind the least rate, in seconds.
         may_be_empty: Whether a request without a body is fine.
 
     Raises:
         EmptyBodyError: There is no body.
         BodyTooLargeError: It is over the limit.
         TooManyUploadsError: It is more than all uploads together may hold.
-        BodyTimeoutError: It did not arrive in time.
+        BodyTimeoutError: It did not arrive in time, or comes more slowly than anybody's line.
         ClientDisconnectedError: The client left before it was complete.
     """
     started = time.perf_counter()
-    try:
-        body = await _collect_within(request, limit, timeout)
-    except asyncio.TimeoutError:
-        raise BodyTimeoutError(f"The body did not arrive within {timeout:.1f} s.") from None
+    begun = anyio.current_time()
+    body = None
+    with anyio.CancelScope(deadline=begun + min(timeout, patience)) as scope:
+
+        def allow(size: int) -> None:
+            scope.deadline = begun + min(timeout, patience + size / LEAST_RATE)
+
+        body = await _collect(request, limit, allow)
+    if body is None:
+        slow = anyio.current_time() < begun + timeout
+        raise BodyTimeoutError(
+            f"The body comes at less than {LEAST_RATE} bytes per second."
+            if slow
+            else f"The body did not arrive within {timeout:.1f} s."
+        )
     tracing.stage("read body", started, time.perf_counter(), bytes=len(body))
     if not body and not may_be_empty:
         raise EmptyBodyError("The body is empty; send one image, or a form with images in parts named 'file'.")
     return body
 
 
-async def _collect_within(request: Request, limit: int, timeout: float) -> bytes:
-    if sys.version_info >= (3, 11):  # without a task of its own
-        async with asyncio.timeout(timeout):
-            return await _collect(request, limit)
-    return await asyncio.wait_for(_collect(request, limit), timeout)
-
-
-async def _collect(request: Request, limit: int) -> bytes:
+async def _collect(request: Request, limit: int, arrived: Callable[[int], None]) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
@@ -67,6 +76,8 @@ async def _collect(request: Request, limit: int) -> bytes:
         if not (body or more):
             return chunk  # all of it at once, as most come
         body += chunk
+        if more:
+            arrived(len(body))
     return bytes(body)
 
 

@@ -87,7 +87,12 @@ async def _answer_in_time(
     """Read, decode and run the request's images; give up when the time is over or the client leaves."""
     settings = service.settings
     deadline = started + timeout_ms / 1000
-    body = await read_body(request, limit=settings.max_body_bytes, timeout=deadline - time.perf_counter())
+    body = await read_body(
+        request,
+        limit=settings.max_body_bytes,
+        timeout=deadline - time.perf_counter(),
+        patience=settings.client_timeout_seconds,
+    )
     content_type = request.headers.get("content-type")
     if content_type is not None and is_multipart(content_type):
         uploads = parse_multipart(content_type, body, max_files=settings.max_images_per_request)

@@ -26,7 +26,7 @@ access_log = logging.getLogger("app.access")
 logger = logging.getLogger(__name__)
 
 # Machines ask these every few seconds; their lines would drown the others.
-_PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
+PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 _MOST_HEADERS = 128
 _HEADER = HEADER.lower().encode()
 
@@ -80,6 +80,23 @@ class DirectOperation:
         except RequestError as error:
             response = error_response(error, scope["state"]["request_id"], scope["path"])
         await response(scope, receive, send)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET wherever there is a GET; the server leaves the body out.
+
+    Args:
+        app: The application inside.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI connection."""
+        # A copy, because everybody outside, the server included, still has to see HEAD.
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
 
 
 class InFlight:
@@ -167,7 +184,7 @@ class RequestContext:
 
     def _begin_trace(self, scope: Scope, identity: str) -> RequestTrace | None:
         # Probes are asked every few seconds and say nothing about requests.
-        if self._tracing is None or scope["path"] in _PROBES:
+        if self._tracing is None or scope["path"] in PROBES:
             return None
         trace = self._tracing.begin(scope, identity)
         tracing.enter(trace)
@@ -183,12 +200,12 @@ class RequestContext:
         """
         if len(scope["headers"]) > _MOST_HEADERS:
             raise TooManyHeadersError(f"The request has more than {_MOST_HEADERS} header lines.")
-        if self._rate_limiter is not None and scope["path"] not in _PROBES and scope["client"] is not None:
+        if self._rate_limiter is not None and scope["path"] not in PROBES and scope["client"] is not None:
             self._rate_limiter.admit(client_key(scope["client"][0]))
 
 
 def _log(scope: Scope, status: int, milliseconds: float, fields: dict[str, object]) -> None:
-    level = logging.DEBUG if scope["path"] in _PROBES and status < 400 else logging.INFO
+    level = logging.DEBUG if scope["path"] in PROBES and status < 400 else logging.INFO
     if access_log.isEnabledFor(level):
         request = {
             "method": scope["method"],

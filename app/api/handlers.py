@@ -68,6 +68,7 @@ def _translate(request: Request, error: HTTPException) -> RequestError:
     if error.status_code == 404:
         return NotFoundError("There is nothing at this path; /docs lists what there is.")
     if error.status_code == 405:
-        allow = (error.headers or {}).get("Allow")
+        allowed = {method.strip() for method in (error.headers or {}).get("Allow", "").split(",")}
+        allow = ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
         return MethodNotAllowedError(f"This path does not answer {request.method}; it answers {allow}.", allow=allow)
     return InternalError(f"The request cannot be answered: {error.detail}.")

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 logger = logging.getLogger(__name__)
+
+
+class _Console(Console):
+    """rich's, which ends the process when the reader of its output leaves."""
+
+    def on_broken_pipe(self) -> None:
+        """Be silent from now on."""
+        self.quiet = True
 
 
 class ProgressDisplay:
@@ -20,7 +29,7 @@ class ProgressDisplay:
 
     def __init__(self, *, as_log: bool = False) -> None:
         self._as_log = as_log
-        self._console = Console(stderr=True)
+        self._console = _Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -44,7 +53,8 @@ class ProgressDisplay:
 
     def close(self) -> None:
         """Remove the bar; harmless when it is gone."""
-        self._bar.stop()
+        with suppress(OSError):  # a terminal that has hung up
+            self._bar.stop()
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
@@ -58,4 +68,5 @@ class ProgressDisplay:
             if self._as_log:
                 logger.info("loading", extra={"fields": {"stage": stage}})
             elif not self._console.is_terminal:
-                self._console.print(f"tessera: {stage}", markup=False, highlight=False, soft_wrap=True)
+                with suppress(OSError):
+                    self._console.print(f"tessera: {stage}", markup=False, highlight=False, soft_wrap=True)

@@ -7,15 +7,18 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from socket import socket
 
 from app.commands.flags import add_settings_flags, settings_from, unknown_variables
+from app.commands.output import drop_output
 from app.commands.progress import ProgressDisplay
 from app.dispatch.model import ServedModel
 from app.errors import StartupError
 from app.limits.admin import AdminGate
+from app.limits.connections import allow_files
 from app.observability.logs import configure_logs
-from app.server import Server, bind, share, url_of
+from app.server import Server, bind, reserve, share, url_of
 from app.service import Service
 from app.settings import Settings
 from app.signals import hold_signals
@@ -44,25 +47,50 @@ def run(arguments: argparse.Namespace) -> int:
     configure_logs(settings.log_level, settings.log_format)
     for name in unknown_variables():
         logger.warning("an environment variable looks like a setting and is none", extra={"fields": {"name": name}})
+    _tell_of_few_files(settings)
     listener = bind(settings.host, settings.port)
     url = url_of(listener)
     logger.info("listening", extra={"fields": {"url": url}})
-    settings = _choose_grpc_port(settings)
     serve = _serve_alone if settings.frontends == 0 else _serve_in_processes
-    with ProgressDisplay(as_log=settings.log_format == "json") as display:
+    with ExitStack() as held:
+        settings = _choose_grpc_port(settings, held)
+        display = held.enter_context(ProgressDisplay(as_log=settings.log_format == "json"))
 
         def announce(model: ServedModel) -> None:
             display.close()
             names = ", ".join(
                 f"{name} (default)" if name == settings.default_variant else name for name in sorted(model.variants)
             )
-            print(f"Tessera is ready on {url}  model: {model.name}  variants: {names}  docs: {url}/docs", flush=True)
+            try:
+                print(
+                    f"Tessera is ready on {url}  model: {model.name}  variants: {names}  docs: {url}/docs", flush=True
+                )
+            except OSError as error:  # whoever was to read it has left
+                drop_output()
+                fields = {"url": url, "error": error.strerror}
+                logger.warning("ready, though the line that says so could not be written", extra={"fields": fields})
 
         return serve(settings, listener, display, announce)
 
 
-def _choose_grpc_port(settings: Settings) -> Settings:
+def _tell_of_few_files(settings: Settings) -> None:
+    # gRPC's connections are as many again, see `app.grpc.server`.
+    connections = settings.max_connections * (1 if settings.grpc_port is None else 2)
+    allowed = allow_files(connections)
+    if allowed is not None:
+        fields = {"max_connections": settings.max_connections, "open_files": allowed}
+        logger.warning(
+            "max_connections is more than the limit of open files allows; raise it, with ulimit -n for one",
+            extra={"fields": fields},
+        )
+
+
+def _choose_grpc_port(settings: Settings, held: ExitStack) -> Settings:
     """Settings with a gRPC port that is free, which every frontend will then listen on.
+
+    Args:
+        settings: The settings.
+        held: Keeps the port for the frontends until it is closed.
 
     Raises:
         StartupError: It is taken, or the packages for gRPC are missing; the message says what to do.
@@ -78,7 +106,10 @@ def _choose_grpc_port(settings: Settings) -> Settings:
             ) from error
     probe = bind(settings.host, settings.grpc_port, "--grpc-port")
     port = probe.getsockname()[1]
-    probe.close()
+    if settings.frontends > 0:
+        held.enter_context(reserve(probe))
+    else:
+        probe.close()
     logger.info("listening for gRPC", extra={"fields": {"address": f"{settings.host}:{port}"}})
     return settings.model_copy(update={"grpc_port": port})
 
@@ -96,11 +127,16 @@ def _serve_alone(
 
     app = create_app(settings, dispatcher=lambda given, metrics: LocalDispatcher(given, metrics, display))
     server = Server(app, settings=settings, on_ready=on_ready)
-    server.run(sockets=[listener])
-    display.close()
-    if server.failure is not None:
-        print(f"tessera: {server.failure}", file=sys.stderr)
-    code = 1 if server.failure is not None or _told_of_cut_off(server.abandoned) else 0
+    code = 1
+    try:
+        server.run(sockets=[listener])
+        display.close()
+        if server.failure is not None:
+            print(f"tessera: {server.failure}", file=sys.stderr)
+        elif server.started and not _told_of_cut_off(server.abandoned):
+            code = 0
+    except Exception:
+        logger.exception("the server failed")
     leave_working_threads(code)
     return code
 

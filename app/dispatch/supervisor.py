@@ -22,7 +22,7 @@ from app.dispatch.watchdog import INTERVAL, SERVING, SERVING_FRONTEND, STARTING,
 from app.dispatch.wire import Kind, Message, pack_file, unpack_file
 from app.errors import StartupError
 from app.settings import Settings
-from app.signals import ENDING, release_signals
+from app.signals import ending_signals, release_signals
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Supervisor:
 
     async def run(self) -> int:
         """Serve until a signal; returns how many requests were cut off."""
-        for sign in ENDING:
+        for sign in ending_signals():
             self._loop.add_signal_handler(sign, self._begin_end)
         release_signals()
         try:

@@ -40,6 +40,8 @@ class GrpcServer:
             options=[
                 ("grpc.max_receive_message_length", settings.max_body_bytes),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_allowed_incoming_connections", settings.max_connections),
+                ("grpc.server_handshake_timeout_ms", int(settings.client_timeout_seconds * 1000)),
                 ("grpc.so_reuseport", int(settings.frontends > 0)),  # then several processes share the port
             ],
         )

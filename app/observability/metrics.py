@@ -61,7 +61,7 @@ class Metrics:
         )
         self.rejections = Counter(
             "tessera_rejections",
-            "Classify and infer requests turned away (4xx or 503), and any over the rate limit, by error code.",
+            "Classify and infer requests turned away, any over the rate limit, and connections without a place.",
             ("reason",),
             registry=self.registry,
         )

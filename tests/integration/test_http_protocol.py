@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -61,6 +63,9 @@ def exchange(server: ServerProcess, data: bytes) -> tuple[list[int], bytes]:
         POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
         POST + CHUNKED + b"\r\nzz\r\na\r\n0\r\n\r\n",
         POST + CHUNKED + b"\r\n1;" + b"x" * 400_000,
+        b"GET ftp://x/healthz HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET http:///healthz HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET http://me@x/healthz HTTP/1.1\r\n" + HOST + b"\r\n",
     ],
 )
 def test_what_is_not_valid_is_refused_in_the_contracts_shape(small: ServerProcess, data: bytes) -> None:
@@ -128,3 +133,83 @@ def test_a_large_body_refused_before_it_has_come_leaves_the_connection_usable(sm
         assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
         connection.sendall(body[150_000:] + LAST)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("target", [b"http://other:80/healthz", b"HTTP://other/healthz?", b"https://[::1]:8/healthz"])
+def test_an_absolute_target_is_the_same_as_its_path(small: ServerProcess, target: bytes) -> None:
+    for method in (b"GET", b"HEAD"):
+        request = method + b" " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        assert exchange(small, request)[0] == [200]
+    assert exchange(small, b"POST http://x/v1/classify?top_k=1 HTTP/1.1\r\n" + HOST + IMAGE + LAST)[0] == [200, 200]
+    assert exchange(small, LAST.replace(b"/healthz", b"http://x/nothing"))[0] == [404]
+    assert exchange(small, LAST.replace(b"/healthz", b"http://x"))[0] == [404]
+    assert exchange(small, LAST.replace(b"/healthz", b"http://x?a=/healthz"))[0] == [404]
+
+
+def test_any_number_of_pipelined_requests_is_answered(small: ServerProcess) -> None:
+    get = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
+    assert exchange(small, get * 1000 + LAST)[0] == [200] * 1001
+    chunked = POST + CHUNKED + b"\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(JPEG), JPEG)
+    assert exchange(small, (get * 50 + POST + IMAGE + get * 50 + chunked) * 3 + LAST)[0] == [200] * 307
+
+
+def half_closed(server: ServerProcess, data: bytes, pause: float = 0.0) -> bytes:
+    """What comes back to a client that closes its sending side behind what it sends."""
+    address = httpx.URL(server.url)
+    received = b""
+    with socket.create_connection((address.host, address.port), timeout=30) as connection:
+        connection.sendall(data)
+        time.sleep(pause)
+        connection.shutdown(socket.SHUT_WR)
+        while piece := connection.recv(65536):
+            received += piece
+    return received
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+def test_a_half_closed_client_gets_the_answers_to_what_it_has_sent_whole(small: ServerProcess, pause: float) -> None:
+    def statuses(data: bytes) -> list[bytes]:
+        return re.findall(rb"HTTP/1\.1 (\d+) ", half_closed(small, data, pause))
+
+    get = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
+    assert statuses(get) == [b"200"]
+    assert statuses(POST + IMAGE) == [b"200"]
+    assert statuses((POST + IMAGE) * 5 + get * 200) == [b"200"] * 205
+    assert statuses(POST + b"Expect: 100-continue\r\n" + IMAGE)[-1] == b"200"
+    many = httpx.Request("POST", "http://x", files=[("file", JPEG)] * 32)
+    body, content_type = many.read(), many.headers["content-type"].encode()
+    form = POST + b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (content_type, len(body), body)
+    received = half_closed(small, form, pause)
+    head, _, answer = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nconnection: close" in head
+    assert len(json.loads(answer)["results"]) == 32
+
+
+def test_what_a_half_closed_client_has_not_finished_is_refused(small: ServerProcess) -> None:
+    for data, expected in (
+        (b"GET /healthz HTTP/1.1\r\nHos", [b"400"]),
+        (POST + b"Content-Length: 100\r\n\r\nabc", [b"400"]),
+        (POST + IMAGE + b"GET /heal", [b"200", b"400"]),
+        (b"", []),
+        (POST + IMAGE + b"\r\n", [b"200"]),
+    ):
+        assert re.findall(rb"HTTP/1\.1 (\d+) ", half_closed(small, data)) == expected, data
+
+
+def test_head_is_answered_wherever_get_is(small: ServerProcess) -> None:
+    with httpx.Client(base_url=small.url) as client:
+        document = client.get("/openapi.json").json()
+        pages = [path for path, methods in document["paths"].items() if "get" in methods]
+        assert len(pages) > 10
+        for page in (*pages, "/docs", "/openapi.json"):
+            path = page.format(model="small", version="1", name="small", variant="baseline")
+            got, head = client.get(path), client.head(path)
+            assert (head.status_code, head.content) == (got.status_code, b""), path
+            assert head.headers.get("content-type") == got.headers.get("content-type")
+            assert "content-length" in head.headers
+            assert client.get("/healthz").json() == {"status": "alive"}, "the connection is still in step"
+        refused = client.head("/v1/classify")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+        assert client.delete("/healthz").headers["allow"] == "GET, HEAD"
+        assert client.head("/nothing").status_code == 404

@@ -51,10 +51,11 @@ async def _answer(request: Request, service: Service, model: str, version: str) 
             inference = Inference(service, record, model, version, request.headers.getlist)
             settings = service.settings
             timeout = inference.longest - time.perf_counter()
+            patience = settings.client_timeout_seconds
             # No name for the body: once it has been parsed, its memory is free.
             parsed = await _parse(
                 request,
-                await read_body(request, limit=settings.max_body_bytes, timeout=timeout),
+                await read_body(request, limit=settings.max_body_bytes, timeout=timeout, patience=patience),
                 settings.max_body_bytes,
                 inference,
             )

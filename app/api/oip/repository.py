@@ -60,5 +60,5 @@ async def unload(request: Request, service: ServiceDependency, model: str, _: Ad
 
 
 async def _body(request: Request, service: Service) -> bytes:
-    timeout = service.settings.request_timeout_ms / 1000
-    return await read_body(request, limit=_MAX_BODY, timeout=timeout, may_be_empty=True)
+    timeout, patience = service.settings.request_timeout_ms / 1000, service.settings.client_timeout_seconds
+    return await read_body(request, limit=_MAX_BODY, timeout=timeout, patience=patience, may_be_empty=True)
