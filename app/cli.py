@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
+import re
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
+from app.commands.output import drop_output
 from app.errors import TesseraError
 from app.signals import orderly_end
 from app.version import service_version
@@ -23,9 +27,31 @@ COMMANDS = {
 _USAGE = "\n".join(f"  {name:<10} {purpose}" for name, purpose in COMMANDS.items())
 
 
+_WRONG_WORD = re.compile(r"unrecognized arguments: ([^\s=]+)|.*invalid choice: '([^']*)'")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, which says what is wrong first and in two lines, not after all of its usage."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; unknown arguments are told by the parser of the action, which knows its flags."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """End with code 2."""
+        words = [*self._option_string_actions, *(word for action in self._actions for word in action.choices or ())]
+        wrong = _WRONG_WORD.match(message)
+        near = difflib.get_close_matches(wrong[1] or wrong[2], words, 1) if wrong is not None else []
+        meant = f"; did you mean {near[0]}?" if near else ""
+        self.exit(2, f"{self.prog}: {message}{meant}\n`{self.prog} --help` lists what there is.\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 fine, 1 it failed, 2 it was called wrongly."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tessera",
         usage="tessera COMMAND [options]",
         description="ResNet-50 over REST in two variants, baseline and optimised.",
@@ -38,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(argv)
     # Imported by name so that `tessera --help` stays quick and one command never loads what only another needs.
     command = importlib.import_module(f"app.commands.{chosen.command}")
-    options = argparse.ArgumentParser(prog=f"tessera {chosen.command}", description=command.__doc__, allow_abbrev=False)
+    options = Parser(prog=f"tessera {chosen.command}", description=command.__doc__, allow_abbrev=False)
     command.add_arguments(options)
     arguments = options.parse_args(chosen.arguments)
     try:
@@ -50,8 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
+        if chosen.command == "serve":  # which survives that; this is something else
+            raise
         # The reader of our output has left, as in `tessera models list | head -1`.
-        sys.stderr.close()
+        drop_output()
         return 0
     except OSError as error:
         # What nobody has foreseen of disks, rights and descriptors is still the machine's affair, not a fault of ours.

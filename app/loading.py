@@ -24,8 +24,9 @@ from engine.errors import EngineError
 from engine.normalisation import Normalisation
 from engine.quantize.calibration import Verdict
 from engine.wording import counted
+from models.package import read_package
 from models.preprocessing import Preprocessing
-from models.registry import Model, Variant, open_model
+from models.registry import BUNDLED, VARIANTS, Model, Variant, open_model
 
 logger = logging.getLogger(__name__)
 
@@ -88,16 +89,16 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
         StartupError: It cannot be found or built, or lacks the default variant; the message says why.
     """
     try:
-        model = open_model(find_model(settings), cache=settings.cache_dir, progress=progress, target=settings.backend)
+        path = find_model(settings)
+        name = read_package(BUNDLED if path is None else path).name
+        if settings.default_variant not in VARIANTS:
+            raise StartupError(
+                f"The default variant {settings.default_variant!r} does not exist; {name} has: {', '.join(VARIANTS)}."
+            )
+        check_plan(settings, name, VARIANTS)  # before the minutes that a build may take
+        return open_model(path, cache=settings.cache_dir, progress=progress, target=settings.backend)
     except (EngineError, OSError) as error:
         raise StartupError(f"The model cannot be opened: {error}") from error
-    if settings.default_variant not in model.variants:
-        raise StartupError(
-            f"The default variant {settings.default_variant!r} does not exist; {model.name} has: "
-            f"{', '.join(sorted(model.variants))}."
-        )
-    check_plan(settings, model.name, model.variants)
-    return model
 
 
 def load(settings: Settings, progress: Progress, known: ServedModel | None = None) -> LoadedModel:

@@ -79,7 +79,7 @@ def build_model(package: Package, cache: Path, progress: Progress | None = None)
         with exclusive(plan.folder, lambda: report("waiting for another process", 0.0)):
             if not plan.is_built():
                 _build(package, plan, report)
-    report("ready", 1.0)
+    report("built", 1.0)
     return plan.build()
 
 

@@ -18,7 +18,7 @@ from models.package import Package, is_package, read_package
 from models.preprocessing import Preprocessing
 
 BUNDLED = Path(__file__).resolve().parent / "resnet50-imagenette"
-VARIANTS = ("baseline", "optimised")
+VARIANTS = ("baseline", "optimised")  # of every model
 
 Target = Literal["auto", "cpu", "ascend"]
 

@@ -126,7 +126,7 @@ def convert_model(
         if target.exists():
             shutil.rmtree(target)
         place(folder, target)
-    report("ready", 1.0)
+    report("converted", 1.0)
     return Conversion(target, commands, missing)
 
 

@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 
 from tests import imagefiles
 from tests.holding import Holding
-from tests.servers import CACHE, ServerProcess, tessera
+from tests.servers import CACHE, READY, REPOSITORY, ServerProcess, environment, tessera
 from tests.shared_data import SHARED_DATA, requires_shared_data
 from tests.waiting import until
 
@@ -63,7 +65,7 @@ def wait_for_drain(client: httpx.Client) -> None:
     assert client.get("/readyz").json()["code"] == "shutting_down"
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_requests_in_flight_are_finished_before_the_end(end: signal.Signals, holding: Holding) -> None:
     with holding.server(threads=1, **PATIENT) as server, ThreadPoolExecutor(2) as clients:
         with holding(), server.client() as client:
@@ -79,6 +81,126 @@ def test_requests_in_flight_are_finished_before_the_end(end: signal.Signals, hol
             assert answer.status_code == 200
             assert len(answer.json()["results"]) == 20
         assert server.wait() == 0, server.describe()
+
+
+@pytest.mark.parametrize("frontends", [0, 1])
+def test_a_hang_up_ends_in_order_unless_it_is_to_be_ignored(frontends: int, tmp_path: Path) -> None:
+    with ServerProcess(threads=1, frontends=frontends) as server:
+        server.process.send_signal(signal.SIGHUP)
+        assert server.wait() == 0, server.describe()
+        assert "stopping" in server.describe()
+    # As `nohup` has it.
+    (tmp_path / "sitecustomize.py").write_text("import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n")
+    with ServerProcess(threads=1, frontends=frontends, modules=tmp_path) as server, server.client() as client:
+        server.process.send_signal(signal.SIGHUP)
+        assert client.post(PATH, content=JPEG).status_code == 200
+        assert server.stop() == 0, server.describe()
+
+
+@pytest.mark.parametrize("frontends", [0, 1])
+def test_a_service_whose_output_nobody_reads_serves_all_the_same(frontends: int) -> None:
+    server = ServerProcess(wait=False, threads=1, frontends=frontends)
+    try:
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+        with server.client() as client:
+            until(lambda: "the line that says so could not be written" in "".join(server.log), 300)
+            assert client.post(PATH, content=JPEG).status_code == 200
+        assert server.stop() == 0, server.describe()
+    finally:
+        server.kill()
+
+
+def test_a_service_whose_log_nobody_reads_serves_all_the_same() -> None:
+    command = [sys.executable, "-m", "app.cli", "serve", "--port", "0", "--threads", "1"]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stderr.close()
+            ready = READY.match(process.stdout.readline())
+            assert ready is not None
+            assert httpx.post(ready[1] + PATH, content=JPEG).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+
+
+# Fails in the event loop, once the service is ready.
+FAILING_LOOP = """
+import uvicorn
+
+whole = uvicorn.Server.on_tick
+
+async def failing(self, counter):
+    if counter > 5:
+        raise BrokenPipeError("made up")
+    return await whole(self, counter)
+
+uvicorn.Server.on_tick = failing
+"""
+
+
+def test_a_failure_of_the_event_loop_is_no_orderly_end(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAILING_LOOP)
+    with ServerProcess(wait=False, modules=tmp_path) as server:
+        assert server.wait() == 1
+        assert "made up" in server.describe()
+
+
+def test_ready_is_said_when_requests_are_answered_and_not_before(tmp_path: Path) -> None:
+    for frontends in (0, 2):
+        with ServerProcess(frontends=frontends, cache_dir=tmp_path) as server:
+            # A connection each, so that every frontend is asked.
+            for _ in range(8):
+                assert httpx.post(server.url + PATH, content=JPEG, timeout=120).status_code == 200
+            assert not any(re.search(r"^tessera: .*ready", line) for line in server.log)
+            assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--default-variant", "fastest"), "'fastest' does not exist; resnet50-imagenette has: baseline, optimised"),
+        (("--split", "optimized=90,baseline=10"), "The split names 'optimized', and resnet50-imagenette has"),
+        (("--split", "optimized=90,baseline=10", "--frontends", "1"), "The split names 'optimized'"),
+    ],
+)
+def test_variants_that_do_not_exist_are_told_before_anything_is_built(
+    flags: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    ended = tessera("serve", "--port", "0", "--cache-dir", str(tmp_path / "cache"), *flags)
+    assert ended.returncode == 1
+    assert words in ended.stderr
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (
+            ("serve", "--max-bacth", "4"),
+            " serve: unrecognized arguments: --max-bacth 4; did you mean --max-batch?",
+        ),
+        (("serve", "--max-bacth=4"), " serve: unrecognized arguments: --max-bacth=4; did you mean --max-batch?"),
+        (
+            ("models", "list", "--cache-dri", "x"),
+            " models list: unrecognized arguments: --cache-dri x; did you mean",
+        ),
+        (("serve", "--zzz"), " serve: unrecognized arguments: --zzz\n"),
+        (("models", "lits"), " models: argument ACTION: invalid choice: 'lits'"),
+        (("sevre",), ": argument COMMAND: invalid choice: 'sevre'"),
+    ],
+)
+def test_a_slip_on_the_command_line_is_told_first_and_briefly(words: tuple[str, ...], reason: str) -> None:
+    ended = tessera(*words)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("tessera" + reason)
+    assert len(ended.stderr.splitlines()) == 2
+    assert "did you mean" in ended.stderr or "zzz" in reason
 
 
 @pytest.mark.effect_of("drain_seconds")
@@ -161,6 +283,7 @@ def test_a_taken_port_is_told_in_plain_words() -> None:
         (("--port", "70000"), 2, "--port (TESSERA_PORT)"),
         (("--max-batch", "0"), 2, "--max-batch (TESSERA_MAX_BATCH)"),
         (("--no-such-flag",), 2, "unrecognized arguments"),
+        (("--max-bacth", "4"), 2, "did you mean --max-batch?"),
         (("--admin", "true", "--admin-token-file", "no/such/file"), 2, "no/such/file cannot be read"),
         (("--admin", "true", "--admin-token-file", os.devnull, "--frontends", "2"), 2, "fewer than 16 characters"),
     ],

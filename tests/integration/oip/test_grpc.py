@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import queue
 import re
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -356,6 +358,36 @@ def test_a_port_that_is_taken_is_said_so(address: str) -> None:
     assert ended.returncode == 1
     assert "--grpc-port" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+# Frontends that wait for a file to go away before they begin.
+HELD_FRONTENDS = """
+import os, sys, time
+
+while any("app.dispatch.frontend" in word for word in sys.orig_argv) and os.path.exists({gate!r}):
+    time.sleep(0.02)
+"""
+
+
+def test_two_services_with_frontends_never_share_a_port(tmp_path: Path) -> None:
+    from tests.servers import tessera
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    gate = tmp_path / "gate"
+    gate.touch()
+    (tmp_path / "sitecustomize.py").write_text(HELD_FRONTENDS.format(gate=str(gate)))
+    with ServerProcess(wait=False, modules=tmp_path, grpc_port=port, frontends=2) as first:
+        until(lambda: any("listening for gRPC" in line for line in first.log))
+        for frontends in (1, 0):
+            ended = tessera("serve", "--port", "0", "--grpc-port", str(port), "--frontends", str(frontends))
+            assert ended.returncode == 1, "the port is taken, though nobody listens on it yet"
+            assert f"Port {port} on 127.0.0.1 is taken" in ended.stderr
+        gate.unlink()
+        first.wait_until_ready()
+        with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
+            assert client.is_server_ready()
+        assert first.stop() == 0, first.describe()
 
 
 def test_with_frontends_every_process_answers_on_one_port_and_statistics_are_whole() -> None:

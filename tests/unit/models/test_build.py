@@ -61,7 +61,7 @@ def test_both_variants_are_built_and_described(calibrated: Path, tmp_path: Path)
     assert nodes(onnx.load(optimised.path), "QuantizeLinear")
     fractions = [fraction for _, fraction in stages]
     assert fractions == sorted(fractions)
-    assert (fractions[0], stages[-1]) == (0.0, ("ready", 1.0))
+    assert (fractions[0], stages[-1]) == (0.0, ("built", 1.0))
     record = json.loads((baseline.path.parent / "build.json").read_text(encoding="utf-8"))
     assert {name: entry["sha256"] for name, entry in record.items()} == digests(tmp_path)
 
@@ -78,7 +78,7 @@ def test_second_start_builds_nothing(calibrated: Path, tmp_path: Path) -> None:
     stages: list[str] = []
     second = open_model(calibrated, cache=tmp_path, progress=lambda stage, _: stages.append(stage))
     assert second.variants["optimised"].path.stat().st_mtime_ns == first.st_mtime_ns
-    assert stages == ["checking weights", "ready"]
+    assert stages == ["checking weights", "built"]
 
 
 def test_damaged_cache_is_built_again(calibrated: Path, tmp_path: Path) -> None:
