@@ -5,30 +5,46 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import socket
 import struct
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
-from tests.chaos.clients import VARIANTS, Clients, same
+from tests.chaos.clients import HANG_SECONDS, VARIANTS, Clients, same
 
 _PAGES = ("/metrics", "/v1/experiments", "/v1/models", "/healthz", "/readyz", "/v2/models/small/stats", "/openapi.json")
 # Random weights that tell the pictures apart.
 SEED = 1
+CONNECTIONS = 40
+_MOST_DAWDLERS = 4 * CONNECTIONS
+_HALF_A_BODY = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
 _REFUSED = {400, 404, 405, 413, 415, 422}
 
 
 class Mixture(Clients):
-    """Photos, tensors of the Open Inference Protocol, broken files, wrong paths, scrapes, clients that leave.
+    """Photos, tensors of the Open Inference Protocol, broken files, wrong paths, scrapes, clients that leave or dawdle.
 
-    The service must serve the model of `tests.small_model` with seed `SEED`.
+    The service must serve the model of `tests.small_model` with seed `SEED`. With `CONNECTIONS` as `max_connections`,
+    the clients that dawdle, all from another address, take every connection of a process.
     """
+
+    def __init__(self, url: str, count: int = 8, seed: int = 0) -> None:
+        self._dawdlers: deque[socket.socket] = deque()
+        super().__init__(url, count, seed)
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        for dawdler in self._dawdlers:
+            dawdler.close()
 
     def _ask(self, connection: http.client.HTTPConnection, chance: random.Random) -> bool:
         if chance.random() < 0.7:
             return super()._ask(connection, chance)
         kinds: list[Callable[[http.client.HTTPConnection, random.Random], bool]]
-        kinds = [self._infer, self._infer, self._read, self._break, self._miss, self._leave]
+        kinds = [self._infer, self._infer, self._read, self._break, self._miss, self._leave, self._dawdle]
         return chance.choice(kinds)(connection, chance)
 
     def _infer(self, connection: http.client.HTTPConnection, chance: random.Random) -> bool:
@@ -83,6 +99,21 @@ class Mixture(Clients):
         leaving.endheaders(picture[: chance.choice((0, 1000, len(picture)))])
         leaving.close()
         self.report.note("left")
+        return True
+
+    def _dawdle(self, connection: http.client.HTTPConnection, chance: random.Random) -> bool:
+        """Half a head, half a body or nothing on some connections, and a byte more on those that have been open."""
+        for dawdler in list(self._dawdlers):
+            with suppress(OSError):  # it has been cut off, or another thread has closed it
+                dawdler.send(b"x")
+        for _ in range(10):
+            dawdler = socket.create_connection(self._address, HANG_SECONDS, source_address=("127.0.0.2", 0))
+            dawdler.sendall(chance.choice((b"", b"GET /healthz HTTP/1.1\r\nX-Slow: ", _HALF_A_BODY)))
+            dawdler.setblocking(False)
+            self._dawdlers.append(dawdler)
+        while len(self._dawdlers) > _MOST_DAWDLERS:
+            self._dawdlers.popleft().close()
+        self.report.note("dawdled")
         return True
 
     def _send(

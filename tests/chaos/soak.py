@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.chaos.clients import Report
-from tests.chaos.mixture import SEED, Mixture
+from tests.chaos.mixture import CONNECTIONS, SEED, Mixture
 from tests.processes import children
 from tests.servers import ServerProcess
 from tests.small_model import small_folder
@@ -76,7 +76,9 @@ def main() -> int:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         model = small_folder(Path(place) / "small", seed=SEED)
-        with ServerProcess(frontends=chosen.frontends, log_level="error", model_path=model) as server:
+        with ServerProcess(
+            frontends=chosen.frontends, log_level="error", model_path=model, max_connections=CONNECTIONS
+        ) as server:
             report, memory = soak(
                 server,
                 clients=chosen.clients,
