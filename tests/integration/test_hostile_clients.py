@@ -16,9 +16,9 @@ import pytest
 
 from tests import imagefiles
 from tests.fuzz.images import attack, mutations
-from tests.processes import until
 from tests.servers import ServerProcess
 from tests.small_model import small_folder
+from tests.waiting import until
 
 PATH = "/v1/classify"
 JPEG = imagefiles.jpeg(64, 48)

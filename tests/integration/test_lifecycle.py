@@ -104,7 +104,7 @@ def test_a_service_whose_output_nobody_reads_serves_all_the_same(frontends: int)
         assert server.process.stdout is not None
         server.process.stdout.close()
         with server.client() as client:
-            until(lambda: "the line that says so could not be written" in "".join(server.log), 300)
+            until(lambda: "the line that says so could not be written" in "".join(server.log))
             assert client.post(PATH, content=JPEG).status_code == 200
         assert server.stop() == 0, server.describe()
     finally:
