@@ -78,8 +78,8 @@ quantisers: $(VENV)/installed
 
 # After a change to a .proto file.
 descriptors: $(VENV)/test-installed
-	$(BIN)/python -m grpc_tools.protoc -Iapp/grpc/proto --descriptor_set_out=app/grpc/proto/descriptors.binpb \
-		$(notdir $(wildcard app/grpc/proto/*.proto))
+	$(BIN)/python -m grpc_tools.protoc -Iapp/grpc/proto --descriptor_set_out=app/oip/grpc/proto/descriptors.binpb \
+		$(notdir $(wildcard app/oip/grpc/proto/*.proto))
 
 lint: $(VENV)/test-installed
 	$(BIN)/ruff check .

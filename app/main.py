@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api import admin, classify, docs, experiments, health, metrics, models, oip
+from app.api import admin, classify, docs, experiments, health, metrics, models
 from app.api.context import DirectOperation, HeadAsGet, InFlight, RequestContext
 from app.api.handlers import install_error_handlers
 from app.api.openapi import QUERY_RESPONSES
@@ -23,6 +23,7 @@ from app.limits.clients import RateLimiter
 from app.limits.uploads import UploadBudget
 from app.observability.metrics import Metrics
 from app.observability.tracing import Tracing
+from app.oip import rest
 from app.service import Service
 from app.settings import Settings
 from app.version import service_version
@@ -119,7 +120,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
     app.add_middleware(context)
     install_error_handlers(app)
     own = (classify.router, experiments.router, models.router)
-    for route in (*own, *oip.routers, health.router, metrics.router, admin.router, docs.router):
+    for route in (*own, *rest.routers, health.router, metrics.router, admin.router, docs.router):
         app.include_router(route, dependencies=[Depends(refuse_unknown_query)], responses=QUERY_RESPONSES)
     for operation in classify.router.routes:
         if isinstance(operation, APIRoute):
@@ -144,8 +145,8 @@ async def _grpc(service: Service, around: _Around) -> AsyncIterator[None]:
     if service.settings.grpc_port is None:
         yield
         return
-    from app.grpc.calls import Requests  # an extra
-    from app.grpc.server import GrpcServer
+    from app.oip.grpc.calls import Requests  # an extra
+    from app.oip.grpc.server import GrpcServer
 
     requests = Requests(around.in_flight, around.uploads, service.metrics, around.tracing)
     server = GrpcServer(service, requests, around.rate_limiter)

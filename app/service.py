@@ -12,8 +12,7 @@ import numpy as np
 
 from app.dispatch.dispatcher import Dispatcher, Phase, Reservation
 from app.dispatch.eventloop import call_soon
-from app.dispatch.experiment import ExperimentAccess, plan_from
-from app.dispatch.model import ServedModel
+from app.dispatch.experiment import ExperimentAccess
 from app.dispatch.shadow import Shadow
 from app.errors import (
     DeadlineExceededError,
@@ -35,6 +34,8 @@ from app.routing.router import BASELINE, Decision, Router
 from app.routing.split import KEY_HEADER
 from app.routing.variants import HEADER
 from app.scheduling.ticket import InputType, Outcome, Priority
+from app.served.model import ServedModel
+from app.served.plan import plan_from
 from app.settings import Settings
 
 

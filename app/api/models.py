@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from app.api.context import ServiceDependency
 from app.api.openapi import ERROR_RESPONSES
-from app.dispatch.model import ServedVariant
+from app.served.model import ServedVariant
 
 router = APIRouter(tags=["models"])
 

@@ -20,8 +20,8 @@ from app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
 from app.errors import RequestError, StartupError
 from app.imaging.decoder import ImageDecoder
-from app.loading import open_configured_model, open_session
-from app.selection import find_model
+from app.served.loading import open_configured_model, open_session
+from app.served.selection import find_model
 from engine.backends import BACKENDS
 from engine.wording import counted
 from models.package import read_package

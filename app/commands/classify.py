@@ -15,9 +15,9 @@ from app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
 from app.errors import RequestError
 from app.imaging.decoder import ImageDecoder
-from app.loading import open_configured_model, open_session
 from app.protocol.classify import Classified, build_answer, resolve_top_k
-from app.selection import check_variant, find_model
+from app.served.loading import open_configured_model, open_session
+from app.served.selection import check_variant, find_model
 from models.package import read_package
 
 

@@ -14,8 +14,8 @@ import engine
 from app.commands.bench import load_images
 from app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from app.commands.progress import ProgressDisplay
-from app.loading import open_configured_model, open_session
-from app.selection import check_variant, find_model
+from app.served.loading import open_configured_model, open_session
+from app.served.selection import check_variant, find_model
 from engine.backends import BACKENDS
 from models.package import read_package
 

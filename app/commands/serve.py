@@ -13,12 +13,12 @@ from socket import socket
 from app.commands.flags import add_settings_flags, settings_from, unknown_variables
 from app.commands.output import drop_output
 from app.commands.progress import ProgressDisplay
-from app.dispatch.model import ServedModel
 from app.errors import StartupError
+from app.http.server import Server, bind, reserve, share, url_of
 from app.limits.admin import AdminGate
 from app.limits.connections import allow_files
 from app.observability.logs import configure_logs
-from app.server import Server, bind, reserve, share, url_of
+from app.served.model import ServedModel
 from app.service import Service
 from app.settings import Settings
 from app.signals import hold_signals
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tell_of_few_files(settings: Settings) -> None:
-    # gRPC's connections are as many again, see `app.grpc.server`.
+    # gRPC's connections are as many again, see `app.oip.grpc.server`.
     connections = settings.max_connections * (1 if settings.grpc_port is None else 2)
     allowed = allow_files(connections)
     if allowed is not None:
@@ -146,7 +146,7 @@ def _serve_in_processes(
 ) -> int:
     if sys.platform != "linux":
         raise StartupError("Several processes need Linux; serve with --frontends 0.")
-    from app.dispatch.supervisor import supervise
+    from app.processes.supervisor import supervise
 
     listeners = share(listener, settings.frontends)
     abandoned = supervise(settings, listeners, progress=display, on_ready=announce)

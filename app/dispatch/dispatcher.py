@@ -10,9 +10,9 @@ from typing import Protocol
 import numpy as np
 
 from app.dispatch.experiment import ExperimentAccess
-from app.dispatch.model import ServedModel
 from app.scheduling.snapshot import Snapshot
 from app.scheduling.ticket import InputType, Outcome, Priority
+from app.served.model import ServedModel
 
 
 class Phase(Enum):

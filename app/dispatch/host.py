@@ -15,13 +15,13 @@ import engine
 from app.dispatch.dispatcher import Phase, Status
 from app.dispatch.eventloop import call_soon
 from app.dispatch.lifecycle import ModelLifecycle
-from app.dispatch.model import ServedModel
 from app.errors import InternalError, NotReadyError, StartupError
 from app.heap import freeze_heap
-from app.loading import LoadedModel, LoadedVariant, Progress, default_decode_threads, load
 from app.observability.metrics import Metrics
 from app.scheduling.scheduler import ENGINE_THREAD, Around, Runner, Scheduler
 from app.scheduling.ticket import Ticket
+from app.served.loading import LoadedModel, LoadedVariant, Progress, default_decode_threads, load
+from app.served.model import ServedModel
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)

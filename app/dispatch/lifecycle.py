@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from app.dispatch.model import ServedModel, ServedVariant
 from app.errors import LoadFailedError, StartupError
-from app.loading import LoadedModel, LoadedVariant, reload_variant
 from app.scheduling.scheduler import Runner, Scheduler
+from app.served.loading import LoadedModel, LoadedVariant, reload_variant
+from app.served.model import ServedModel, ServedVariant
 from app.settings import Settings
 from engine import DeviceStatus
 

@@ -12,14 +12,14 @@ import numpy as np
 from app.dispatch.dispatcher import Phase, Reservation, Status
 from app.dispatch.experiment import ExperimentAccess, LocalExperiment, open_experiment
 from app.dispatch.host import EngineHost
-from app.dispatch.model import ServedModel
 from app.errors import NotReadyError
-from app.loading import Progress
 from app.observability.metrics import Metrics
 from app.scheduling.rows import row_shapes
 from app.scheduling.scheduler import Scheduler
 from app.scheduling.snapshot import Snapshot
 from app.scheduling.ticket import InputType, Outcome, Priority, Ticket
+from app.served.loading import Progress
+from app.served.model import ServedModel
 from app.settings import Settings
 
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, Summary
 from prometheus_client.exposition import choose_encoder
 
-from app.dispatch.model import ServedModel, ServedVariant
 from app.observability.deferral import Deferral, deferred
 from app.observability.devices import DeviceCollector, ReadDevices
 from app.observability.utilisation import BusyRatio, ComputeUtilisation
 from app.scheduling.ticket import Outcome
+from app.served.model import ServedModel, ServedVariant
 from app.version import service_version
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

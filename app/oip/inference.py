@@ -14,9 +14,9 @@ from app.oip.models import ModelViews
 from app.oip.repository import Repository
 from app.oip.routing import choose
 from app.oip.tensors import build_outputs, images_of
-from app.protocol.oip.interface import Interface
-from app.protocol.oip.request import InferRequest, RequestedOutput
-from app.protocol.oip.response import OutputTensor
+from app.oip.wire.interface import Interface
+from app.oip.wire.request import InferRequest, RequestedOutput
+from app.oip.wire.response import OutputTensor
 from app.protocol.urgency import PRIORITY_HEADER, TIMEOUT_HEADER, parse_priority, parse_timeout
 from app.scheduling.ticket import Priority
 from app.service import Service

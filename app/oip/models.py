@@ -6,8 +6,8 @@ from app.errors import ModelUnavailableError
 from app.oip.catalogue import Catalogue
 from app.oip.repository import Repository
 from app.oip.statistics import read_statistics
-from app.protocol.oip.description import ModelDescription, VariantStatistics, describe_statistics
-from app.protocol.oip.interface import Interface
+from app.oip.wire.description import ModelDescription, VariantStatistics, describe_statistics
+from app.oip.wire.interface import Interface
 from app.service import Service
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.errors import ModelUnavailableError, UnsupportedOperationError
 from app.oip.catalogue import Catalogue
-from app.protocol.oip.description import READY, UNAVAILABLE, index, index_entry
+from app.oip.wire.description import READY, UNAVAILABLE, index, index_entry
 from app.service import Service
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from prometheus_client import Metric
 
-from app.dispatch.model import ServedModel, ServedVariant
 from app.observability.metrics import Metrics
 from app.scheduling.ticket import Outcome
+from app.served.model import ServedModel, ServedVariant
 from engine import DeviceStatus
 from models.preprocessing import Preprocessing
 

@@ -232,7 +232,7 @@ sys.meta_path.insert(0, Finder())
 """
 
 
-@pytest.mark.parametrize(("frontends", "module"), [(0, "onnxruntime"), (1, "app.dispatch.supervisor")])
+@pytest.mark.parametrize(("frontends", "module"), [(0, "onnxruntime"), (1, "app.processes.supervisor")])
 def test_a_signal_during_an_import_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frontends: int, module: str
 ) -> None:

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from app.oip.aside import run_aside
-from app.protocol.oip.datatypes import Proceed
+from app.oip.wire.datatypes import Proceed
 
 
 def test_the_result_comes_back() -> None:

@@ -14,18 +14,18 @@ from fastapi import APIRouter, Request
 
 from app.api.query import check_query
 from app.errors import RequestError
-from app.grpc.messages import parse_infer
-from app.grpc.received import Received
-from app.grpc.schema import Schema
 from app.limits.admin import AdminGate
 from app.limits.clients import client_key
 from app.observability.metrics import Metrics
+from app.oip.grpc.messages import parse_infer
+from app.oip.grpc.received import Received
+from app.oip.grpc.schema import Schema
+from app.oip.wire.compression import choose_encoding, unpacked
+from app.oip.wire.interface import Interface
+from app.oip.wire.repository import parse_index_request, parse_repository_parameters
+from app.oip.wire.request import parse_raw_request, parse_request
 from app.protocol.classify import resolve_top_k
 from app.protocol.multipart import parse_multipart
-from app.protocol.oip.compression import choose_encoding, unpacked
-from app.protocol.oip.interface import Interface
-from app.protocol.oip.repository import parse_index_request, parse_repository_parameters
-from app.protocol.oip.request import parse_raw_request, parse_request
 from app.protocol.request_id import request_id_for
 from app.protocol.urgency import parse_priority, parse_timeout
 from app.routing.split import experiment_key

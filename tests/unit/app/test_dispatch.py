@@ -14,17 +14,27 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.dispatch.board import Board, create_board
-from app.dispatch.model import ServedModel, ServedVariant
-from app.dispatch.process import configure
-from app.dispatch.slots import SLOTS_PER_ROW, SlotAllocator, SlotArea, SlotLayout, create_slots
-from app.dispatch.watchdog import ExpectedSeconds, batch_limit
-from app.dispatch.wire import Channel, Kind, Message, Request, pack_error, pack_file, pair, unpack_error, unpack_file
 from app.errors import DeadlineUnreachableError, DeviceFailedError, QueueFullError
 from app.observability.merge import Ledger, registry_to_json
+from app.processes.child_process import configure
+from app.processes.messages import (
+    Channel,
+    Kind,
+    Message,
+    Request,
+    pack_error,
+    pack_file,
+    pair,
+    unpack_error,
+    unpack_file,
+)
+from app.processes.shared_rows import SLOTS_PER_ROW, SlotAllocator, SlotArea, SlotLayout, create_slots
+from app.processes.status_page import Board, create_board
+from app.processes.watchdog import ExpectedSeconds, batch_limit
 from app.scheduling.latency import BatchStatistics
 from app.scheduling.snapshot import Snapshot, VariantSnapshot
 from app.scheduling.ticket import Outcome, Priority
+from app.served.model import ServedModel, ServedVariant
 from app.settings import Settings
 from models.preprocessing import Preprocessing
 

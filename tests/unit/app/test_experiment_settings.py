@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from app.dispatch.experiment import check_plan, open_experiment, plan_from
+from app.dispatch.experiment import open_experiment
 from app.errors import StartupError
 from app.observability.metrics import Metrics
 from app.routing.events import Compared
 from app.routing.shadow import Comparison
 from app.routing.split import Split
+from app.served.plan import check_plan, plan_from
 from app.settings import Settings
 
 BOTH = ("baseline", "optimised")

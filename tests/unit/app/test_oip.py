@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from app.errors import InvalidInferenceRequestError, RequestError, TooManyImagesError, UnknownModelError
-from app.grpc.messages import fill_response, parse_infer
-from app.grpc.received import Received
-from app.grpc.schema import Schema
 from app.observability.metrics import Metrics
 from app.oip.catalogue import Catalogue
+from app.oip.grpc.messages import fill_response, parse_infer
+from app.oip.grpc.received import Received
+from app.oip.grpc.schema import Schema
 from app.oip.statistics import read_statistics
 from app.oip.tensors import build_outputs, images_of
-from app.protocol.oip.datatypes import BYTES, DTYPES, elements_from_binary, pack_elements
-from app.protocol.oip.description import Duration
-from app.protocol.oip.interface import Interface
-from app.protocol.oip.request import InputTensor, RequestedOutput
-from app.protocol.oip.response import OutputTensor
+from app.oip.wire.datatypes import BYTES, DTYPES, elements_from_binary, pack_elements
+from app.oip.wire.description import Duration
+from app.oip.wire.interface import Interface
+from app.oip.wire.request import InputTensor, RequestedOutput
+from app.oip.wire.response import OutputTensor
 from app.scheduling.ticket import Outcome
 
 LABELS = [f"label {index}" for index in range(5)]

@@ -23,11 +23,11 @@ from app.errors import (
     UnsupportedEncodingError,
     UnsupportedOperationError,
 )
-from app.protocol.oip.compression import choose_encoding, compress, is_packed, unpacked
-from app.protocol.oip.datatypes import DTYPES, elements_from_binary, pack_elements
-from app.protocol.oip.interface import Interface
-from app.protocol.oip.request import InferRequest, parse_raw_request, parse_request
-from app.protocol.oip.response import HEADER_LENGTH, OutputTensor, build_response, classify_output
+from app.oip.wire.compression import choose_encoding, compress, is_packed, unpacked
+from app.oip.wire.datatypes import DTYPES, elements_from_binary, pack_elements
+from app.oip.wire.interface import Interface
+from app.oip.wire.request import InferRequest, parse_raw_request, parse_request
+from app.oip.wire.response import HEADER_LENGTH, OutputTensor, build_response, classify_output
 
 INTERFACE = Interface("input", "output", (2, 3), [f"label {index}" for index in range(5)], max_images=6)
 VALUES = 18  # of one picture

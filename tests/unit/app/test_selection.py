@@ -10,7 +10,7 @@ import pytest
 
 from app.cli import main
 from app.errors import StartupError
-from app.selection import find_model, shortest_name
+from app.served.selection import find_model, shortest_name
 from app.settings import Settings
 from engine.errors import ModelError
 from models.cache import library_folder

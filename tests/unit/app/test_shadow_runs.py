@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from app.dispatch import shadow
-from app.dispatch.experiment import ExperimentHost, LocalExperiment, RemoteExperiment, open_experiment
+from app.dispatch.experiment import LocalExperiment, open_experiment
 from app.dispatch.shadow import MOST_WAITING, Shadow
 from app.errors import QueueFullError
 from app.observability.metrics import Metrics
+from app.processes.experiment import ExperimentHost, RemoteExperiment
 from app.routing.events import Answered, Compared, Event, NotCompared
 from app.routing.router import Decision
 from app.routing.shadow import Comparison

@@ -12,8 +12,8 @@ from functools import partial
 
 import pytest
 
-from app.dispatch.activity import Activity, activity_of
-from app.dispatch.watchdog import (
+from app.processes.activity import Activity, activity_of
+from app.processes.watchdog import (
     INTERVAL,
     SERVING,
     SERVING_FRONTEND,

@@ -1,1 +1,0 @@
-"""The actions of `tessera models`, one file each."""

@@ -1,0 +1,38 @@
+"""List the models that can be served; pull, add or export others; build, quantise, reset, convert or evaluate them."""
+
+from __future__ import annotations
+
+import argparse
+from types import ModuleType
+
+from app.commands.flags import settings_from
+from app.commands.models import add, build, convert, evaluate, export, listing, pull, quantise, reset
+
+# Action -> its module: HELP, add_arguments(parser), run(arguments, settings) -> exit code.
+ACTIONS: dict[str, ModuleType] = {
+    "list": listing,
+    "build": build,
+    "pull": pull,
+    "add": add,
+    "export": export,
+    "quantise": quantise,
+    "reset": reset,
+    "convert": convert,
+    "evaluate": evaluate,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's actions and their arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, module in ACTIONS.items():
+        action = actions.add_parser(
+            name, help=module.HELP, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(action)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do the action; returns the exit code."""
+    code: int = ACTIONS[arguments.action].run(arguments, settings_from(arguments))
+    return code

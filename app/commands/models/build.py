@@ -1,0 +1,26 @@
+"""Build a model's variants into the cache, ahead of its first start."""
+
+from __future__ import annotations
+
+import argparse
+
+from app.commands.flags import MODEL_SETTINGS, add_settings_flags
+from app.commands.progress import ProgressDisplay
+from app.served.loading import open_configured_model
+from app.settings import Settings
+
+HELP = "build a model's variants into the cache"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the action's arguments."""
+    add_settings_flags(parser, MODEL_SETTINGS)
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Build, and print where each variant is."""
+    with ProgressDisplay() as display:
+        model = open_configured_model(settings, display)
+    for name, variant in sorted(model.variants.items()):
+        print(f"{model.name} {name} ({variant.precision}): {variant.path}")
+    return 0

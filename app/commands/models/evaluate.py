@@ -1,0 +1,226 @@
+"""Count how often each variant is right, and how far it is from the baseline, over labelled photos.
+
+FOLDER holds one folder per class, named by wnid, label or index, or files whose names begin with the index of their
+class and an underscore. With --list, it is what the paths of an ImageNet-style list are relative to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import engine
+from app.commands.flags import MODEL_SETTINGS, add_settings_flags
+from app.commands.progress import ProgressDisplay
+from app.errors import RequestError, StartupError
+from app.imaging.decoder import ImageDecoder
+from app.served.loading import open_configured_model, open_session
+from app.served.selection import find_model
+from app.settings import Settings
+from app.signals import deferred_end
+from app.version import service_version
+from engine.quantize.files import check_target, write_whole
+from engine.wording import counted
+from models.evaluation.photos import ClassNames, PhotoSet, find_labelled, read_wnids
+from models.evaluation.report import Result, Share, VariantResult, result
+from models.evaluation.runner import Decode, Watcher, evaluate
+from models.evaluation.state import StateFile, check_state
+from models.package import Package, read_package
+from models.registry import Model
+from models.weights import file_sha256
+
+HELP = "accuracy of every variant over labelled photos"
+
+_WIDTH = 200
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the action's arguments."""
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="labelled photos")
+    parser.add_argument(
+        "--list", metavar="FILE", type=Path, dest="listed", help="lines 'path index' in place of folders"
+    )
+    parser.add_argument(
+        "--wnids",
+        metavar="FILE",
+        type=Path,
+        help="names of the class folders, one per line in the order of the classes (default: the model's wnids.txt)",
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the results there")
+    parser.add_argument(
+        "--resume", metavar="STATE", type=Path, help="keep results there as they come, and go on from what it holds"
+    )
+    add_settings_flags(parser, (*MODEL_SETTINGS, "threads", "decode_threads", "max_pixels"))
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Print the table; 1 when no photo could be read."""
+    package = read_package(find_model(settings))
+    if arguments.json is not None:
+        check_target(arguments.json)
+    if arguments.resume is not None:
+        check_state(arguments.resume)
+    with ExitStack() as opened:
+        display = opened.enter_context(ProgressDisplay())
+        display("looking for photos", 0.0)
+        photos = find_labelled(arguments.folder, _class_names(package, arguments.wnids), arguments.listed)
+        model = open_configured_model(settings, display)
+        sessions = {}
+        for name, variant in model.variants.items():
+            display(f"loading {name}", 0.0)
+            sessions[name] = opened.enter_context(open_session(variant, settings))
+        infos = {name: session.describe() for name, session in sessions.items()}
+        _check(model, infos)
+        state = None
+        if arguments.resume is not None:
+            identity = _identity(model, infos, photos, settings)
+            state = opened.enter_context(StateFile(arguments.resume, identity, list(sessions)))
+            opened.enter_context(_telling_what_is_kept(state, photos.count, arguments.resume))
+        decoder = ImageDecoder(model.preprocessing, max_pixels=settings.max_pixels)
+        act_on_signals = opened.enter_context(deferred_end())
+        block = evaluate(
+            photos,
+            sessions,
+            _decode(decoder),
+            decoder.shape,
+            workers=settings.decode_threads or max(2, engine.cpu_budget() // 2),
+            watcher=_watcher(display, photos.count, act_on_signals),
+            state=state,
+        )
+    found = result(block)
+    _print(model, infos, found)
+    if arguments.json is not None:
+        write_whole(arguments.json, (json.dumps(_document(model, infos, photos, found), indent=2) + "\n").encode())
+    return 0 if found["photos"] else 1
+
+
+def _class_names(package: Package, wnids: Path | None) -> ClassNames:
+    own = package.folder / "wnids.txt"
+    path = wnids or (own if own.is_file() else None)
+    return ClassNames(package.labels, () if path is None else read_wnids(path, len(package.labels)))
+
+
+@contextmanager
+def _telling_what_is_kept(state: StateFile, total: int, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        print(
+            f"tessera: stopped; the results of {state.done.photos:,} of {counted(total, 'photo', form=',')} are kept "
+            f"in {path}. The same command goes on from there.",
+            file=sys.stderr,
+        )
+        raise
+
+
+def _check(model: Model, infos: dict[str, engine.SessionInfo]) -> None:
+    for name, info in infos.items():
+        if not info.normalises:
+            raise StartupError(f"Variant {name!r} of {model.name} takes no uint8 images.")
+        if (classes := info.outputs[0].shape[1]) not in (None, len(model.labels)):
+            raise StartupError(
+                f"Variant {name!r} of {model.name} has {counted(classes, 'class', 'classes')} for "
+                f"{counted(len(model.labels), 'label')}."
+            )
+
+
+def _identity(
+    model: Model, infos: dict[str, engine.SessionInfo], photos: PhotoSet, settings: Settings
+) -> dict[str, Any]:
+    """All that the results depend on, in the words of the message when it has changed."""
+    return {
+        "version": service_version(),
+        "model": model.name,
+        "variants": {
+            name: [file_sha256(variant.path), infos[name].backend, infos[name].isa, infos[name].precision]
+            for name, variant in model.variants.items()
+        },
+        "preprocessing": json.loads(json.dumps(asdict(model.preprocessing))),
+        "max_pixels": settings.max_pixels,
+        "photos": [photos.count, photos.digest],
+    }
+
+
+def _decode(decoder: ImageDecoder) -> Decode:
+    def decode(path: Path, row: np.ndarray) -> str | None:
+        try:
+            decoder.decode(path.read_bytes(), row)
+        except OSError as error:
+            return error.strerror or str(error)
+        except RequestError as error:
+            return str(error)
+        return None
+
+    return decode
+
+
+def _watcher(display: ProgressDisplay, total: int, act_on_signals: Callable[[], None]) -> Watcher:
+    def show(photos: int, rate: float) -> None:
+        act_on_signals()
+        display("evaluating", photos / total, f"{photos:,} of {counted(total, 'photo', form=',')}, {rate:.1f}/s")
+
+    return Watcher(show, lambda path, reason: display.say(f"tessera: {path}: {reason}"))
+
+
+def _document(model: Model, infos: dict[str, engine.SessionInfo], photos: PhotoSet, found: Result) -> dict[str, object]:
+    variants = {
+        name: {"engine": infos[name].backend, "precision": infos[name].precision, **counted}
+        for name, counted in found["variants"].items()
+    }
+    head = {"model": model.name, "folder": str(photos.folder), "labelled_photos": photos.count, "confidence": 0.95}
+    return {**head, **found, "variants": variants}
+
+
+def _print(model: Model, infos: dict[str, engine.SessionInfo], found: Result) -> None:
+    table = Table(box=box.MARKDOWN)  # so that it can be pasted
+    for heading in ("variant", "engine", "precision"):
+        table.add_column(heading)
+    for heading in ("top-1", "top-5", "agreement", "SQNR", "lost / gained", "p"):
+        table.add_column(heading, justify="right")
+    for position, (name, variant) in enumerate(found["variants"].items()):
+        compared = _compared(variant) if position else ("", "", "", "")
+        info = infos[name]
+        table.add_row(
+            name, info.backend, info.precision, _percent(variant["top1"]), _percent(variant["top5"]), *compared
+        )
+    console = Console(width=_WIDTH)
+    title = (
+        f"{model.name} on {counted(found['photos'], 'photo', form=',')}, {found['images_per_second']:.1f} per second"
+    )
+    console.print(f"{title}; in brackets 95 % intervals\n", highlight=False)
+    console.print(table)
+    for opened in model.variants.values():
+        if opened.note:
+            print(f"tessera: {opened.name}: {opened.note}", file=sys.stderr)
+    if found["unreadable"]:
+        left_out = counted(found["unreadable"], "photo", form=",")
+        print(f"tessera: {left_out} could not be read and {_is(found['unreadable'])} not counted.", file=sys.stderr)
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _compared(variant: VariantResult) -> tuple[str, str, str, str]:
+    decibels = variant["sqnr_db"]
+    return (
+        _percent(variant["agreement"]),
+        "equal" if decibels is None else f"{decibels:.2f} dB",
+        f"{variant['lost']} / {variant['gained']}",
+        f"{variant['p_value']:.2g}",
+    )
+
+
+def _percent(share: Share) -> str:
+    return f"{share['share']:.2%} [{share['low'] * 100:.2f}, {share['high'] * 100:.2f}]"

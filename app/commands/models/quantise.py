@@ -1,0 +1,208 @@
+"""Quantise a model to int8 from photos like those it will see, and prove that it is still right.
+
+The tensors whose eight bits hurt most, and the layers that read them, are kept in bf16 or fp32 until the result meets
+the gate on photos that nothing was fitted to. From its next start on, the service builds the optimised variant from
+this; `tessera models reset` undoes it. A result that fails the gate is put aside and used only after --accept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import sys
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from app.commands.flags import MODEL_SETTINGS, add_settings_flags
+from app.commands.progress import ProgressDisplay
+from app.errors import StartupError
+from app.served.selection import cache_folder, find_model, shortest_name
+from app.settings import Settings
+from engine.quantize import Gate, Report
+from engine.quantize.files import check_target, write_whole
+from engine.wording import counted
+from models.calibrations import CalibrationFiles
+from models.package import read_package
+from models.quantise import quantise_model
+
+HELP = "quantise a model to int8, with an accuracy gate"
+
+_WIDTH = 160
+_SHOWN = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the action's arguments."""
+    default = Gate()
+    parser.add_argument("photos", metavar="PHOTOS", type=Path, nargs="?", help="folder of photos; 100 to 500 do well")
+    parser.add_argument(
+        "--accept",
+        action="store_true",
+        help="use the result even if it fails the gate; without PHOTOS: use the last one that failed it",
+    )
+    parser.add_argument(
+        "--limit", metavar="N", type=_positive, help="most photos to use, spread evenly over the folder"
+    )
+    parser.add_argument(
+        "--method",
+        choices=("auto", "mse", "percentile", "entropy", "max"),
+        default="auto",
+        help="how activation ranges are chosen (default auto: each by the error it causes)",
+    )
+    parser.add_argument(
+        "--min-sqnr", metavar="DB", type=_decibels, default=default.sqnr, help=f"gate (default {default.sqnr:g} dB)"
+    )
+    parser.add_argument(
+        "--min-agreement",
+        metavar="SHARE",
+        type=_share,
+        default=default.agreement,
+        help=f"gate: least share of photos with the same first class (default {default.agreement})",
+    )
+    parser.add_argument(
+        "--fallback",
+        choices=("bf16", "fp32", "none"),
+        default="bf16",
+        help="precision of what is kept out of int8 until the gate holds (default bf16); none: int8 everywhere",
+    )
+    parser.add_argument("--equalise", action="store_true", help="cross-layer equalisation where it lowers the error")
+    parser.add_argument("--no-bias-correction", action="store_true", help="leave biases as they are")
+    parser.add_argument(
+        "--into-folder", action="store_true", help="write calibration.json into the model folder, not into the cache"
+    )
+    parser.add_argument("--report", metavar="FILE", type=Path, help="write the whole report there, as JSON")
+    add_settings_flags(parser, (*MODEL_SETTINGS, "threads"))
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Print what was chosen; 1 when the gate is not met."""
+    folder = find_model(settings)
+    if arguments.photos is None:
+        return _accept(folder, arguments, settings)
+    if arguments.report is not None:
+        check_target(arguments.report)
+    with ProgressDisplay() as display:
+        path, report = quantise_model(
+            folder,
+            arguments.photos,
+            cache=settings.cache_dir,
+            into_folder=arguments.into_folder,
+            accept=arguments.accept,
+            limit=arguments.limit,
+            method=arguments.method,
+            bias_correction=not arguments.no_bias_correction,
+            gate=Gate(arguments.min_sqnr, arguments.min_agreement),
+            fallback=arguments.fallback,
+            equalisation=arguments.equalise,
+            threads=settings.threads,
+            progress=display,
+        )
+    if arguments.report is not None:
+        write_whole(arguments.report, report.to_json().encode())
+    _print(report)
+    print(f"\ncalibration: {path}")
+    verdict = report.verdict
+    if verdict.met or arguments.accept:
+        _tell(folder, settings)
+    if verdict.met:
+        return 0
+    print(
+        f"tessera: the gate is not met: {verdict}. Use more photos, photos like those the model will see, or a lower "
+        "gate.",
+        file=sys.stderr,
+    )
+    if arguments.accept:
+        return 0
+    command = _command(["quantise", "--accept", "--model-path"], folder, settings)
+    print(f"tessera: nothing has changed for the service. Use it all the same with: {command}", file=sys.stderr)
+    return 1
+
+
+def _accept(folder: Path, arguments: argparse.Namespace, settings: Settings) -> int:
+    """Use the calibration that failed its gate."""
+    if not arguments.accept:
+        raise StartupError("Name a folder of photos to quantise with, or accept the last result with --accept.")
+    files = CalibrationFiles.of(read_package(folder), cache_folder(settings))
+    print(f"calibration: {files.accept(into_folder=arguments.into_folder)}")
+    _tell(folder, settings)
+    return 0
+
+
+def _tell(folder: Path, settings: Settings) -> None:
+    """Print what is different from now on, for whom, and the way back."""
+    name = read_package(folder).name
+    print(
+        f"From its next start or reload on, the service builds the optimised variant of {name} from it, as does every "
+        f"command with the cache folder {cache_folder(settings)}."
+    )
+    print(f"Undo it with: {_command(['reset'], folder, settings)}")
+
+
+def _command(words: list[str], folder: Path, settings: Settings) -> str:
+    """A command on the same model with the same cache."""
+    cache = [] if settings.cache_dir is None else ["--cache-dir", str(settings.cache_dir)]
+    return shlex.join(["tessera", "models", *words, shortest_name(folder, settings), *cache])
+
+
+def _print(report: Report) -> None:
+    console = Console(width=_WIDTH)
+    console.print(f"{counted(report.images, 'photo')} in {report.seconds:.1f} s", highlight=False)
+    last = report.rounds[-1]
+    if last.sqnr is not None and last.agreement is not None:
+        console.print(
+            f"gate: SQNR {last.sqnr:.1f} dB (asked {report.gate.sqnr:g}), agreement {last.agreement:.1%} "
+            f"(asked {report.gate.agreement:.1%}), on {counted(report.checked, 'photo')} that nothing was fitted to",
+            highlight=False,
+        )
+    if report.choices:
+        methods = sorted({choice.method for choice in report.choices})
+        counts = [f"{sum(choice.method == name for choice in report.choices)} by {name}" for name in methods]
+        console.print(f"ranges of {counted(len(report.choices), 'tensor')}: {', '.join(counts)}", highlight=False)
+    if report.equalised:
+        console.print(f"equalised: {', '.join(report.equalised)}", highlight=False)
+    if report.sensitivities:
+        console.print(_sensitivities(report))
+
+
+def _sensitivities(report: Report) -> Table:
+    kept = set(report.rounds[-1].floats)
+    shown = [entry for entry in report.sensitivities if entry.tensor in kept]
+    shown += [entry for entry in report.sensitivities if entry.tensor not in kept][:_SHOWN]
+    table = Table(
+        box=box.MARKDOWN, title="What eight bits of each tensor cost at the network's end", title_justify="left"
+    )
+    table.add_column("tensor")
+    table.add_column("SQNR", justify="right")
+    table.add_column("of all MACs", justify="right")
+    table.add_column("kept as")
+    table.add_column("layers that read it")
+    for entry in shown:
+        name = "float" if entry.tensor in kept else "int8"
+        layers = ", ".join(entry.layers)
+        table.add_row(entry.tensor, f"{entry.decibels:.1f} dB", f"{entry.share:.1%}", name, layers)
+    return table
+
+
+def _decibels(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError("must be a finite number")
+    return number
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError("must be from 0 to 1")
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number

@@ -1,0 +1,32 @@
+"""Undo every quantisation of a model that was made on this machine: back to what its folder came with."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from app.commands.flags import add_settings_flags
+from app.commands.models.places import PLACES
+from app.served.selection import cache_folder, find_model
+from app.settings import Settings
+from models.calibrations import CalibrationFiles
+from models.package import read_package
+
+HELP = "undo the quantisation of a model"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the action's arguments."""
+    parser.add_argument("name", metavar="NAME", type=Path, help="the model, by name or folder")
+    add_settings_flags(parser, PLACES)
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Undo it, and say what was removed and what is served now."""
+    package = read_package(find_model(settings.model_copy(update={"model_path": arguments.name})))
+    files = CalibrationFiles.of(package, cache_folder(settings))
+    for path in files.reset():
+        print(f"{'put back' if path == files.shipped else 'removed'}: {path}")
+    left = "from the calibration in its folder" if files.shipped.is_file() else "without a calibration, in fp32"
+    print(f"From its next start or reload on, the service builds the optimised variant of {package.name} {left}.")
+    return 0

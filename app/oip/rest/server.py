@@ -1,0 +1,45 @@
+"""GET /v2, /v2/health/live, /v2/health/ready: the server as a whole."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from app.api.context import ServiceDependency
+from app.api.openapi import ERROR_RESPONSES, ErrorBody
+from app.oip.wire.description import describe_server
+from app.version import service_version
+
+router = APIRouter(tags=["open inference protocol"])
+
+
+@router.get("/v2", operation_id="oip_server_metadata", summary="Name, version and extensions of the server")
+async def metadata() -> dict[str, object]:
+    """Answer with the server's metadata."""
+    return describe_server(service_version())
+
+
+@router.get(
+    "/v2/health/live",
+    operation_id="oip_server_live",
+    summary="Is the process able to recover by itself?",
+    response_class=Response,
+    responses={500: {"model": ErrorBody, "description": "restart it"}},
+)
+async def live(service: ServiceDependency) -> Response:
+    """Answer 200 while the process works, loading included. Probes come with empty bodies: clients do not read them."""
+    service.check_alive()
+    return Response()
+
+
+@router.get(
+    "/v2/health/ready",
+    operation_id="oip_server_ready",
+    summary="Should it get traffic?",
+    response_class=Response,
+    responses=ERROR_RESPONSES,
+)
+async def ready(service: ServiceDependency) -> Response:
+    """Answer 200 when the model is loaded and warm."""
+    service.check_receiving()
+    return Response()

@@ -1,0 +1,1 @@
+"""Several processes: a supervisor, frontends that speak HTTP, and one that runs the engine."""

@@ -1,0 +1,215 @@
+"""The engine process: batches and computes for all frontends, and shows its state on the board."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import select
+import socket
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from app.dispatch.dispatcher import Phase
+from app.dispatch.host import EngineHost, leave_working_threads
+from app.errors import StartupError
+from app.heap import freeze_heap
+from app.observability.merge import registry_to_json
+from app.observability.metrics import Metrics
+from app.processes.child_process import configuration, inherited
+from app.processes.frontend_link import FrontendLink
+from app.processes.messages import Channel, Kind, Message, pack_file, write_message
+from app.processes.shared_rows import SlotArea, SlotLayout
+from app.processes.status_page import Board
+from app.processes.watchdog import ExpectedSeconds, batch_limit
+from app.scheduling.ticket import Batch, Ticket
+from app.served.loading import LoadedVariant
+from app.served.model import ServedModel
+from app.settings import Settings
+from engine.errors import BackendUnavailableError
+
+logger = logging.getLogger(__name__)
+
+_BEAT = 0.05  # seconds between two heartbeats
+_SPARE_BEAT = 0.5  # seconds between two heartbeats of a spare
+_DEVICE_LOST = 70  # exit code
+
+
+class EngineProcess:
+    """One engine process, from its start to its end.
+
+    Args:
+        control: The connection with the supervisor.
+        settings: The settings.
+        known: What an earlier engine process measured, or None.
+        board: Where it shows its state.
+    """
+
+    def __init__(self, control: socket.socket, settings: Settings, known: ServedModel | None, board: Board) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._metrics = Metrics()
+        self._board = board
+        self._links: set[FrontendLink] = set()
+        self._ended = asyncio.Event()
+        self._channel = Channel(control, self._receive, partial(os._exit, 1))
+        self._host = EngineHost(
+            settings,
+            self._metrics,
+            deliver=self._deliver,
+            progress=self._report,
+            known=known,
+            watch=self._watched,
+            around=self._marked,
+        )
+
+    async def run(self) -> None:
+        """Load, serve, and return when the supervisor says so."""
+        beating = asyncio.create_task(self._beat())
+        loading = self._host.start()
+        loading.add_done_callback(self._announce)
+        await self._ended.wait()
+        beating.cancel()
+        for link in list(self._links):
+            link.close()
+        await self._host.stop()
+
+    def _announce(self, loading: asyncio.Task[None]) -> None:
+        if loading.cancelled():
+            return
+        if self._host.status.phase is Phase.FAILED:
+            reason = self._host.status.failure or StartupError("the model could not be loaded")
+            self._channel.send(Message(Kind.BROKEN, body=str(reason).encode()[:4096]))
+            return
+        model = self._host.model
+        self._board.show(self._host.scheduler.snapshot())
+        self._channel.send(Message(Kind.READY, self._host.decoders, files=(pack_file(model.to_json()),)))
+
+    def _receive(self, message: Message) -> None:
+        if message.kind == Kind.ATTACH:
+            end, slots = message.files
+            area = SlotArea(slots, SlotLayout.of(self._host.model))
+            os.close(slots)
+            self._links.add(
+                FrontendLink(
+                    socket.socket(fileno=end),
+                    self._host,
+                    area,
+                    on_gone=self._links.discard,
+                    on_changed=self._tell_change,
+                )
+            )
+        elif message.kind == Kind.COLLECT:
+            data = pack_file(registry_to_json(self._metrics.registry))
+            self._channel.send(Message(Kind.COLLECTED, identity=message.identity, files=(data,)))
+        elif message.kind == Kind.STOP:
+            self._ended.set()
+
+    def _tell_change(self) -> None:
+        self._channel.send(Message(Kind.CHANGED, files=(pack_file(self._host.model.to_json()),)))
+
+    def _deliver(self, tickets: list[Ticket]) -> None:
+        by_link: dict[FrontendLink, list[Ticket]] = defaultdict(list)
+        for ticket in tickets:
+            for link in self._links:
+                if link.owns(ticket):
+                    by_link[link].append(ticket)
+                    break
+        for link, finished in by_link.items():
+            link.deliver(finished)
+
+    async def _beat(self) -> None:
+        """Show that the event loop works and how the scheduler is. A scheduler without its thread ends the process."""
+        while True:
+            self._board.beat()
+            if self._host.status.phase is Phase.READY:
+                scheduler = self._host.scheduler
+                if not scheduler.alive:
+                    logger.error("an engine thread has stopped")
+                    os._exit(1)
+                self._board.show(scheduler.snapshot())
+            await asyncio.sleep(_BEAT)
+
+    def _report(self, stage: str, fraction: float) -> None:
+        message = Message(Kind.PROGRESS, int(fraction * 1000), body=stage.encode()[:1024])
+        self._loop.call_soon_threadsafe(self._channel.send, message)
+
+    def _watched(self, variant: LoadedVariant) -> _WatchedSession:
+        return _WatchedSession(variant, self._board)
+
+    @contextmanager
+    def _marked(self, batch: Batch) -> Iterator[None]:
+        """Leave in the frontends' slots that these images run: should this process die of one, it was one of these."""
+        links = list(self._links)
+        for link in links:
+            link.mark(batch.members, running=True)
+        try:
+            yield
+        finally:
+            for link in links:
+                link.mark(batch.members, running=False)
+
+
+class _WatchedSession:
+    """A session that shows on the board when a batch begins and ends."""
+
+    def __init__(self, variant: LoadedVariant, board: Board) -> None:
+        self._session = variant.session
+        self._board = board
+        self._expected = ExpectedSeconds(variant.served.batch_seconds)
+
+    @property
+    def parallel_runs(self) -> int:
+        """How many runs at once are worth it now."""
+        return self._session.parallel_runs
+
+    @property
+    def parallel_images(self) -> int:
+        """See `engine.Session.parallel_images`."""
+        return self._session.parallel_images
+
+    def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Run a batch."""
+        started = time.perf_counter()
+        place = self._board.batch_started(batch_limit(self._expected.of(len(x))))
+        try:
+            logits = self._session.run(x)
+        except BackendUnavailableError as error:
+            # Not the images' fault: the device is gone, and a new process has the best chance to find it again.
+            logger.error("the device has failed, this engine process ends: %s", error)
+            os._exit(_DEVICE_LOST)
+        finally:
+            self._board.batch_ended(place)
+        self._expected.observe(len(x), time.perf_counter() - started)
+        return logits
+
+
+def main() -> None:
+    """Be an engine process; see `app.processes.child_process.spawn`."""
+    importlib.import_module("engine.backends.cpu")
+    freeze_heap()  # now rather than when everybody waits for it
+    control = socket.socket(fileno=inherited()[0])
+    # Here a spare waits for its time to come, with everything imported that loading imports.
+    write_message(control, Message(Kind.WAITING))
+    while not select.select([control], [], [], _SPARE_BEAT)[0]:
+        write_message(control, Message(Kind.WAITING))
+    settings, told, (board_file,) = configuration(control)
+    known = told.get("known")
+    board = Board(board_file)
+    os.close(board_file)
+
+    async def run() -> None:
+        model = ServedModel.from_json(str(known).encode()) if known is not None else None
+        await EngineProcess(control, settings, model, board).run()
+
+    asyncio.run(run())
+    leave_working_threads(0)
+    sys.exit(0)

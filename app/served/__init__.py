@@ -1,0 +1,1 @@
+"""What is served: described without the engine, and loaded from the settings."""

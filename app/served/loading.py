@@ -1,0 +1,349 @@
+"""From settings to a model whose every variant is built, loaded and warm. Blocking; runs before the first answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+import engine
+from app.errors import StartupError
+from app.served.model import ServedModel, ServedVariant, VariantFiles
+from app.served.plan import check_plan
+from app.served.selection import find_model
+from app.settings import Settings
+from engine.backends import BACKENDS
+from engine.errors import EngineError
+from engine.normalisation import Normalisation
+from engine.quantize.calibration import Verdict
+from engine.wording import counted
+from models.package import read_package
+from models.preprocessing import Preprocessing
+from models.registry import BUNDLED, VARIANTS, Model, Variant, open_model
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, float], None]
+
+_WARM_UP_SIZES = (1, 2, 4, 8, 16)
+
+
+class Described(Protocol):
+    """What a model is, whether it was opened from its folder or an earlier process has told of it."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the scores."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How photos become its input."""
+
+
+@dataclass(frozen=True)
+class LoadedVariant:
+    """One variant, ready to answer.
+
+    Attributes:
+        session: The engine session.
+        served: What it is, described without the session.
+    """
+
+    session: engine.Session
+    served: ServedVariant
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model and its loaded variants by name.
+
+    Attributes:
+        served: All of it described without the sessions, unloaded variants included.
+        variants: Those that are loaded.
+    """
+
+    served: ServedModel
+    variants: dict[str, LoadedVariant]
+
+    def close(self) -> None:
+        """Free every session."""
+        for variant in self.variants.values():
+            variant.session.close()
+
+
+def open_configured_model(settings: Settings, progress: Progress | None = None) -> Model:
+    """Open the model that the settings mean, building its variants when they are not in the cache.
+
+    Raises:
+        StartupError: It cannot be found or built, or lacks the default variant; the message says why.
+    """
+    try:
+        path = find_model(settings)
+        name = read_package(BUNDLED if path is None else path).name
+        if settings.default_variant not in VARIANTS:
+            raise StartupError(
+                f"The default variant {settings.default_variant!r} does not exist; {name} has: {', '.join(VARIANTS)}."
+            )
+        check_plan(settings, name, VARIANTS)  # before the minutes that a build may take
+        return open_model(path, cache=settings.cache_dir, progress=progress, target=settings.backend)
+    except (EngineError, OSError) as error:
+        raise StartupError(f"The model cannot be opened: {error}") from error
+
+
+def load(settings: Settings, progress: Progress, known: ServedModel | None = None) -> LoadedModel:
+    """Open the model, and load and warm every variant, measuring its batches up to `max_batch`.
+
+    Args:
+        settings: The settings.
+        progress: Told about building and loading: (stage, fraction of the stage).
+        known: The model as an earlier process served it. Its state is restored: the same files as long as they exist,
+            and what was unloaded stays so. What was measured then is not measured again, and of the same files nothing
+            is found out again either.
+
+    Raises:
+        StartupError: The model cannot be found, built or loaded; the message says why.
+    """
+    files = None if known is None else _files_served(known)
+    restored = known is not None and files is not None
+    if known is not None and files is not None:
+        model: Described = known
+    else:
+        model = opened_model = open_configured_model(settings, progress)
+        known = known if known is not None and known.name == model.name else None
+        unloaded = set() if known is None else {name for name, before in known.variants.items() if not before.loaded}
+        files = {name: variant for name, variant in opened_model.variants.items() if name not in unloaded}
+        _warn(files)
+    progress(f"loading {' and '.join(files)}", 0.0)
+    with ExitStack() as opened:
+        sessions = _open_sessions(model.name, files, settings, opened)
+        variants = {}
+        for position, (name, session) in enumerate(sessions.items()):
+            progress(f"warming {name}", position / len(sessions))
+            try:
+                before = known.variants.get(name) if known is not None else None
+                if before is None:
+                    info = _check(model, files[name], session)
+                    seconds = measure_batches(session, settings.max_batch, model.preprocessing.shape)
+                    described = _described(files[name], info, _peak(session), seconds)
+                elif restored:
+                    _try(model, files[name], session)
+                    described = before
+                else:
+                    info = _check(model, files[name], session)
+                    described = _described(files[name], info, before.peak, before.batch_seconds)
+                variants[name] = LoadedVariant(session, described)
+            except (EngineError, OSError) as error:
+                raise _not_loadable(model.name, name, error) from error
+        opened.pop_all()
+    return LoadedModel(_describe(model, variants, known), variants)
+
+
+def _describe(model: Described, variants: dict[str, LoadedVariant], known: ServedModel | None) -> ServedModel:
+    """A model that has just been loaded, with what stays unloaded."""
+    described = {name: variant.served for name, variant in variants.items()}
+    if known is not None:
+        described = {
+            name: described.get(name, replace(before, loaded=False)) for name, before in known.variants.items()
+        }
+        names = known.input_name, known.output_name
+    else:
+        info = next(
+            iter(variants.values())
+        ).session.describe()  # all variants are made from one graph, so they share its names
+        names = info.inputs[0].name, info.outputs[0].name
+    return ServedModel(model.name, tuple(model.labels), *names, model.preprocessing, described)
+
+
+def _warn(variants: dict[str, Variant]) -> None:
+    """Log what the registry has to say of variants that are not what people may expect."""
+    for name, variant in variants.items():
+        if variant.note:
+            logger.warning("a variant needs a look", extra={"fields": {"variant": name, "note": variant.note}})
+
+
+def _files_served(known: ServedModel) -> dict[str, Variant] | None:
+    """What the loaded variants of a model were loaded from; None when it is not all there any more."""
+    found = {}
+    for name, variant in known.variants.items():
+        if not variant.loaded:
+            continue
+        files = variant.files
+        if files is None or not all(Path(path).is_file() for path in (files.path, files.graph) if path is not None):
+            return None
+        normalisation = None if files.mean is None or files.std is None else Normalisation(files.mean, files.std)
+        graph = None if files.graph is None else Path(files.graph)
+        found[name] = Variant(
+            name,
+            Path(files.path),
+            files.backend,
+            files.precision,
+            variant.note,
+            graph,
+            normalisation,
+            None if variant.gate is None else Verdict.from_json(variant.gate),
+        )
+    return found
+
+
+def _described(
+    variant: Variant, info: engine.SessionInfo, peak: float | None, batch_seconds: dict[int, float]
+) -> ServedVariant:
+    return ServedVariant(
+        name=variant.name,
+        backend=info.backend,
+        platform=BACKENDS[info.backend].platform,
+        isa=info.isa,
+        precision=info.precision,
+        threads=info.threads,
+        macs=info.macs,
+        arena_bytes=info.arena_bytes,
+        peak=peak,
+        note=variant.note,
+        batch_seconds=batch_seconds,
+        files=_files_of(variant),
+        gate=None if variant.verdict is None else asdict(variant.verdict),
+    )
+
+
+def _files_of(variant: Variant) -> VariantFiles:
+    normalisation = variant.normalisation
+    return VariantFiles(
+        str(variant.path.absolute()),
+        variant.backend,
+        variant.precision,
+        None if variant.graph is None else str(variant.graph.absolute()),
+        None if normalisation is None else normalisation.mean,
+        None if normalisation is None else normalisation.std,
+    )
+
+
+def _open_sessions(
+    model: str, files: dict[str, Variant], settings: Settings, opened: ExitStack
+) -> dict[str, engine.Session]:
+    """Load all variants side by side, because each uses one core at a time while it packs its weights."""
+    with ThreadPoolExecutor(max(1, len(files))) as threads:
+        loading = {name: threads.submit(open_session, variant, settings) for name, variant in files.items()}
+    for job in loading.values():
+        if job.exception() is None:
+            opened.callback(job.result().close)
+    sessions = {}
+    for name, job in loading.items():
+        try:
+            sessions[name] = job.result()
+        except (EngineError, OSError) as error:
+            raise _not_loadable(model, name, error) from error
+    return sessions
+
+
+def _not_loadable(model: str, variant: str, error: Exception) -> StartupError:
+    return StartupError(f"Variant {variant!r} of {model} cannot be loaded: {error}")
+
+
+def reload_variant(settings: Settings, served: ServedModel, known: ServedVariant) -> LoadedVariant:
+    """Load and warm one variant from the model's files as they are now, while others answer.
+
+    Args:
+        settings: The settings.
+        served: The model that is being served; its labels and preprocessing have to be those of the files.
+        known: The variant, with what was measured of it at the start: on an idle machine, which this one may not be.
+
+    Raises:
+        StartupError: The model or the variant cannot be opened or built, or it is another model by now.
+    """
+    model = open_configured_model(settings)
+    name = known.name
+    variant = model.variants.get(name)
+    if variant is None:
+        raise StartupError(f"{model.name} has no variant {name!r} any more.")
+    if (model.name, list(model.labels)) != (served.name, list(served.labels)):
+        raise StartupError("The files hold another model or other labels by now; that needs a restart of the service.")
+    if model.preprocessing != served.preprocessing:
+        raise StartupError("The files want photos prepared otherwise by now; that needs a restart of the service.")
+    _warn({name: variant})
+    with ExitStack() as opened:
+        try:
+            session = open_session(variant, settings)
+            opened.callback(session.close)
+            info = _check(model, variant, session)
+            session.run(np.zeros((settings.max_batch, *model.preprocessing.shape), np.uint8))
+        except (EngineError, OSError) as error:
+            raise StartupError(str(error)) from error
+        opened.pop_all()
+    return LoadedVariant(session, _described(variant, info, known.peak, known.batch_seconds))
+
+
+def default_decode_threads() -> int:
+    """How many images are decoded at once unless a setting says so: half of the CPU budget, at least 2."""
+    return max(2, engine.cpu_budget() // 2)
+
+
+def open_session(variant: Variant, settings: Settings) -> engine.Session:
+    """Load one variant on its backend."""
+    return engine.load(
+        variant.path,
+        backend=variant.backend,
+        threads=settings.threads,
+        precision="auto" if variant.graph is None or variant.precision != "int8" else "int8",
+        graph=variant.graph,
+        normalisation=variant.normalisation,
+    )
+
+
+def _check(model: Described, variant: Variant, session: engine.Session) -> engine.SessionInfo:
+    """Run one image, and make sure that the variant is what the model says; returns what the session is."""
+    info = session.describe()
+    if not info.normalises:
+        raise StartupError(
+            f"Variant {variant.name!r} of {model.name} takes no uint8 images: {variant.path.name} carries no "
+            "normalisation (metadata tessera.mean and tessera.std)."
+        )
+    _try(model, variant, session)
+    return info
+
+
+def _try(model: Described, variant: Variant, session: engine.Session) -> None:
+    """Run one image, which also warms the session up, and look at how many scores it gives."""
+    logits = session.run(np.zeros((1, *model.preprocessing.shape), np.uint8))
+    if logits.shape[1] != len(model.labels):
+        raise StartupError(
+            f"Variant {variant.name!r} of {model.name} gives {counted(logits.shape[1], 'score')} for "
+            f"{counted(len(model.labels), 'label')}."
+        )
+
+
+def measure_batches(session: engine.Session, max_batch: int, shape: tuple[int, int, int]) -> dict[int, float]:
+    """Run a warm session once per size 1, 2, 4, ... and `max_batch`; returns the seconds by size.
+
+    `shape` is that of one image's pixels.
+
+    Once each, because loading should be quick: batches that run later correct the figures.
+    """
+    measured: dict[int, float] = {}
+    for size in sorted({size for size in _WARM_UP_SIZES if size < max_batch} | {max_batch}):
+        images = np.zeros((size, *shape), np.uint8)
+        started = time.perf_counter()
+        session.run(images)
+        measured[size] = time.perf_counter() - started
+    return measured
+
+
+def _peak(session: engine.Session) -> float | None:
+    try:
+        peak = session.peak()
+    except (EngineError, ValueError) as error:
+        logger.warning("no peak of this machine, so no compute utilisation: %s", error)
+        return None
+    if peak is None:
+        logger.warning("no peak of %s is known, so no compute utilisation", session.describe().isa)
+    return peak

@@ -1,0 +1,84 @@
+"""The structure of the code: imports run one way, between packages, floors and folders."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import defaultdict
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+PACKAGES = ("app", "models", "engine")
+# The floors of app/, from the ground up; a floor imports from those before it.
+FLOORS = [
+    *("errors", "version", "heap", "signals", "config_file"),
+    *("scheduling", "routing", "imaging"),
+    *("settings", "served", "protocol", "limits", "observability"),
+    *("dispatch", "service"),
+    *("api", "oip", "http", "main"),
+    *("processes", "commands", "cli"),
+]
+
+
+def imports(package: str) -> dict[str, set[str]]:
+    """Module of our own -> modules of our own that it imports, wherever in its text."""
+    files = {
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts): path
+        for path in (REPOSITORY / package).rglob("*.py")
+    }
+    found: dict[str, set[str]] = {}
+    for module, path in files.items():
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        found[module.removesuffix(".__init__")] = {
+            name.removeprefix("tessera.") for name in names if name.removeprefix("tessera.").split(".")[0] in PACKAGES
+        }
+    return found
+
+
+def room(module: str) -> str:
+    """The folder of a module below its package; a module that lies in the package itself is a room of its own."""
+    parts = module.split(".")
+    while len(parts) > 2 and not (REPOSITORY / "/".join(parts)).is_dir():
+        parts.pop()
+    return ".".join(parts[:3])
+
+
+def test_packages_import_one_way() -> None:
+    for position, package in enumerate(PACKAGES):
+        for module, names in imports(package).items():
+            assert {name.split(".")[0] for name in names} <= set(PACKAGES[position:]), module
+
+
+def test_no_floor_imports_from_above() -> None:
+    for module, names in imports("app").items():
+        if module == "app":
+            continue
+        here = FLOORS.index(module.split(".")[1])
+        above = {name for name in names if name.startswith("app.") and FLOORS.index(name.split(".")[1]) > here}
+        assert not above, f"{module} imports {above}"
+
+
+def test_processes_that_speak_http_load_no_engine() -> None:
+    code = (
+        "import sys, app.processes.frontend_process; print([name for name in sys.modules if name.startswith('engine')])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_folders_have_no_cycle(package: str) -> None:
+    rooms: defaultdict[str, set[str]] = defaultdict(set)
+    for module, names in imports(package).items():
+        if module.count("."):
+            rooms[room(module)] |= {room(name) for name in names if name.startswith(f"{package}.")} - {room(module)}
+    TopologicalSorter(rooms).prepare()  # raises CycleError, which names the circle
