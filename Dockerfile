@@ -10,20 +10,22 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
-COPY pyproject.toml CMakeLists.txt README.md ./
+COPY pyproject.toml CMakeLists.txt README.md LICENSE ./
 COPY engine engine
 COPY models models
 COPY app app
+COPY tessera tessera
 RUN python -m pip wheel --no-cache-dir --wheel-dir /wheels .
 
 # Built in CANN's image, whose C library is older than that of the builder above.
 FROM ${CANN_IMAGE} AS ascend-builder
 RUN command -v cc || { command -v dnf && dnf install -y gcc; } || { apt-get update && apt-get install -y gcc libc6-dev; }
 WORKDIR /source
-COPY pyproject.toml CMakeLists.txt README.md ./
+COPY pyproject.toml CMakeLists.txt README.md LICENSE ./
 COPY engine engine
 COPY models models
 COPY app app
+COPY tessera tessera
 RUN python3 -m pip wheel --no-cache-dir --wheel-dir /wheels .
 
 FROM ${CANN_IMAGE} AS ascend

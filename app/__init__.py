@@ -1,1 +1,1 @@
-"""The HTTP service: it knows engines only through `engine.Session` and models only through `models.registry`."""
+"""The HTTP service: it knows engines only through `tessera.engine.Session` and models through `tessera.models`."""

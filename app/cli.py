@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from app.commands.output import drop_output
-from app.errors import TesseraError
-from app.signals import orderly_end
-from app.version import service_version
+from tessera.app.commands.output import drop_output
+from tessera.app.errors import TesseraError
+from tessera.app.signals import orderly_end
+from tessera.app.version import service_version
 
 # Command -> what it does; each lives in app/commands/<command>.py as add_arguments(parser) and run(arguments).
 COMMANDS = {
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     chosen = parser.parse_args(argv)
     # Imported by name so that `tessera --help` stays quick and one command never loads what only another needs.
-    command = importlib.import_module(f"app.commands.{chosen.command}")
+    command = importlib.import_module(f"tessera.app.commands.{chosen.command}")
     options = Parser(prog=f"tessera {chosen.command}", description=command.__doc__, allow_abbrev=False)
     command.add_arguments(options)
     arguments = options.parse_args(chosen.arguments)
@@ -93,7 +93,7 @@ def _told_errors() -> tuple[type[Exception], ...]:
     """Errors whose message is all that a user needs. Those of the engine count where a command has loaded it."""
     if "engine" not in sys.modules:
         return (TesseraError,)
-    from engine.errors import EngineError
+    from tessera.engine.errors import EngineError
 
     return (TesseraError, EngineError)
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
-from app.errors import ConfigFileError
+from tessera.app.errors import ConfigFileError
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -12,21 +12,21 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api import admin, classify, docs, experiments, health, metrics, models
-from app.api.context import DirectOperation, HeadAsGet, InFlight, RequestContext
-from app.api.handlers import install_error_handlers
-from app.api.openapi import QUERY_RESPONSES
-from app.api.query import refuse_unknown_query
-from app.dispatch.dispatcher import Dispatcher
-from app.limits.admin import AdminGate
-from app.limits.clients import RateLimiter
-from app.limits.uploads import UploadBudget
-from app.observability.metrics import Metrics
-from app.observability.tracing import Tracing
-from app.oip import rest
-from app.service import Service
-from app.settings import Settings
-from app.version import service_version
+from tessera.app.api import admin, classify, docs, experiments, health, metrics, models
+from tessera.app.api.context import DirectOperation, HeadAsGet, InFlight, RequestContext
+from tessera.app.api.handlers import install_error_handlers
+from tessera.app.api.openapi import QUERY_RESPONSES
+from tessera.app.api.query import refuse_unknown_query
+from tessera.app.dispatch.dispatcher import Dispatcher
+from tessera.app.limits.admin import AdminGate
+from tessera.app.limits.clients import RateLimiter
+from tessera.app.limits.uploads import UploadBudget
+from tessera.app.observability.metrics import Metrics
+from tessera.app.observability.tracing import Tracing
+from tessera.app.oip import rest
+from tessera.app.service import Service
+from tessera.app.settings import Settings
+from tessera.app.version import service_version
 
 _DESCRIPTION = """
 ResNet-50 in two variants, chosen per request: **baseline** (fp32 on ONNX Runtime) and **optimised** (fused, int8,
@@ -134,7 +134,7 @@ def _rate_limiter(settings: Settings) -> RateLimiter | None:
 
 def _local(settings: Settings, metrics: Metrics) -> Dispatcher:
     # Imported here, because a process that only speaks HTTP must not load the engine.
-    from app.dispatch.local import LocalDispatcher
+    from tessera.app.dispatch.local import LocalDispatcher
 
     return LocalDispatcher(settings, metrics)
 
@@ -145,8 +145,8 @@ async def _grpc(service: Service, around: _Around) -> AsyncIterator[None]:
     if service.settings.grpc_port is None:
         yield
         return
-    from app.oip.grpc.calls import Requests  # an extra
-    from app.oip.grpc.server import GrpcServer
+    from tessera.app.oip.grpc.calls import Requests  # an extra
+    from tessera.app.oip.grpc.server import GrpcServer
 
     requests = Requests(around.in_flight, around.uploads, service.metrics, around.tracing)
     server = GrpcServer(service, requests, around.rate_limiter)

@@ -10,11 +10,11 @@ from functools import partial
 
 import numpy as np
 
-from app.dispatch.dispatcher import Dispatcher, Phase, Reservation
-from app.dispatch.eventloop import call_soon
-from app.dispatch.experiment import ExperimentAccess
-from app.dispatch.shadow import Shadow
-from app.errors import (
+from tessera.app.dispatch.dispatcher import Dispatcher, Phase, Reservation
+from tessera.app.dispatch.eventloop import call_soon
+from tessera.app.dispatch.experiment import ExperimentAccess
+from tessera.app.dispatch.shadow import Shadow
+from tessera.app.errors import (
     DeadlineExceededError,
     InferenceError,
     InternalError,
@@ -22,21 +22,21 @@ from app.errors import (
     RequestError,
     ShuttingDownError,
 )
-from app.imaging.decoder import ImageDecoder
-from app.imaging.pool import DecoderPool, Decoding
-from app.limits.admin import AdminGate
-from app.observability.logs import request_id
-from app.observability.metrics import Metrics
-from app.protocol.classify import Classified
-from app.protocol.multipart import Upload
-from app.routing.events import Answered, Loaded
-from app.routing.router import BASELINE, Decision, Router
-from app.routing.split import KEY_HEADER
-from app.routing.variants import HEADER
-from app.scheduling.ticket import InputType, Outcome, Priority
-from app.served.model import ServedModel
-from app.served.plan import plan_from
-from app.settings import Settings
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.app.imaging.pool import DecoderPool, Decoding
+from tessera.app.limits.admin import AdminGate
+from tessera.app.observability.logs import request_id
+from tessera.app.observability.metrics import Metrics
+from tessera.app.protocol.classify import Classified
+from tessera.app.protocol.multipart import Upload
+from tessera.app.routing.events import Answered, Loaded
+from tessera.app.routing.router import BASELINE, Decision, Router
+from tessera.app.routing.split import KEY_HEADER
+from tessera.app.routing.variants import HEADER
+from tessera.app.scheduling.ticket import InputType, Outcome, Priority
+from tessera.app.served.model import ServedModel
+from tessera.app.served.plan import plan_from
+from tessera.app.settings import Settings
 
 
 class Service:

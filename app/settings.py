@@ -8,9 +8,9 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app.config_file import ConfigFile
-from app.routing.guard import smallest_recovery_window
-from app.routing.split import parse_split
+from tessera.app.config_file import ConfigFile
+from tessera.app.routing.guard import smallest_recovery_window
+from tessera.app.routing.split import parse_split
 
 Backend = Literal["auto", "cpu", "ascend"]
 LogLevel = Literal["debug", "info", "warning", "error"]

@@ -23,7 +23,7 @@ def megabytes(key):
         return next(int(line.split()[1]) for line in status if line.startswith(key)) / 1024
 
 before = megabytes("VmRSS")
-import engine
+from tessera import engine
 
 start = time.perf_counter()
 session = engine.load(sys.argv[1], backend=sys.argv[2], threads=int(sys.argv[3]) or None)

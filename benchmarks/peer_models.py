@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import engine
-from models.photos import read_photos
-from models.preprocessing import Preprocessing
-from models.quantise import quantise_model
-from models.registry import open_model
+from tessera import engine
+from tessera.models.photos import read_photos
+from tessera.models.preprocessing import Preprocessing
+from tessera.models.quantise import quantise_model
+from tessera.models.registry import open_model
 
 Array = npt.NDArray[np.float32]
 Run = Callable[[Array], Array]

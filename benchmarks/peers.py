@@ -26,11 +26,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-import engine
-from app.imaging.decoder import ImageDecoder
 from benchmarks.peer_models import PeerModels, find_data, versions
-from engine.machine import cpu_name
-from models.preprocessing import Preprocessing
+from tessera import engine
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.engine.machine import cpu_name
+from tessera.models.preprocessing import Preprocessing
 
 Run = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 

@@ -18,14 +18,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-import engine
 from benchmarks.peer_models import Array, find_data, versions
-from engine.quantize.measures import agreement, sqnr
-from models.package import read_package
-from models.photos import find_photos, read_photos
-from models.preprocessing import Preprocessing
-from models.quantise import quantise_model
-from models.registry import open_model
+from tessera import engine
+from tessera.engine.quantize.measures import agreement, sqnr
+from tessera.models.package import read_package
+from tessera.models.photos import find_photos, read_photos
+from tessera.models.preprocessing import Preprocessing
+from tessera.models.quantise import quantise_model
+from tessera.models.registry import open_model
 
 Run = Callable[[Array], Array]
 

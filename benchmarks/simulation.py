@@ -16,9 +16,9 @@ from typing import Protocol
 
 import numpy as np
 
-from app.errors import RequestError
-from app.scheduling.queue import ImageQueue
-from app.scheduling.ticket import Batch, Outcome, Priority, Ticket
+from tessera.app.errors import RequestError
+from tessera.app.scheduling.queue import ImageQueue
+from tessera.app.scheduling.ticket import Batch, Outcome, Priority, Ticket
 
 VARIANT = "optimised"
 _ROWS = np.zeros((64, 1), np.uint8)  # the queue carries rows and never looks at them

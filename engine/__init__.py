@@ -5,8 +5,8 @@ Example:
     >>> logits = session.run(x)
 """
 
-from engine.budget import cpu_budget
-from engine.errors import (
+from tessera.engine.budget import cpu_budget
+from tessera.engine.errors import (
     BackendUnavailableError,
     DeviceError,
     EngineError,
@@ -14,10 +14,10 @@ from engine.errors import (
     ModelError,
     UnsupportedOperatorError,
 )
-from engine.loading import load
-from engine.peak import measure_peak
-from engine.quantize import quantize
-from engine.session import DeviceStatus, LayerTiming, Session, SessionInfo, TensorSpec
+from tessera.engine.loading import load
+from tessera.engine.peak import measure_peak
+from tessera.engine.quantize import quantize
+from tessera.engine.session import DeviceStatus, LayerTiming, Session, SessionInfo, TensorSpec
 
 __all__ = [
     "BackendUnavailableError",

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from engine.machine import cache_sizes, cpu_name
-from engine.normalisation import Normalisation
-from engine.session import Precision, Session, SessionInfo
-from engine.wording import counted
+from tessera.engine.machine import cache_sizes, cpu_name
+from tessera.engine.normalisation import Normalisation
+from tessera.engine.session import Precision, Session, SessionInfo
+from tessera.engine.wording import counted
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How a model is to be loaded; see `engine.load`."""
+    """How a model is to be loaded; see `tessera.engine.load`."""
 
     threads: int
     precision: Precision = "auto"
@@ -27,7 +27,7 @@ class Backend(ABC):
     """One way to run models. Its answers are those of a machine's processor unless it says otherwise.
 
     Attributes:
-        name: As `engine.load` and settings call it.
+        name: As `tessera.engine.load` and settings call it.
         suffixes: Of the files that it opens.
         platform: As the Open Inference Protocol calls it.
     """

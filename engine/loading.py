@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
-from engine.backends import BACKENDS, Backend, LoadOptions
-from engine.budget import cpu_budget
-from engine.errors import ModelError
-from engine.normalisation import Normalisation
-from engine.session import Precision, Session
+from tessera.engine.backends import BACKENDS, Backend, LoadOptions
+from tessera.engine.budget import cpu_budget
+from tessera.engine.errors import ModelError
+from tessera.engine.normalisation import Normalisation
+from tessera.engine.session import Precision, Session
 
 
 def load(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import ModelError
+from tessera.engine.errors import ModelError
 
 MEAN_KEY = "tessera.mean"
 STD_KEY = "tessera.std"

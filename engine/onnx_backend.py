@@ -1,6 +1,6 @@
 """ONNX's own backend interface on this engine, so that ONNX's tools and conformance tests can drive it.
 
-    import engine.onnx_backend as backend
+    import tessera.engine.onnx_backend as backend
     rep = backend.prepare(onnx.load("model.onnx"))
     logits, = rep.run([x])
     rep.executor        # "cpu" for our engine, "onnxruntime" where the graph is outside of what it runs
@@ -22,12 +22,12 @@ import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from onnx.backend.base import Backend, BackendRep, Device, DeviceType
 
-from engine.errors import InputError, ModelError
-from engine.graph.reader import convert_model
-from engine.graph.reference import run_reference
-from engine.loading import load
-from engine.session import Session
-from engine.wording import counted
+from tessera.engine.errors import InputError, ModelError
+from tessera.engine.graph.reader import convert_model
+from tessera.engine.graph.reference import run_reference
+from tessera.engine.loading import load
+from tessera.engine.session import Session
+from tessera.engine.wording import counted
 
 Array = npt.NDArray[Any]
 Executor = Literal["auto", "cpu", "reference", "onnxruntime"]
@@ -105,7 +105,7 @@ class TesseraRep(BackendRep):
             return _reference_results(_with_weights(self._model, bound), feeds)
 
     def _run_onnxruntime(self, feeds: Mapping[str, Array]) -> tuple[Array, ...]:
-        from engine.backends.onnxruntime.runtime import onnxruntime
+        from tessera.engine.backends.onnxruntime.runtime import onnxruntime
 
         self.executor = "onnxruntime"
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import _native
+from tessera.engine import _native
 
 _DTYPES = {"int8": _native.U8, "bf16": _native.BF16, "fp32": _native.F32}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from engine.graph.ir import Graph, Node, ValueInfo
+from tessera.engine.graph.ir import Graph, Node, ValueInfo
 
 
 @dataclass(frozen=True)

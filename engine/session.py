@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import BackendUnavailableError, InputError
-from engine.normalisation import Normalisation
-from engine.profile import LayerCost
+from tessera.engine.errors import BackendUnavailableError, InputError
+from tessera.engine.normalisation import Normalisation
+from tessera.engine.profile import LayerCost
 
 Precision = Literal["auto", "int8", "bf16", "fp32"]
 Array = npt.NDArray[Any]

@@ -9,16 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import engine
-import models
-from engine.quantize.calibration import Calibration, Verdict
-from engine.quantize.files import PARTIAL_SUFFIX, write_whole
-from engine.quantize.writer import quantised_model
-from models.cache import build_folder, exclusive, make_folder
-from models.calibrations import CalibrationFiles, Choice
-from models.package import Package
-from models.source import float_model, is_quantised
-from models.weights import file_sha256
+from tessera import engine, models
+from tessera.engine.quantize.calibration import Calibration, Verdict
+from tessera.engine.quantize.files import PARTIAL_SUFFIX, write_whole
+from tessera.engine.quantize.writer import quantised_model
+from tessera.models.cache import build_folder, exclusive, make_folder
+from tessera.models.calibrations import CalibrationFiles, Choice
+from tessera.models.package import Package
+from tessera.models.source import float_model, is_quantised
+from tessera.models.weights import file_sha256
 
 Progress = Callable[[str, float], None]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.errors import ModelError
+from tessera.engine.errors import ModelError
 
 _POLL_SECONDS = 0.1
 

@@ -9,12 +9,12 @@ import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.errors import ModelError
-from engine.quantize.calibration import Calibration
-from engine.quantize.files import check_target, write_whole
-from models.cache import calibration_file, make_folder
-from models.package import Package
-from models.weights import file_sha256
+from tessera.engine.errors import ModelError
+from tessera.engine.quantize.calibration import Calibration
+from tessera.engine.quantize.files import check_target, write_whole
+from tessera.models.cache import calibration_file, make_folder
+from tessera.models.package import Package
+from tessera.models.weights import file_sha256
 
 
 @dataclass(frozen=True)

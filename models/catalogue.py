@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import ModelError
-from models.preprocessing import INTERPOLATIONS, Interpolation
+from tessera.engine.errors import ModelError
+from tessera.models.preprocessing import INTERPOLATIONS, Interpolation
 
 if sys.version_info >= (3, 11):
     import tomllib

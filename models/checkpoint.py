@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import ModelError
-from models.pickles import LARGEST_PICKLE, StoredTensor, read_pickle
-from models.state_dict import is_counter
+from tessera.engine.errors import ModelError
+from tessera.models.pickles import LARGEST_PICKLE, StoredTensor, read_pickle
+from tessera.models.state_dict import is_counter
 
 # How often the names under which training code keeps its weights; averaged weights first, as they are meant for use.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "net", "weights")

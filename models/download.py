@@ -14,9 +14,9 @@ from pathlib import Path
 
 import httpx
 
-from engine.errors import ModelError
-from models.catalogue import CatalogueEntry
-from models.weights import file_sha256
+from tessera.engine.errors import ModelError
+from tessera.models.catalogue import CatalogueEntry
+from tessera.models.weights import file_sha256
 
 Progress = Callable[[str, float], None]
 

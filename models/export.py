@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-import engine
-from engine.errors import ModelError
-from models.checkpoint import read_checkpoint
-from models.importer import ImportOptions, add_model, check_place
-from models.package import Package
-from models.preprocessing import INTERPOLATIONS, Interpolation
-from models.state_dict import plain_keys
-from models.weights import read_weights
+from tessera import engine
+from tessera.engine.errors import ModelError
+from tessera.models.checkpoint import read_checkpoint
+from tessera.models.importer import ImportOptions, add_model, check_place
+from tessera.models.package import Package
+from tessera.models.preprocessing import INTERPOLATIONS, Interpolation
+from tessera.models.state_dict import plain_keys
+from tessera.models.weights import read_weights
 
 Publisher = Literal["torchvision", "timm"]
 Progress = Callable[[str, float], None]

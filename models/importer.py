@@ -14,21 +14,21 @@ import onnx
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from engine.errors import ModelError, UnsupportedOperatorError
-from engine.graph.reader import LARGEST_FILE, parse_model, read_file, read_metadata
-from engine.graph.tensors import embed_external
-from engine.normalisation import Normalisation
-from engine.quantize.files import write_whole
-from engine.wording import counted
-from models.checkpoint import read_checkpoint
-from models.foreign import MODEL_SUFFIXES, describe_foreign, model_name
-from models.package import DESCRIPTION, LABELS, Package, is_package, read_labels, read_package
-from models.preprocessing import Interpolation, Preprocessing
-from models.serving_form import to_serving_form
-from models.staging import check_folder, place, staging_folder
-from models.state_dict import plain_keys
-from models.trial import try_model
-from models.weights import read_weights
+from tessera.engine.errors import ModelError, UnsupportedOperatorError
+from tessera.engine.graph.reader import LARGEST_FILE, parse_model, read_file, read_metadata
+from tessera.engine.graph.tensors import embed_external
+from tessera.engine.normalisation import Normalisation
+from tessera.engine.quantize.files import write_whole
+from tessera.engine.wording import counted
+from tessera.models.checkpoint import read_checkpoint
+from tessera.models.foreign import MODEL_SUFFIXES, describe_foreign, model_name
+from tessera.models.package import DESCRIPTION, LABELS, Package, is_package, read_labels, read_package
+from tessera.models.preprocessing import Interpolation, Preprocessing
+from tessera.models.serving_form import to_serving_form
+from tessera.models.staging import check_folder, place, staging_folder
+from tessera.models.state_dict import plain_keys
+from tessera.models.trial import try_model
+from tessera.models.weights import read_weights
 
 SUFFIXES = MODEL_SUFFIXES
 

@@ -12,9 +12,9 @@ from math import prod
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from engine.errors import ModelError
-from engine.graph.ir import Graph, Shape
-from engine.graph.protos import unused_name
+from tessera.engine.errors import ModelError
+from tessera.engine.graph.ir import Graph, Shape
+from tessera.engine.graph.protos import unused_name
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 _SOFTMAX = ("Softmax", "LogSoftmax", "QLinearSoftmax")

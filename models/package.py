@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import ModelError
-from models.foreign import describe_foreign, model_name
-from models.preprocessing import INTERPOLATIONS, Preprocessing
+from tessera.engine.errors import ModelError
+from tessera.models.foreign import describe_foreign, model_name
+from tessera.models.preprocessing import INTERPOLATIONS, Preprocessing
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from engine.errors import ModelError
-from models.preprocessing import Preprocessing, resize_and_crop
+from tessera.engine.errors import ModelError
+from tessera.models.preprocessing import Preprocessing, resize_and_crop
 
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp"}
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import ModelError
+from tessera.engine.errors import ModelError
 
 # The pickle of a ResNet-152 with its optimiser has about half of this. An opcode of one byte can cost some 70 bytes.
 LARGEST_PICKLE = 4 << 20

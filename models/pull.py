@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from models.cache import downloads_folder, exclusive, make_folder
-from models.catalogue import CatalogueEntry
-from models.download import Patience, download
-from models.importer import ImportOptions, add_model, check_place
-from models.package import Package, read_package
+from tessera.models.cache import downloads_folder, exclusive, make_folder
+from tessera.models.catalogue import CatalogueEntry
+from tessera.models.download import Patience, download
+from tessera.models.importer import ImportOptions, add_model, check_place
+from tessera.models.package import Package, read_package
 
 Progress = Callable[[str, float], None]
 

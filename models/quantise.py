@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.quantize.observation.ranges import Method
-from engine.quantize.pipeline import Fallback, Progress, calibrate
-from engine.quantize.report import Gate, Report
-from models.cache import default_cache
-from models.calibrations import CalibrationFiles
-from models.package import read_package
-from models.photos import find_photos, read_photos
-from models.source import float_model
-from models.weights import file_sha256
+from tessera.engine.quantize.observation.ranges import Method
+from tessera.engine.quantize.pipeline import Fallback, Progress, calibrate
+from tessera.engine.quantize.report import Gate, Report
+from tessera.models.cache import default_cache
+from tessera.models.calibrations import CalibrationFiles
+from tessera.models.package import read_package
+from tessera.models.photos import find_photos, read_photos
+from tessera.models.source import float_model
+from tessera.models.weights import file_sha256
 
 
 def quantise_model(
@@ -47,7 +47,7 @@ def quantise_model(
         into_folder: write `calibration.json` beside the weights, to be shipped with them, instead of into the cache.
         accept: use the calibration even if it fails its gate.
         limit: most photos to use, spread evenly over the folder; None for all.
-        method: as for `engine.quantize.quantize`, like all arguments that are not explained here.
+        method: as for `tessera.engine.quantize.quantize`, like all arguments that are not explained here.
         bias_correction: as for `quantize`.
         gate: as for `quantize`.
         fallback: as for `quantize`.

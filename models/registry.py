@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.backends import BACKENDS
-from engine.errors import ModelError
-from engine.normalisation import Normalisation
-from engine.quantize.calibration import Verdict
-from models.build import Build, Progress, build_model, is_built
-from models.cache import default_cache, library_folder
-from models.package import Package, is_package, read_package
-from models.preprocessing import Preprocessing
+from tessera.engine.backends import BACKENDS
+from tessera.engine.errors import ModelError
+from tessera.engine.normalisation import Normalisation
+from tessera.engine.quantize.calibration import Verdict
+from tessera.models.build import Build, Progress, build_model, is_built
+from tessera.models.cache import default_cache, library_folder
+from tessera.models.package import Package, is_package, read_package
+from tessera.models.preprocessing import Preprocessing
 
 BUNDLED = Path(__file__).resolve().parent / "resnet50-imagenette"
 VARIANTS = ("baseline", "optimised")  # of every model

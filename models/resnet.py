@@ -17,8 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.errors import ModelError
-from engine.wording import counted
+from tessera.engine.errors import ModelError
+from tessera.engine.wording import counted
 
 _OPSET = 17
 _IR_VERSION = 8

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from engine.errors import ModelError
-from engine.graph.ir import Shape
-from engine.graph.protos import insert_constants, unused_name
-from engine.graph.reader import check_model, convert_model, read_constants
-from engine.graph.tensors import type_of
-from models.logits import check_logits, expose_logits
+from tessera.engine.errors import ModelError
+from tessera.engine.graph.ir import Shape
+from tessera.engine.graph.protos import insert_constants, unused_name
+from tessera.engine.graph.reader import check_model, convert_model, read_constants
+from tessera.engine.graph.tensors import type_of
+from tessera.models.logits import check_logits, expose_logits
 
 _DEFAULT_SIZE = 224
 _BATCH = "N"

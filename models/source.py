@@ -9,12 +9,12 @@ from pathlib import Path
 
 import onnx
 
-from engine.errors import ModelError, UnsupportedOperatorError
-from engine.graph.reader import parse_model
-from models.package import Package
-from models.resnet import build_resnet
-from models.serving_form import to_serving_form
-from models.weights import read_weights
+from tessera.engine.errors import ModelError, UnsupportedOperatorError
+from tessera.engine.graph.reader import parse_model
+from tessera.models.package import Package
+from tessera.models.resnet import build_resnet
+from tessera.models.serving_form import to_serving_form
+from tessera.models.weights import read_weights
 
 # A protobuf message cannot be larger; a gzip file that unpacks to more is damaged or meant to do harm.
 _LARGEST_MODEL = 2**31 - 1

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.errors import ModelError
-from engine.quantize.files import PARTIAL_SUFFIX
+from tessera.engine.errors import ModelError
+from tessera.engine.quantize.files import PARTIAL_SUFFIX
 
 
 def check_folder(into: Path) -> None:

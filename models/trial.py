@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import engine
-from engine.errors import EngineError, ModelError
-from models.registry import Variant, open_model
+from tessera import engine
+from tessera.engine.errors import EngineError, ModelError
+from tessera.models.registry import Variant, open_model
 
 _BATCHES = (1, 2)
 _SCRATCH = ".trial"

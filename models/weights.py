@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from engine.errors import ModelError
+from tessera.engine.errors import ModelError
 
 _READABLE = ("F16", "F32", "F64")
 _BLOCK = 1 << 20

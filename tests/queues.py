@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from app.scheduling.queue import ImageQueue
-from app.scheduling.ticket import Batch, Outcome, Ticket
+from tessera.app.scheduling.queue import ImageQueue
+from tessera.app.scheduling.ticket import Batch, Outcome, Ticket
 
 VARIANTS = ("baseline", "optimised")
 

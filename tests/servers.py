@@ -1,4 +1,4 @@
-"""Real server processes for tests: started with `python -m app.cli serve`, stopped with a signal."""
+"""Real server processes for tests: started with `python -m tessera.app.cli serve`, stopped with a signal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 def tessera(*arguments: str, timeout: float = NEVER, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run a `tessera` command to its end."""
-    command = [sys.executable, "-m", "app.cli", *arguments]
+    command = [sys.executable, "-m", "tessera.app.cli", *arguments]
     return subprocess.run(
         command, cwd=REPOSITORY, env=environment(**extra), capture_output=True, text=True, timeout=timeout, check=False
     )
@@ -52,7 +52,7 @@ class ServerProcess:
         if modules is not None:
             variables["PYTHONPATH"] = f"{modules}{os.pathsep}{REPOSITORY}"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve", "--port", "0", *flags],
+            [sys.executable, "-m", "tessera.app.cli", "serve", "--port", "0", *flags],
             cwd=REPOSITORY,
             env=environment(**variables),
             stdout=subprocess.PIPE,

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Security
 from fastapi.security import HTTPBearer
 
-from app.api.context import ServiceDependency, get_service
-from app.api.openapi import ERROR_RESPONSES, ErrorBody
-from app.errors import ModelUnavailableError, NotFoundError
-from app.service import Service
+from tessera.app.api.context import ServiceDependency, get_service
+from tessera.app.api.openapi import ERROR_RESPONSES, ErrorBody
+from tessera.app.errors import ModelUnavailableError, NotFoundError
+from tessera.app.service import Service
 
 # Only for the OpenAPI document: the gate reads the header itself.
 _Bearer = Annotated[object, Security(HTTPBearer(auto_error=False, scheme_name="adminToken"))]

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import anyio
 from fastapi import Request
 
-from app.errors import BodyTimeoutError, BodyTooLargeError, ClientDisconnectedError, EmptyBodyError
-from app.limits.uploads import Upload
-from app.observability import tracing
+from tessera.app.errors import BodyTimeoutError, BodyTooLargeError, ClientDisconnectedError, EmptyBodyError
+from tessera.app.limits.uploads import Upload
+from tessera.app.observability import tracing
 
 LEAST_RATE = 1024  # bytes per second, over the whole body, that a client has to send after its first moments
 

@@ -8,20 +8,20 @@ import time
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from app.api.body import read_body
-from app.api.context import DirectRoute, ServiceDependency
-from app.api.openapi import CLASSIFY_OPENAPI, CLASSIFY_RESPONSES
-from app.api.query import check_query
-from app.api.waiting import answer_in_time
-from app.errors import InvalidParameterError, RequestError, UnsupportedEncodingError, quoted
-from app.observability import tracing
-from app.observability.tracing import trace_images
-from app.protocol.classify import Classified, build_answer, resolve_top_k
-from app.protocol.multipart import Upload, is_multipart, parse_multipart
-from app.protocol.urgency import PRIORITY_HEADER, TIMEOUT_HEADER, parse_priority, parse_timeout
-from app.routing.variants import HEADER
-from app.scheduling.ticket import Priority
-from app.service import Service
+from tessera.app.api.body import read_body
+from tessera.app.api.context import DirectRoute, ServiceDependency
+from tessera.app.api.openapi import CLASSIFY_OPENAPI, CLASSIFY_RESPONSES
+from tessera.app.api.query import check_query
+from tessera.app.api.waiting import answer_in_time
+from tessera.app.errors import InvalidParameterError, RequestError, UnsupportedEncodingError, quoted
+from tessera.app.observability import tracing
+from tessera.app.observability.tracing import trace_images
+from tessera.app.protocol.classify import Classified, build_answer, resolve_top_k
+from tessera.app.protocol.multipart import Upload, is_multipart, parse_multipart
+from tessera.app.protocol.urgency import PRIORITY_HEADER, TIMEOUT_HEADER, parse_priority, parse_timeout
+from tessera.app.routing.variants import HEADER
+from tessera.app.scheduling.ticket import Priority
+from tessera.app.service import Service
 
 router = APIRouter(tags=["classification"], route_class=DirectRoute)
 

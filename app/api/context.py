@@ -12,17 +12,17 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.handlers import error_response
-from app.errors import InternalError, RequestError, TooManyHeadersError
-from app.limits.clients import RateLimiter, client_key
-from app.limits.uploads import Upload, UploadBudget
-from app.observability import tracing
-from app.observability.logs import request_id, trace_id
-from app.observability.tracing import RequestTrace, Tracing
-from app.protocol.request_id import HEADER, request_id_for
-from app.service import Service
+from tessera.app.api.handlers import error_response
+from tessera.app.errors import InternalError, RequestError, TooManyHeadersError
+from tessera.app.limits.clients import RateLimiter, client_key
+from tessera.app.limits.uploads import Upload, UploadBudget
+from tessera.app.observability import tracing
+from tessera.app.observability.logs import request_id, trace_id
+from tessera.app.observability.tracing import RequestTrace, Tracing
+from tessera.app.protocol.request_id import HEADER, request_id_for
+from tessera.app.service import Service
 
-access_log = logging.getLogger("app.access")
+access_log = logging.getLogger("tessera.access")
 logger = logging.getLogger(__name__)
 
 # Machines ask these every few seconds; their lines would drown the others.

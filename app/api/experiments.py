@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.api.admin import GATE_RESPONSES, AdminDependency
-from app.api.context import ServiceDependency
-from app.api.openapi import ERROR_RESPONSES
+from tessera.app.api.admin import GATE_RESPONSES, AdminDependency
+from tessera.app.api.context import ServiceDependency
+from tessera.app.api.openapi import ERROR_RESPONSES
 
 router = APIRouter(tags=["experiments"])
 

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from app.errors import (
+from tessera.app.errors import (
     InternalError,
     InvalidParameterError,
     MethodNotAllowedError,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.api.context import ServiceDependency
-from app.api.openapi import ERROR_RESPONSES, ErrorBody
+from tessera.app.api.context import ServiceDependency
+from tessera.app.api.openapi import ERROR_RESPONSES, ErrorBody
 
 router = APIRouter(tags=["health"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from app.api.context import ServiceDependency
+from tessera.app.api.context import ServiceDependency
 
 router = APIRouter(tags=["metrics"])
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.api.context import ServiceDependency
-from app.api.openapi import ERROR_RESPONSES
-from app.served.model import ServedVariant
+from tessera.app.api.context import ServiceDependency
+from tessera.app.api.openapi import ERROR_RESPONSES
+from tessera.app.served.model import ServedVariant
 
 router = APIRouter(tags=["models"])
 

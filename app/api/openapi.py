@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.scheduling.ticket import Priority
+from tessera.app.scheduling.ticket import Priority
 
 
 class ErrorBody(BaseModel):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from fastapi import Request
 from fastapi.routing import APIRoute
 
-from app.errors import UnknownParameterError, quoted
+from tessera.app.errors import UnknownParameterError, quoted
 
 _LONGEST = 1024  # bytes of a query; what is documented needs a dozen
 

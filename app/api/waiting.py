@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import anyio
 from fastapi import Request
 
-from app.api.body import wait_for_disconnect
-from app.errors import ClientDisconnectedError, DeadlineExceededError
+from tessera.app.api.body import wait_for_disconnect
+from tessera.app.errors import ClientDisconnectedError, DeadlineExceededError
 
 Result = TypeVar("Result")
 

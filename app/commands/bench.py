@@ -15,17 +15,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-import engine
-from app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
-from app.commands.progress import ProgressDisplay
-from app.errors import RequestError, StartupError
-from app.imaging.decoder import ImageDecoder
-from app.served.loading import open_configured_model, open_session
-from app.served.selection import find_model
-from engine.backends import BACKENDS
-from engine.wording import counted
-from models.package import read_package
-from models.preprocessing import Preprocessing
+from tessera import engine
+from tessera.app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
+from tessera.app.commands.progress import ProgressDisplay
+from tessera.app.errors import RequestError, StartupError
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.app.served.loading import open_configured_model, open_session
+from tessera.app.served.selection import find_model
+from tessera.engine.backends import BACKENDS
+from tessera.engine.wording import counted
+from tessera.models.package import read_package
+from tessera.models.preprocessing import Preprocessing
 
 _BATCHES = (1, 16)
 # More different images than a batch holds, so that no run sees what the run before it left in the caches.

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-import engine
-from app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
-from app.commands.progress import ProgressDisplay
-from app.errors import RequestError
-from app.imaging.decoder import ImageDecoder
-from app.protocol.classify import Classified, build_answer, resolve_top_k
-from app.served.loading import open_configured_model, open_session
-from app.served.selection import check_variant, find_model
-from models.package import read_package
+from tessera import engine
+from tessera.app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
+from tessera.app.commands.progress import ProgressDisplay
+from tessera.app.errors import RequestError
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.app.protocol.classify import Classified, build_answer, resolve_top_k
+from tessera.app.served.loading import open_configured_model, open_session
+from tessera.app.served.selection import check_variant, find_model
+from tessera.models.package import read_package
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable
 
 from pydantic import SecretStr, ValidationError
 
-from app.errors import ConfigFileError
-from app.settings import Settings
+from tessera.app.errors import ConfigFileError
+from tessera.app.settings import Settings
 
 MODEL_SETTINGS = ("model_path", "models", "cache_dir")
 RUN_SETTINGS = (*MODEL_SETTINGS, "backend", "threads")

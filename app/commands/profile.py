@@ -10,14 +10,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-import engine
-from app.commands.bench import load_images
-from app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
-from app.commands.progress import ProgressDisplay
-from app.served.loading import open_configured_model, open_session
-from app.served.selection import check_variant, find_model
-from engine.backends import BACKENDS
-from models.package import read_package
+from tessera import engine
+from tessera.app.commands.bench import load_images
+from tessera.app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
+from tessera.app.commands.progress import ProgressDisplay
+from tessera.app.served.loading import open_configured_model, open_session
+from tessera.app.served.selection import check_variant, find_model
+from tessera.engine.backends import BACKENDS
+from tessera.models.package import read_package
 
 _WIDTH = 140
 

@@ -10,18 +10,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from socket import socket
 
-from app.commands.flags import add_settings_flags, settings_from, unknown_variables
-from app.commands.output import drop_output
-from app.commands.progress import ProgressDisplay
-from app.errors import StartupError
-from app.http.server import Server, bind, reserve, share, url_of
-from app.limits.admin import AdminGate
-from app.limits.connections import allow_files
-from app.observability.logs import configure_logs
-from app.served.model import ServedModel
-from app.service import Service
-from app.settings import Settings
-from app.signals import hold_signals
+from tessera.app.commands.flags import add_settings_flags, settings_from, unknown_variables
+from tessera.app.commands.output import drop_output
+from tessera.app.commands.progress import ProgressDisplay
+from tessera.app.errors import StartupError
+from tessera.app.http.server import Server, bind, reserve, share, url_of
+from tessera.app.limits.admin import AdminGate
+from tessera.app.limits.connections import allow_files
+from tessera.app.observability.logs import configure_logs
+from tessera.app.served.model import ServedModel
+from tessera.app.service import Service
+from tessera.app.settings import Settings
+from tessera.app.signals import hold_signals
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tell_of_few_files(settings: Settings) -> None:
-    # gRPC's connections are as many again, see `app.oip.grpc.server`.
+    # gRPC's connections are as many again, see `tessera.app.oip.grpc.server`.
     connections = settings.max_connections * (1 if settings.grpc_port is None else 2)
     allowed = allow_files(connections)
     if allowed is not None:
@@ -118,9 +118,9 @@ def _serve_alone(
     settings: Settings, listener: socket, display: ProgressDisplay, announce: Callable[[ServedModel], None]
 ) -> int:
     # Imported here, because with frontends this process must not load the engine.
-    from app.dispatch.host import leave_working_threads
-    from app.dispatch.local import LocalDispatcher
-    from app.main import create_app
+    from tessera.app.dispatch.host import leave_working_threads
+    from tessera.app.dispatch.local import LocalDispatcher
+    from tessera.app.main import create_app
 
     def on_ready(service: Service) -> None:
         announce(service.check_ready())
@@ -146,7 +146,7 @@ def _serve_in_processes(
 ) -> int:
     if sys.platform != "linux":
         raise StartupError("Several processes need Linux; serve with --frontends 0.")
-    from app.processes.supervisor import supervise
+    from tessera.app.processes.supervisor import supervise
 
     listeners = share(listener, settings.frontends)
     abandoned = supervise(settings, listeners, progress=display, on_ready=announce)

@@ -9,10 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
-from app.dispatch.experiment import ExperimentAccess
-from app.scheduling.snapshot import Snapshot
-from app.scheduling.ticket import InputType, Outcome, Priority
-from app.served.model import ServedModel
+from tessera.app.dispatch.experiment import ExperimentAccess
+from tessera.app.scheduling.snapshot import Snapshot
+from tessera.app.scheduling.ticket import InputType, Outcome, Priority
+from tessera.app.served.model import ServedModel
 
 
 class Phase(Enum):

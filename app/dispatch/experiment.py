@@ -6,12 +6,12 @@ import time
 from collections.abc import Collection
 from typing import Protocol
 
-from app.routing.events import Event
-from app.routing.experiment import Experiment, ExperimentObserver
-from app.routing.guard import Guard
-from app.routing.router import Router
-from app.served.plan import plan_from
-from app.settings import Settings
+from tessera.app.routing.events import Event
+from tessera.app.routing.experiment import Experiment, ExperimentObserver
+from tessera.app.routing.guard import Guard
+from tessera.app.routing.router import Router
+from tessera.app.served.plan import plan_from
+from tessera.app.settings import Settings
 
 
 class ExperimentAccess(Protocol):

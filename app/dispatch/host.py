@@ -11,18 +11,18 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TypeVar
 
-import engine
-from app.dispatch.dispatcher import Phase, Status
-from app.dispatch.eventloop import call_soon
-from app.dispatch.lifecycle import ModelLifecycle
-from app.errors import InternalError, NotReadyError, StartupError
-from app.heap import freeze_heap
-from app.observability.metrics import Metrics
-from app.scheduling.scheduler import ENGINE_THREAD, Around, Runner, Scheduler
-from app.scheduling.ticket import Ticket
-from app.served.loading import LoadedModel, LoadedVariant, Progress, default_decode_threads, load
-from app.served.model import ServedModel
-from app.settings import Settings
+from tessera import engine
+from tessera.app.dispatch.dispatcher import Phase, Status
+from tessera.app.dispatch.eventloop import call_soon
+from tessera.app.dispatch.lifecycle import ModelLifecycle
+from tessera.app.errors import InternalError, NotReadyError, StartupError
+from tessera.app.heap import freeze_heap
+from tessera.app.observability.metrics import Metrics
+from tessera.app.scheduling.scheduler import ENGINE_THREAD, Around, Runner, Scheduler
+from tessera.app.scheduling.ticket import Ticket
+from tessera.app.served.loading import LoadedModel, LoadedVariant, Progress, default_decode_threads, load
+from tessera.app.served.model import ServedModel
+from tessera.app.settings import Settings
 
 logger = logging.getLogger(__name__)
 

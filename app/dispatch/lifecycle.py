@@ -7,12 +7,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from app.errors import LoadFailedError, StartupError
-from app.scheduling.scheduler import Runner, Scheduler
-from app.served.loading import LoadedModel, LoadedVariant, reload_variant
-from app.served.model import ServedModel, ServedVariant
-from app.settings import Settings
-from engine import DeviceStatus
+from tessera.app.errors import LoadFailedError, StartupError
+from tessera.app.scheduling.scheduler import Runner, Scheduler
+from tessera.app.served.loading import LoadedModel, LoadedVariant, reload_variant
+from tessera.app.served.model import ServedModel, ServedVariant
+from tessera.app.settings import Settings
+from tessera.engine import DeviceStatus
 
 logger = logging.getLogger(__name__)
 

@@ -9,18 +9,18 @@ from functools import partial
 
 import numpy as np
 
-from app.dispatch.dispatcher import Phase, Reservation, Status
-from app.dispatch.experiment import ExperimentAccess, LocalExperiment, open_experiment
-from app.dispatch.host import EngineHost
-from app.errors import NotReadyError
-from app.observability.metrics import Metrics
-from app.scheduling.rows import row_shapes
-from app.scheduling.scheduler import Scheduler
-from app.scheduling.snapshot import Snapshot
-from app.scheduling.ticket import InputType, Outcome, Priority, Ticket
-from app.served.loading import Progress
-from app.served.model import ServedModel
-from app.settings import Settings
+from tessera.app.dispatch.dispatcher import Phase, Reservation, Status
+from tessera.app.dispatch.experiment import ExperimentAccess, LocalExperiment, open_experiment
+from tessera.app.dispatch.host import EngineHost
+from tessera.app.errors import NotReadyError
+from tessera.app.observability.metrics import Metrics
+from tessera.app.scheduling.rows import row_shapes
+from tessera.app.scheduling.scheduler import Scheduler
+from tessera.app.scheduling.snapshot import Snapshot
+from tessera.app.scheduling.ticket import InputType, Outcome, Priority, Ticket
+from tessera.app.served.loading import Progress
+from tessera.app.served.model import ServedModel
+from tessera.app.settings import Settings
 
 
 @dataclass(eq=False)

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app.dispatch.dispatcher import Dispatcher, Reservation
-from app.errors import QueueFullError, RequestError
-from app.routing.events import Compared, Event, NotCompared
-from app.routing.router import BASELINE, shadow_of
-from app.routing.shadow import Run, compare, pixel_digest
-from app.scheduling.ticket import InputType, Outcome, Priority
+from tessera.app.dispatch.dispatcher import Dispatcher, Reservation
+from tessera.app.errors import QueueFullError, RequestError
+from tessera.app.routing.events import Compared, Event, NotCompared
+from tessera.app.routing.router import BASELINE, shadow_of
+from tessera.app.routing.shadow import Run, compare, pixel_digest
+from tessera.app.scheduling.ticket import InputType, Outcome, Priority
 
 logger = logging.getLogger(__name__)
 

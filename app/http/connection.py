@@ -11,12 +11,20 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
-from app.api.context import PROBES
-from app.errors import RequestError, TooManyConnectionsError
-from app.http.exchange import Exchange, Flow, refusal
-from app.http.requests import RefusedError, RequestReader, declared_length, invalid, is_framed, refusal_of, split_target
-from app.limits.clients import client_key
-from app.limits.connections import ConnectionTable, Place
+from tessera.app.api.context import PROBES
+from tessera.app.errors import RequestError, TooManyConnectionsError
+from tessera.app.http.exchange import Exchange, Flow, refusal
+from tessera.app.http.requests import (
+    RefusedError,
+    RequestReader,
+    declared_length,
+    invalid,
+    is_framed,
+    refusal_of,
+    split_target,
+)
+from tessera.app.limits.clients import client_key
+from tessera.app.limits.connections import ConnectionTable, Place
 
 _LINGER = 1.0  # seconds
 _LOOK = 0.05  # seconds between looks whether a client that sends nothing more is still there

@@ -8,9 +8,9 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from app.api.handlers import error_response
-from app.errors import RequestError
-from app.protocol.request_id import HEADER, request_id_for
+from tessera.app.api.handlers import error_response
+from tessera.app.errors import RequestError
+from tessera.app.protocol.request_id import HEADER, request_id_for
 
 _VERSION = b"HTTP/1.1 "  # what every answer begins with
 _UNFIT = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # would end the header line, or the header

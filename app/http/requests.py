@@ -8,7 +8,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.errors import InvalidHttpError, MethodNotAllowedError, RequestError
+from tessera.app.errors import InvalidHttpError, MethodNotAllowedError, RequestError
 
 Headers = list[tuple[bytes, bytes]]
 

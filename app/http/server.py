@@ -15,13 +15,13 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from app.api.context import InFlight
-from app.errors import StartupError, TooManyConnectionsError
-from app.http.connection import ConnectionLimits, HttpProtocol
-from app.limits.connections import ConnectionTable, last_file
-from app.service import Service
-from app.settings import Settings
-from app.signals import ending_signals, release_signals
+from tessera.app.api.context import InFlight
+from tessera.app.errors import StartupError, TooManyConnectionsError
+from tessera.app.http.connection import ConnectionLimits, HttpProtocol
+from tessera.app.limits.connections import ConnectionTable, last_file
+from tessera.app.service import Service
+from tessera.app.settings import Settings
+from tessera.app.signals import ending_signals, release_signals
 
 logger = logging.getLogger(__name__)
 

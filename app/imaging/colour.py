@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from app.errors import UnsupportedImageError
+from tessera.app.errors import UnsupportedImageError
 
 TIFF_SAMPLES = (
     "TIFF is read with unsigned samples: grey of 1, 2, 4, 8, 12 or 16 bits, RGB and CMYK of 8 or 16, "

@@ -2,7 +2,7 @@
 
 - **Pieces.** Formats cut files into segments, chunks and blocks, and Pillow walks them in Python, holding the GIL:
   16 MB of empty pieces keep it busy for half a minute. `BoundedReader` bounds the reads that any parser makes, and the
-  bytes: pieces may be told to overlap. What a format keeps beside its pixels is `app.imaging.metadata`'s.
+  bytes: pieces may be told to overlap. What a format keeps beside its pixels is `tessera.app.imaging.metadata`'s.
 - **Scans.** A JPEG codes its picture in scans, and each costs the decoder a pass over every coefficient, however few
   bytes it has. The specification (ITU-T T.81) sets no bound on their number, and an empty scan takes some 100 bytes.
   `count_scans` counts them from the markers.
@@ -17,8 +17,8 @@ from typing import cast
 
 from PIL import Image, TiffImagePlugin
 
-from app.errors import CorruptImageError, ImageTooLargeError
-from app.imaging.metadata import too_many_pieces
+from tessera.app.errors import CorruptImageError, ImageTooLargeError
+from tessera.app.imaging.metadata import too_many_pieces
 
 SCANS = 16  # passes over a picture of `max_pixels`; encoders make about ten, a smaller picture may have more
 

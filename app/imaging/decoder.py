@@ -21,14 +21,20 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from app.errors import CorruptImageError, EmptyBodyError, ImageTooLargeError, RequestError, UnsupportedImageError
-from app.imaging import rle  # noqa: F401  # registers its decoder
-from app.imaging.colour import TIFF_SAMPLES, check_samples, levels, to_plain
-from app.imaging.cost import BoundedReader, check_scans
-from app.imaging.estimate import Estimate, estimate, orientation
-from app.imaging.libtiff import silence_libtiff
-from app.imaging.metadata import check_exif, prepare
-from models.preprocessing import Preprocessing, geometry, resize_and_crop
+from tessera.app.errors import (
+    CorruptImageError,
+    EmptyBodyError,
+    ImageTooLargeError,
+    RequestError,
+    UnsupportedImageError,
+)
+from tessera.app.imaging import rle  # noqa: F401  # registers its decoder
+from tessera.app.imaging.colour import TIFF_SAMPLES, check_samples, levels, to_plain
+from tessera.app.imaging.cost import BoundedReader, check_scans
+from tessera.app.imaging.estimate import Estimate, estimate, orientation
+from tessera.app.imaging.libtiff import silence_libtiff
+from tessera.app.imaging.metadata import check_exif, prepare
+from tessera.models.preprocessing import Preprocessing, geometry, resize_and_crop
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -88,7 +94,7 @@ class ImageDecoder:
             EmptyBodyError: `data` is empty.
             UnsupportedImageError: `data` is not an image of a supported format or pixel type.
             ImageTooLargeError: The header declares more than the pixel limit, or decoding would cost far more than the
-                pixels do (see `app.imaging.cost`); nothing was decoded.
+                pixels do (see `tessera.app.imaging.cost`); nothing was decoded.
             CorruptImageError: The file is truncated or damaged.
         """
         self.open(data).decode(out)

@@ -1,7 +1,7 @@
 """What decoding a picture will hold and take, told from its header, its scans and its format.
 
 The bytes are those of Pillow, libjpeg and libwebp, measured; a test holds them against what the process really took.
-The seconds are those of one slow core: what they are for is comparing pictures, and `app.imaging.pool` learns the pace.
+The seconds are those of one slow core: they compare pictures, and `tessera.app.imaging.pool` learns the pace.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import NamedTuple, cast
 
 from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
 
-from app.imaging.metadata import count_tags
-from models.preprocessing import Preprocessing, geometry
+from tessera.app.imaging.metadata import count_tags
+from tessera.models.preprocessing import Preprocessing, geometry
 
 # Nanoseconds of each pixel, without what its bytes and scans take.
 _NANOSECONDS = {"JPEG": 8, "MPO": 8, "PNG": 12, "WEBP": 45, "GIF": 13, "BMP": 6, "TIFF": 12}
@@ -52,7 +52,7 @@ def estimate(
         picture: The picture, opened and not loaded.
         data: Its file.
         preprocessing: What the model expects of a photo.
-        scans: Passes over the picture, see `app.imaging.cost.check_scans`.
+        scans: Passes over the picture, see `tessera.app.imaging.cost.check_scans`.
         scale: By what a JPEG's sides are divided while it is decoded.
     """
     pixels = picture.width * picture.height

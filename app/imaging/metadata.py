@@ -12,7 +12,7 @@ import struct
 
 from PIL import TiffImagePlugin
 
-from app.errors import CorruptImageError, ImageTooLargeError
+from tessera.app.errors import CorruptImageError, ImageTooLargeError
 
 MOST_EXIF = 64 * 1024  # bytes; what one segment of a JPEG holds
 MOST_NUMBERS = 64 * 1024  # in one tag of a TIFF: more strips than any picture within `max_pixels` has rows

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from app.imaging.decoder import ImageDecoder
+from tessera.app.imaging.decoder import ImageDecoder
 
 
 class Decoding:

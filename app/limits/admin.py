@@ -6,8 +6,8 @@ import hmac
 import ipaddress
 from pathlib import Path
 
-from app.errors import ForbiddenError, StartupError, UnauthorisedError
-from app.settings import Settings
+from tessera.app.errors import ForbiddenError, StartupError, UnauthorisedError
+from tessera.app.settings import Settings
 
 SHORTEST_TOKEN = 16  # characters; less can be guessed
 _LARGEST_FILE = 4096

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from app.errors import RateLimitedError
+from tessera.app.errors import RateLimitedError
 
 _MOST_CLIENTS = 65_536
 _NETWORK = 64  # bits of an IPv6 address that one customer usually holds

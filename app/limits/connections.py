@@ -29,7 +29,7 @@ class Place:
 
     Attributes:
         guest: The connection.
-        client: Who it belongs to, see `app.limits.clients.client_key`.
+        client: Who it belongs to, see `tessera.app.limits.clients.client_key`.
         reserved: Whether it is one of the reserve: good for a probe, or for a last word.
         short: Whether it was made when descriptors had nearly run out.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.errors import TooManyUploadsError
+from tessera.app.errors import TooManyUploadsError
 
 
 class UploadBudget:

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from engine import DeviceStatus  # processes that only speak HTTP load no engine
+    from tessera.engine import DeviceStatus  # processes that only speak HTTP load no engine
 
 ReadDevices = Callable[[], Mapping[str, Sequence["DeviceStatus"]]]
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, Summary
 from prometheus_client.exposition import choose_encoder
 
-from app.observability.deferral import Deferral, deferred
-from app.observability.devices import DeviceCollector, ReadDevices
-from app.observability.utilisation import BusyRatio, ComputeUtilisation
-from app.scheduling.ticket import Outcome
-from app.served.model import ServedModel, ServedVariant
-from app.version import service_version
+from tessera.app.observability.deferral import Deferral, deferred
+from tessera.app.observability.devices import DeviceCollector, ReadDevices
+from tessera.app.observability.utilisation import BusyRatio, ComputeUtilisation
+from tessera.app.scheduling.ticket import Outcome
+from tessera.app.served.model import ServedModel, ServedVariant
+from tessera.app.version import service_version
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from app.errors import RequestError
-from app.observability.metrics import Metrics
-from app.routing.router import Decision
+from tessera.app.errors import RequestError
+from tessera.app.observability.metrics import Metrics
+from tessera.app.routing.router import Decision
 
 UNRESOLVED = "none"  # the variant label of requests refused before a variant was chosen
 

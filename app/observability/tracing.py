@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from app.errors import StartupError, shortened
+from tessera.app.errors import StartupError, shortened
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from app.oip.wire.datatypes import Proceed
+from tessera.app.oip.wire.datatypes import Proceed
 
 Result = TypeVar("Result")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from app.errors import UnknownModelError
+from tessera.app.errors import UnknownModelError
 
 _FIRST = ("baseline", "optimised")  # have the versions 1 and 2 in every model, whatever else a model has
 

@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from app.errors import DeadlineExceededError, InferenceError
-from app.observability.recording import Record
-from app.observability.tracing import trace_images, trace_runs
-from app.oip.models import ModelViews
-from app.oip.repository import Repository
-from app.oip.routing import choose
-from app.oip.tensors import build_outputs, images_of
-from app.oip.wire.interface import Interface
-from app.oip.wire.request import InferRequest, RequestedOutput
-from app.oip.wire.response import OutputTensor
-from app.protocol.urgency import PRIORITY_HEADER, TIMEOUT_HEADER, parse_priority, parse_timeout
-from app.scheduling.ticket import Priority
-from app.service import Service
+from tessera.app.errors import DeadlineExceededError, InferenceError
+from tessera.app.observability.recording import Record
+from tessera.app.observability.tracing import trace_images, trace_runs
+from tessera.app.oip.models import ModelViews
+from tessera.app.oip.repository import Repository
+from tessera.app.oip.routing import choose
+from tessera.app.oip.tensors import build_outputs, images_of
+from tessera.app.oip.wire.interface import Interface
+from tessera.app.oip.wire.request import InferRequest, RequestedOutput
+from tessera.app.oip.wire.response import OutputTensor
+from tessera.app.protocol.urgency import PRIORITY_HEADER, TIMEOUT_HEADER, parse_priority, parse_timeout
+from tessera.app.scheduling.ticket import Priority
+from tessera.app.service import Service
 
 # The protocol's priorities count downwards from 1; 0 is whatever the header says.
 _LEVELS = {1: Priority.HIGH, 2: Priority.NORMAL}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from app.errors import ModelUnavailableError
-from app.oip.catalogue import Catalogue
-from app.oip.repository import Repository
-from app.oip.statistics import read_statistics
-from app.oip.wire.description import ModelDescription, VariantStatistics, describe_statistics
-from app.oip.wire.interface import Interface
-from app.service import Service
+from tessera.app.errors import ModelUnavailableError
+from tessera.app.oip.catalogue import Catalogue
+from tessera.app.oip.repository import Repository
+from tessera.app.oip.statistics import read_statistics
+from tessera.app.oip.wire.description import ModelDescription, VariantStatistics, describe_statistics
+from tessera.app.oip.wire.interface import Interface
+from tessera.app.service import Service
 
 
 class ModelViews:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from app.errors import ModelUnavailableError, UnsupportedOperationError
-from app.oip.catalogue import Catalogue
-from app.oip.wire.description import READY, UNAVAILABLE, index, index_entry
-from app.service import Service
+from tessera.app.errors import ModelUnavailableError, UnsupportedOperationError
+from tessera.app.oip.catalogue import Catalogue
+from tessera.app.oip.wire.description import READY, UNAVAILABLE, index, index_entry
+from tessera.app.service import Service
 
 
 class Repository:

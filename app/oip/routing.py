@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from app.errors import UnknownVariantError
-from app.oip.catalogue import Address
-from app.routing.router import EXPLICIT, Decision
-from app.routing.variants import HEADER
-from app.service import Service
+from tessera.app.errors import UnknownVariantError
+from tessera.app.oip.catalogue import Address
+from tessera.app.routing.router import EXPLICIT, Decision
+from tessera.app.routing.variants import HEADER
+from tessera.app.service import Service
 
 
 def choose(service: Service, address: Address, header: Callable[[str], Sequence[str]]) -> Decision:

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.oip.wire.description import Duration, VariantStatistics
+from tessera.app.oip.wire.description import Duration, VariantStatistics
 
 
 def read_statistics(exposition: str) -> dict[str, VariantStatistics]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from app.errors import InvalidInferenceRequestError
-from app.oip.wire.request import InputTensor, RequestedOutput
-from app.oip.wire.response import OutputTensor, classify_output
-from app.protocol.multipart import Upload
+from tessera.app.errors import InvalidInferenceRequestError
+from tessera.app.oip.wire.request import InputTensor, RequestedOutput
+from tessera.app.oip.wire.response import OutputTensor, classify_output
+from tessera.app.protocol.multipart import Upload
 
 # No normalised picture comes near it, and no network in use overflows fp32 from it; beyond it, sums may become infinite
 # and the answer meaningless. It is the largest value of half precision.

@@ -17,7 +17,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Be the child that `app.processes.child_process.spawn` describes."""
+    """Be the child that `tessera.app.processes.child_process.spawn` describes."""
     path, parent, module = sys.argv[1:4]
     join_parent(int(parent))
     # The parent's own module path, so that the child runs the same code whatever the working directory holds.

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.observability.logs import configure_logs
-from app.processes.messages import Kind, read_message, unpack_file
-from app.settings import Settings
+from tessera.app.observability.logs import configure_logs
+from tessera.app.processes.messages import Kind, read_message, unpack_file
+from tessera.app.settings import Settings
 
 _BOOT = Path(__file__).with_name("boot.py")
 

@@ -11,10 +11,10 @@ import subprocess
 from collections.abc import Callable
 from functools import partial
 
-from app.processes.activity import activity_of
-from app.processes.child_process import spawn
-from app.processes.messages import Channel, Kind, Message, pack_file, pair
-from app.processes.watchdog import INTERVAL, Patience, Watchdog
+from tessera.app.processes.activity import activity_of
+from tessera.app.processes.child_process import spawn
+from tessera.app.processes.messages import Channel, Kind, Message, pack_file, pair
+from tessera.app.processes.watchdog import INTERVAL, Patience, Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Child:
 
     Args:
         name: For people, and unique among those alive.
-        module: Its code; see `app.processes.child_process.spawn`.
+        module: Its code; see `tessera.app.processes.child_process.spawn`.
         inherited: A listening socket for it.
         on_message: Called with the child and each message.
         on_end: Called once with the child when it has ended, or has been killed.
@@ -71,7 +71,7 @@ class Child:
         """Tell it what to be; until then it only imports its code.
 
         Args:
-            told: JSON of `app.processes.child_process.configure`.
+            told: JSON of `tessera.app.processes.child_process.configure`.
             files: Descriptors to send with it; they stay open here.
         """
         self.send(Message(Kind.CONFIGURE, files=(pack_file(told), *map(os.dup, files))))

@@ -19,23 +19,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.dispatch.dispatcher import Phase
-from app.dispatch.host import EngineHost, leave_working_threads
-from app.errors import StartupError
-from app.heap import freeze_heap
-from app.observability.merge import registry_to_json
-from app.observability.metrics import Metrics
-from app.processes.child_process import configuration, inherited
-from app.processes.frontend_link import FrontendLink
-from app.processes.messages import Channel, Kind, Message, pack_file, write_message
-from app.processes.shared_rows import SlotArea, SlotLayout
-from app.processes.status_page import Board
-from app.processes.watchdog import ExpectedSeconds, batch_limit
-from app.scheduling.ticket import Batch, Ticket
-from app.served.loading import LoadedVariant
-from app.served.model import ServedModel
-from app.settings import Settings
-from engine.errors import BackendUnavailableError
+from tessera.app.dispatch.dispatcher import Phase
+from tessera.app.dispatch.host import EngineHost, leave_working_threads
+from tessera.app.errors import StartupError
+from tessera.app.heap import freeze_heap
+from tessera.app.observability.merge import registry_to_json
+from tessera.app.observability.metrics import Metrics
+from tessera.app.processes.child_process import configuration, inherited
+from tessera.app.processes.frontend_link import FrontendLink
+from tessera.app.processes.messages import Channel, Kind, Message, pack_file, write_message
+from tessera.app.processes.shared_rows import SlotArea, SlotLayout
+from tessera.app.processes.status_page import Board
+from tessera.app.processes.watchdog import ExpectedSeconds, batch_limit
+from tessera.app.scheduling.ticket import Batch, Ticket
+from tessera.app.served.loading import LoadedVariant
+from tessera.app.served.model import ServedModel
+from tessera.app.settings import Settings
+from tessera.engine.errors import BackendUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class _WatchedSession:
 
     @property
     def parallel_images(self) -> int:
-        """See `engine.Session.parallel_images`."""
+        """See `tessera.engine.Session.parallel_images`."""
         return self._session.parallel_images
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -193,8 +193,8 @@ class _WatchedSession:
 
 
 def main() -> None:
-    """Be an engine process; see `app.processes.child_process.spawn`."""
-    importlib.import_module("engine.backends.cpu")
+    """Be an engine process; see `tessera.app.processes.child_process.spawn`."""
+    importlib.import_module("tessera.engine.backends.cpu")
     freeze_heap()  # now rather than when everybody waits for it
     control = socket.socket(fileno=inherited()[0])
     # Here a spare waits for its time to come, with everything imported that loading imports.

@@ -6,8 +6,8 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
-from app.routing.events import Event, decode_events, encode_events
-from app.routing.experiment import Experiment
+from tessera.app.routing.events import Event, decode_events, encode_events
+from tessera.app.routing.experiment import Experiment
 
 MOST_EVENTS = 200  # in one message; some 100 bytes each
 

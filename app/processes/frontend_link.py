@@ -9,9 +9,9 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from app.dispatch.host import EngineHost
-from app.errors import InternalError, RequestError
-from app.processes.messages import (
+from tessera.app.dispatch.host import EngineHost
+from tessera.app.errors import InternalError, RequestError
+from tessera.app.processes.messages import (
     INPUT_TYPES,
     PRIORITIES,
     Channel,
@@ -23,8 +23,8 @@ from app.processes.messages import (
     pack_identities,
     unpack_seconds,
 )
-from app.processes.shared_rows import SLOTS_PER_ROW, SlotArea
-from app.scheduling.ticket import Ticket
+from tessera.app.processes.shared_rows import SLOTS_PER_ROW, SlotArea
+from tessera.app.scheduling.ticket import Ticket
 
 logger = logging.getLogger(__name__)
 

@@ -11,15 +11,15 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from app.heap import freeze_heap
-from app.http.server import http_config, in_flight_of, service_of
-from app.main import create_app
-from app.observability.metrics import Metrics
-from app.processes.child_process import configuration, inherited
-from app.processes.messages import Kind, Message
-from app.processes.remote import RemoteDispatcher
-from app.processes.status_page import Board
-from app.settings import Settings
+from tessera.app.heap import freeze_heap
+from tessera.app.http.server import http_config, in_flight_of, service_of
+from tessera.app.main import create_app
+from tessera.app.observability.metrics import Metrics
+from tessera.app.processes.child_process import configuration, inherited
+from tessera.app.processes.messages import Kind, Message
+from tessera.app.processes.remote import RemoteDispatcher
+from tessera.app.processes.status_page import Board
+from tessera.app.settings import Settings
 
 
 class FrontendServer(uvicorn.Server):
@@ -74,7 +74,7 @@ class FrontendServer(uvicorn.Server):
 
 
 def main() -> None:
-    """Be a frontend process; see `app.processes.child_process.spawn`."""
+    """Be a frontend process; see `tessera.app.processes.child_process.spawn`."""
     control_number, listener_number = inherited()
     control, listener = socket.socket(fileno=control_number), socket.socket(fileno=listener_number)
     settings, told, (board_file,) = configuration(control)

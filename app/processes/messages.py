@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum, unique
 from typing import NamedTuple
 
-from app.errors import (
+from tessera.app.errors import (
     DeadlineExceededError,
     DeadlineUnreachableError,
     InternalError,
@@ -26,7 +26,7 @@ from app.errors import (
     QueueFullError,
     RequestError,
 )
-from app.scheduling.ticket import InputType, Priority
+from tessera.app.scheduling.ticket import InputType, Priority
 
 _LARGEST = 64 * 1024  # bytes of one message
 _MOST_FILES = 4  # descriptors with one message
@@ -85,7 +85,7 @@ class Kind(IntEnum):
     SCRAPE = 36  # body: the Accept header
     IDLE = 37  # draining, and no request is in flight
     STOPPED = 38  # number: requests that were cut off
-    EVENTS = 39  # body: what happened to the experiment, see `app.routing.events`
+    EVENTS = 39  # body: what happened to the experiment, see `tessera.app.routing.events`
     ASK = 40  # body: a question of `ExperimentHost.answer`
     WAITING = 41  # an engine process has imported everything; a spare goes on saying so, it is its heartbeat
 

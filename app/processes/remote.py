@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from itertools import count
 
-from app.dispatch.dispatcher import Phase, Reservation, Status
-from app.dispatch.eventloop import call_soon
-from app.dispatch.experiment import ExperimentAccess
-from app.errors import (
+from tessera.app.dispatch.dispatcher import Phase, Reservation, Status
+from tessera.app.dispatch.eventloop import call_soon
+from tessera.app.dispatch.experiment import ExperimentAccess
+from tessera.app.errors import (
     EngineLostError,
     InternalError,
     ModelUnavailableError,
@@ -22,10 +22,10 @@ from app.errors import (
     QueueFullError,
     RequestError,
 )
-from app.observability.merge import registry_to_json
-from app.observability.metrics import Metrics
-from app.processes.experiment import RemoteExperiment
-from app.processes.messages import (
+from tessera.app.observability.merge import registry_to_json
+from tessera.app.observability.metrics import Metrics
+from tessera.app.processes.experiment import RemoteExperiment
+from tessera.app.processes.messages import (
     INPUT_TYPES,
     PRIORITIES,
     Channel,
@@ -38,13 +38,13 @@ from app.processes.messages import (
     unpack_file,
     unpack_identities,
 )
-from app.processes.reservation import RemoteReservation
-from app.processes.shared_rows import SLOTS_PER_ROW, SlotAllocator, SlotArea, SlotLayout
-from app.processes.status_page import Board
-from app.scheduling.snapshot import Snapshot
-from app.scheduling.ticket import InputType, Outcome, Priority
-from app.served.model import ServedModel
-from app.settings import Settings
+from tessera.app.processes.reservation import RemoteReservation
+from tessera.app.processes.shared_rows import SLOTS_PER_ROW, SlotAllocator, SlotArea, SlotLayout
+from tessera.app.processes.status_page import Board
+from tessera.app.scheduling.snapshot import Snapshot
+from tessera.app.scheduling.ticket import InputType, Outcome, Priority
+from tessera.app.served.model import ServedModel
+from tessera.app.settings import Settings
 
 logger = logging.getLogger(__name__)
 

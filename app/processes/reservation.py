@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.processes.messages import Request
-from app.processes.shared_rows import SLOTS_PER_ROW, SlotArea
-from app.scheduling.ticket import InputType, Outcome
+from tessera.app.processes.messages import Request
+from tessera.app.processes.shared_rows import SLOTS_PER_ROW, SlotArea
+from tessera.app.scheduling.ticket import InputType, Outcome
 
 
 @dataclass(eq=False)

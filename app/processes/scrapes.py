@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
-from app.observability.merge import Ledger, registry_to_json
-from app.observability.metrics import Metrics
-from app.processes.children import Child
-from app.processes.messages import Kind, Message, pack_file, unpack_file
+from tessera.app.observability.merge import Ledger, registry_to_json
+from tessera.app.observability.metrics import Metrics
+from tessera.app.processes.children import Child
+from tessera.app.processes.messages import Kind, Message, pack_file, unpack_file
 
 _OWN = "tessera-supervisor"
 _PATIENCE = 5  # ticks that a scrape waits for a process that does not report; then its last report counts

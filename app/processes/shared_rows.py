@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from app.errors import DeviceFailedError, InferenceError, RequestError
-from app.scheduling.rows import row_shapes
-from app.scheduling.ticket import InputType, Outcome
-from app.served.model import ServedModel
+from tessera.app.errors import DeviceFailedError, InferenceError, RequestError
+from tessera.app.scheduling.rows import row_shapes
+from tessera.app.scheduling.ticket import InputType, Outcome
+from tessera.app.served.model import ServedModel
 
 SLOTS_PER_ROW: dict[InputType, int] = {"uint8": 1, "float32": 4}  # a slot holds a byte for each of a row's values
 

@@ -10,11 +10,11 @@ import time
 
 import numpy as np
 
-from app.errors import DeadlineUnreachableError, QueueFullError
-from app.processes.watchdog import Running
-from app.scheduling.latency import BatchStatistics
-from app.scheduling.snapshot import Snapshot, VariantSnapshot, seconds_to_wait
-from app.scheduling.ticket import Priority
+from tessera.app.errors import DeadlineUnreachableError, QueueFullError
+from tessera.app.processes.watchdog import Running
+from tessera.app.scheduling.latency import BatchStatistics
+from tessera.app.scheduling.snapshot import Snapshot, VariantSnapshot, seconds_to_wait
+from tessera.app.scheduling.ticket import Priority
 
 _BYTES = 128 * 1024
 _SNAPSHOT_AT = 4096

@@ -10,20 +10,20 @@ import time
 from collections.abc import Callable
 from itertools import count
 
-from app.dispatch.dispatcher import Phase
-from app.dispatch.experiment import open_experiment
-from app.errors import StartupError
-from app.processes.child_process import configure
-from app.processes.children import Child, connect, end, report_end
-from app.processes.experiment import ExperimentHost
-from app.processes.messages import Kind, Message, pack_file, unpack_file
-from app.processes.scrapes import Scrapes
-from app.processes.shared_rows import SlotLayout, create_slots
-from app.processes.status_page import Board, create_board
-from app.processes.watchdog import INTERVAL, SERVING, SERVING_FRONTEND, STARTING, Patience, Running
-from app.served.model import ServedModel
-from app.settings import Settings
-from app.signals import ending_signals, release_signals
+from tessera.app.dispatch.dispatcher import Phase
+from tessera.app.dispatch.experiment import open_experiment
+from tessera.app.errors import StartupError
+from tessera.app.processes.child_process import configure
+from tessera.app.processes.children import Child, connect, end, report_end
+from tessera.app.processes.experiment import ExperimentHost
+from tessera.app.processes.messages import Kind, Message, pack_file, unpack_file
+from tessera.app.processes.scrapes import Scrapes
+from tessera.app.processes.shared_rows import SlotLayout, create_slots
+from tessera.app.processes.status_page import Board, create_board
+from tessera.app.processes.watchdog import INTERVAL, SERVING, SERVING_FRONTEND, STARTING, Patience, Running
+from tessera.app.served.model import ServedModel
+from tessera.app.settings import Settings
+from tessera.app.signals import ending_signals, release_signals
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Supervisor:
     def _new_engine(self) -> Child:
         return Child(
             f"tessera-engine-{next(self._generations)}",
-            "app.processes.engine_process",
+            "tessera.app.processes.engine_process",
             on_message=self._hear_engine,
             on_end=self._engine_ended,
         )
@@ -127,7 +127,7 @@ class Supervisor:
             self._slots[index] = -1
         self._frontends[index] = frontend = Child(
             f"tessera-frontend-{index}-{next(self._generations)}",
-            "app.processes.frontend_process",
+            "tessera.app.processes.frontend_process",
             inherited=self._listeners[index],
             on_message=self._hear_frontend,
             on_end=self._frontend_ended,

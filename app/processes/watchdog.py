@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from app.processes.activity import Activity
+from tessera.app.processes.activity import Activity
 
 INTERVAL = 0.1  # seconds between two looks
 _SLOWEST = 20  # times its expected duration

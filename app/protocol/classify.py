@@ -7,7 +7,7 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from app.errors import InvalidParameterError
+from tessera.app.errors import InvalidParameterError
 
 DEFAULT_TOP_K = 5
 

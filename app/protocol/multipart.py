@@ -7,7 +7,7 @@ from typing import NamedTuple
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.errors import MalformedMultipartError, NoFilesError, TooManyImagesError, quoted
+from tessera.app.errors import MalformedMultipartError, NoFilesError, TooManyImagesError, quoted
 
 FIELD = "file"
 _MAX_NAME = 1024

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.errors import InvalidParameterError
-from app.scheduling.ticket import Priority
+from tessera.app.errors import InvalidParameterError
+from tessera.app.scheduling.ticket import Priority
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 PRIORITY_HEADER = "X-Priority"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from models.evaluation.intervals import CONFIDENCE, Interval, student_quantile
+from tessera.models.evaluation.intervals import CONFIDENCE, Interval, student_quantile
 
 
 class RatioMean:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.routing.router import Decision
-from app.routing.shadow import Comparison
+from tessera.app.routing.router import Decision
+from tessera.app.routing.shadow import Comparison
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from app.routing import report
-from app.routing.accumulators import Distribution
-from app.routing.events import Answered, Compared, Event, Loaded
-from app.routing.guard import Guard, GuardEvent, GuardState
-from app.routing.router import Decision, Router
-from app.routing.shadow import ShadowRecord
+from tessera.app.routing import report
+from tessera.app.routing.accumulators import Distribution
+from tessera.app.routing.events import Answered, Compared, Event, Loaded
+from tessera.app.routing.guard import Guard, GuardEvent, GuardState
+from tessera.app.routing.router import Decision, Router
+from tessera.app.routing.shadow import ShadowRecord
 
 logger = logging.getLogger(__name__)
 

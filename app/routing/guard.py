@@ -21,7 +21,7 @@ from enum import Enum
 from functools import cache
 from typing import NamedTuple
 
-from models.evaluation.intervals import Interval, binomial_at_least, binomial_at_most, wilson_interval
+from tessera.models.evaluation.intervals import Interval, binomial_at_least, binomial_at_most, wilson_interval
 
 ALARM_LEVEL = 1e-6
 RECOVERY_LEVEL = 1e-3

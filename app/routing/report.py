@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 
-from app.routing.accumulators import Distribution
-from app.routing.guard import Guard, GuardEvent, GuardState
-from app.routing.router import REASONS, Decision, Router
-from app.routing.shadow import ShadowRecord
-from app.routing.split import KEY_HEADER
-from models.evaluation.intervals import CONFIDENCE, Interval
+from tessera.app.routing.accumulators import Distribution
+from tessera.app.routing.guard import Guard, GuardEvent, GuardState
+from tessera.app.routing.router import REASONS, Decision, Router
+from tessera.app.routing.shadow import ShadowRecord
+from tessera.app.routing.split import KEY_HEADER
+from tessera.models.evaluation.intervals import CONFIDENCE, Interval
 
 
 def describe_split(router: Router, variants: Collection[str], *, tripped: bool) -> dict[str, object]:

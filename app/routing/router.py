@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from app.routing.split import Split, experiment_key
-from app.routing.variants import choose_variant
+from tessera.app.routing.split import Split, experiment_key
+from tessera.app.routing.variants import choose_variant
 
 BASELINE = "baseline"
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app.routing.accumulators import Distribution, RatioMean
-from models.evaluation.intervals import Interval, wilson_interval
+from tessera.app.routing.accumulators import Distribution, RatioMean
+from tessera.models.evaluation.intervals import Interval, wilson_interval
 
 
 class Run(NamedTuple):

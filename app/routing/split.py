@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 
-from app.errors import InvalidParameterError
+from tessera.app.errors import InvalidParameterError
 
 KEY_HEADER = "X-Experiment-Key"
 _UNIT = 2.0**-53

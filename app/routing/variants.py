@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from app.errors import UnknownVariantError
+from tessera.app.errors import UnknownVariantError
 
 HEADER = "X-Model-Variant"
 

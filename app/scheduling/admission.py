@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import count
 
-from app.errors import DeadlineUnreachableError, QueueFullError
-from app.scheduling.latency import LatencyTable
-from app.scheduling.line import Line
-from app.scheduling.snapshot import seconds_to_wait
-from app.scheduling.ticket import Priority, State, Ticket
+from tessera.app.errors import DeadlineUnreachableError, QueueFullError
+from tessera.app.scheduling.latency import LatencyTable
+from tessera.app.scheduling.line import Line
+from tessera.app.scheduling.snapshot import seconds_to_wait
+from tessera.app.scheduling.ticket import Priority, State, Ticket
 
 # A NORMAL request this old goes before new HIGH ones and before new ones with a nearer deadline, so that nobody waits
 # for ever; it also bounds what a stream of such requests can add to anybody's wait.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 
-from app.scheduling.ticket import Ticket
+from tessera.app.scheduling.ticket import Ticket
 
 
 class Line:

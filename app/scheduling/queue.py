@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 
-from app.errors import DeadlineExceededError
-from app.scheduling.admission import Admission
-from app.scheduling.latency import LatencyTable
-from app.scheduling.line import Line
-from app.scheduling.snapshot import Snapshot, VariantSnapshot, seconds_to_wait
-from app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, State, Ticket
+from tessera.app.errors import DeadlineExceededError
+from tessera.app.scheduling.admission import Admission
+from tessera.app.scheduling.latency import LatencyTable
+from tessera.app.scheduling.line import Line
+from tessera.app.scheduling.snapshot import Snapshot, VariantSnapshot, seconds_to_wait
+from tessera.app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, State, Ticket
 
 # Largest part of the engine's time that BACKGROUND gets while others wait: it is not starved, nor does it delay.
 BACKGROUND_SHARE = 0.01

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.scheduling.ticket import Batch, InputType, Rows
+from tessera.app.scheduling.ticket import Batch, InputType, Rows
 
 RowShapes = Mapping[InputType, tuple[int, int, int]]
 

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from app.errors import DeviceFailedError, InferenceError, ModelUnavailableError, RequestError
-from app.scheduling.queue import ImageQueue
-from app.scheduling.rows import RowBuffers, check_rows, row_shapes
-from app.scheduling.shares import EngineShares
-from app.scheduling.snapshot import Snapshot
-from app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, Ticket
-from engine.errors import DeviceError
+from tessera.app.errors import DeviceFailedError, InferenceError, ModelUnavailableError, RequestError
+from tessera.app.scheduling.queue import ImageQueue
+from tessera.app.scheduling.rows import RowBuffers, check_rows, row_shapes
+from tessera.app.scheduling.shares import EngineShares
+from tessera.app.scheduling.snapshot import Snapshot
+from tessera.app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, Ticket
+from tessera.engine.errors import DeviceError
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ Around = Callable[[Batch], AbstractContextManager[object]]
 
 
 class Runner(Protocol):
-    """What the scheduler needs of an `engine.Session`."""
+    """What the scheduler needs of an `tessera.engine.Session`."""
 
     @property
     def parallel_runs(self) -> int:

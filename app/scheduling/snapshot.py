@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from app.scheduling.latency import BatchStatistics
-from app.scheduling.ticket import Priority
+from tessera.app.scheduling.latency import BatchStatistics
+from tessera.app.scheduling.ticket import Priority
 
 
 def seconds_to_wait(seconds: float) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from app.errors import RequestError
+from tessera.app.errors import RequestError
 
 InputType = Literal["uint8", "float32"]  # uint8 [N, H, W, 3] pixels, or float32 [N, 3, H, W] normalised tensors
 Rows = npt.NDArray[Any] | Sequence[npt.NDArray[Any]]  # one array with a row per image, or a list of row views

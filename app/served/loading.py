@@ -13,20 +13,20 @@ from typing import Protocol
 
 import numpy as np
 
-import engine
-from app.errors import StartupError
-from app.served.model import ServedModel, ServedVariant, VariantFiles
-from app.served.plan import check_plan
-from app.served.selection import find_model
-from app.settings import Settings
-from engine.backends import BACKENDS
-from engine.errors import EngineError
-from engine.normalisation import Normalisation
-from engine.quantize.calibration import Verdict
-from engine.wording import counted
-from models.package import read_package
-from models.preprocessing import Preprocessing
-from models.registry import BUNDLED, VARIANTS, Model, Variant, open_model
+from tessera import engine
+from tessera.app.errors import StartupError
+from tessera.app.served.model import ServedModel, ServedVariant, VariantFiles
+from tessera.app.served.plan import check_plan
+from tessera.app.served.selection import find_model
+from tessera.app.settings import Settings
+from tessera.engine.backends import BACKENDS
+from tessera.engine.errors import EngineError
+from tessera.engine.normalisation import Normalisation
+from tessera.engine.quantize.calibration import Verdict
+from tessera.engine.wording import counted
+from tessera.models.package import read_package
+from tessera.models.preprocessing import Preprocessing
+from tessera.models.registry import BUNDLED, VARIANTS, Model, Variant, open_model
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from models.preprocessing import Preprocessing
+from tessera.models.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class ServedVariant:
         batch_seconds: How long a batch took while warming up, by its size.
         loaded: Whether it answers; it was unloaded otherwise, and can be loaded again.
         files: What it was loaded from last.
-        gate: What the gate said when it was quantised, the fields of `engine.quantize.calibration.Verdict`; None where
-            nobody has kept it.
+        gate: What the gate said when it was quantised: the fields of `Verdict` in
+            `tessera.engine.quantize.calibration`; None where nobody has kept it.
     """
 
     name: str

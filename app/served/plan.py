@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from app.errors import StartupError
-from app.routing.router import BASELINE, Plan
-from app.routing.split import parse_split
-from app.settings import Settings
+from tessera.app.errors import StartupError
+from tessera.app.routing.router import BASELINE, Plan
+from tessera.app.routing.split import parse_split
+from tessera.app.settings import Settings
 
 
 def plan_from(settings: Settings) -> Plan:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from app.errors import StartupError
-from app.settings import Settings
-from models.cache import default_cache, library_folder
-from models.foreign import describe_foreign
-from models.package import Package, is_package, read_package
-from models.registry import BUNDLED, VARIANTS, find_packages, list_models
+from tessera.app.errors import StartupError
+from tessera.app.settings import Settings
+from tessera.models.cache import default_cache, library_folder
+from tessera.models.foreign import describe_foreign
+from tessera.models.package import Package, is_package, read_package
+from tessera.models.registry import BUNDLED, VARIANTS, find_packages, list_models
 
 
 def find_model(settings: Settings) -> Path:

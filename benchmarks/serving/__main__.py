@@ -27,9 +27,9 @@ from benchmarks.serving.phases import CLIENTS, Run, Seconds, Visit, measure
 from benchmarks.serving.process import ServerTree
 from benchmarks.serving.servers import PEERS, Files, installed, start
 from benchmarks.serving.tables import Round, alone_table, idle_table, ratios_table, servers_table
-from engine import cpu_budget
-from engine.machine import cpu_name
-from models.registry import open_model
+from tessera.engine import cpu_budget
+from tessera.engine.machine import cpu_name
+from tessera.models.registry import open_model
 
 PHOTOS = 96
 _ALONE = 1.0  # seconds for each part

@@ -14,14 +14,14 @@ from statistics import median
 
 import numpy as np
 
-import engine
-from app.imaging.decoder import ImageDecoder
 from benchmarks.serving.client import Job
 from benchmarks.serving.phases import send
 from benchmarks.serving.process import REPOSITORY, ServerTree, free_port
 from benchmarks.serving.servers import PEERS, Files, start
-from models.preprocessing import Preprocessing
-from models.registry import open_model
+from tessera import engine
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.models.preprocessing import Preprocessing
+from tessera.models.registry import open_model
 
 BATCH = 16
 

@@ -94,7 +94,7 @@ def installed(name: str, files: Files) -> str | None:
 
 
 def _ours(name: str, files: Files, port: int) -> Start:
-    command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port), "--log-level", "warning"]
+    command = [sys.executable, "-m", "tessera.app.cli", "serve", "--port", str(port), "--log-level", "warning"]
     command += ["--model-path", str(files.model), "--cache-dir", str(files.cache)]
     frontends = name.partition("-")[2]
     if frontends:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import ModelError
-from engine.wording import counted
+from tessera.engine.errors import ModelError
+from tessera.engine.wording import counted
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.graph.geometry import output_size
-from engine.graph.ir import Array, Node
+from tessera.engine.graph.geometry import output_size
+from tessera.engine.graph.ir import Array, Node
 
 Inputs = Sequence[Array | None]
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from engine.errors import ModelError, UnsupportedOperatorError
-from engine.graph.ir import NO_CLIP, Array, Graph, Node, Shape
-from engine.graph.qoperators import qoperators
-from engine.graph.source import Source
-from engine.graph.windows import conv_window, pool_window
-from engine.wording import counted
+from tessera.engine.errors import ModelError, UnsupportedOperatorError
+from tessera.engine.graph.ir import NO_CLIP, Array, Graph, Node, Shape
+from tessera.engine.graph.qoperators import qoperators
+from tessera.engine.graph.source import Source
+from tessera.engine.graph.windows import conv_window, pool_window
+from tessera.engine.wording import counted
 
 
 def normalise(source: Source, graph: Graph) -> list[Node]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from onnx import ModelProto, helper, numpy_helper
 
-from engine.graph.ir import Array
+from tessera.engine.graph.ir import Array
 
 
 def unused_name(model: ModelProto, wanted: str) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import ModelError
-from engine.graph import shapes
-from engine.graph.ir import Array, Graph, Node
-from engine.graph.source import Source
+from tessera.engine.errors import ModelError
+from tessera.engine.graph import shapes
+from tessera.engine.graph.ir import Array, Graph, Node
+from tessera.engine.graph.source import Source
 
 Normalise = Callable[[Source, Graph], list[Node]]
 

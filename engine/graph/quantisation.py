@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.errors import ModelError
-from engine.graph.ir import Array, Graph, Node, QuantParams
+from tessera.engine.errors import ModelError
+from tessera.engine.graph.ir import Array, Graph, Node, QuantParams
 
 
 def quantise(real: Array, params: QuantParams) -> Array:

@@ -11,13 +11,13 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto
 
-from engine.errors import ModelError, UnsupportedOperatorError
-from engine.graph import shapes
-from engine.graph.ir import Array, Graph, Shape, ValueInfo
-from engine.graph.operators import normalise, require_supported
-from engine.graph.source import Source
-from engine.graph.tensors import embed_external, read_tensor, type_of
-from engine.wording import counted
+from tessera.engine.errors import ModelError, UnsupportedOperatorError
+from tessera.engine.graph import shapes
+from tessera.engine.graph.ir import Array, Graph, Shape, ValueInfo
+from tessera.engine.graph.operators import normalise, require_supported
+from tessera.engine.graph.source import Source
+from tessera.engine.graph.tensors import embed_external, read_tensor, type_of
+from tessera.engine.wording import counted
 
 OLDEST_OPSET, NEWEST_OPSET = 9, 22
 # Protobuf itself ends at 2 GiB; larger models keep their weights in external files.

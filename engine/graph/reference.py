@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engine.errors import InputError
-from engine.graph.ir import Array, Graph, Node, ValueInfo
-from engine.graph.numpy_kernels import KERNELS
-from engine.graph.quantisation import dequantise, node_params, quantise
+from tessera.engine.errors import InputError
+from tessera.engine.graph.ir import Array, Graph, Node, ValueInfo
+from tessera.engine.graph.numpy_kernels import KERNELS
+from tessera.engine.graph.quantisation import dequantise, node_params, quantise
 
 
 def run_reference(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import ModelError, UnsupportedOperatorError
-from engine.graph.geometry import output_size
-from engine.graph.ir import Graph, Node, Shape, ValueInfo
-from engine.wording import counted
+from tessera.engine.errors import ModelError, UnsupportedOperatorError
+from tessera.engine.graph.geometry import output_size
+from tessera.engine.graph.ir import Graph, Node, Shape, ValueInfo
+from tessera.engine.wording import counted
 
 # Elements per image of one value. Far above any real network; keeps a malformed one from exhausting memory.
 LARGEST_VALUE = 2**31

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import UnsupportedOperatorError
-from engine.graph.ir import Node
+from tessera.engine.errors import UnsupportedOperatorError
+from tessera.engine.graph.ir import Node
 
 
 @dataclass(frozen=True)

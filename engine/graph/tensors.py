@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from engine.errors import ModelError
-from engine.graph.ir import Array
-from engine.wording import counted
+from tessera.engine.errors import ModelError
+from tessera.engine.graph.ir import Array
+from tessera.engine.wording import counted
 
 # What a model can hold when its external data has been moved inside.
 LARGEST_EXTERNAL = 2**31 - 1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import ModelError
-from engine.graph.geometry import ceil_overhang, same_padding, span
-from engine.graph.ir import Graph, Shape
-from engine.graph.source import Source
-from engine.wording import counted
+from tessera.engine.errors import ModelError
+from tessera.engine.graph.geometry import ceil_overhang, same_padding, span
+from tessera.engine.graph.ir import Graph, Shape
+from tessera.engine.graph.source import Source
+from tessera.engine.wording import counted
 
 Pair = tuple[int, int]
 

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
-from engine.errors import UnsupportedOperatorError
-from engine.graph.ir import NO_CLIP, Array, Graph, Node, ValueInfo
+from tessera.engine.errors import UnsupportedOperatorError
+from tessera.engine.graph.ir import NO_CLIP, Array, Graph, Node, ValueInfo
 
 # Every form can be written from this opset on; a graph from an older file gets the one that our own files use.
 _COMPLETE_OPSET, _OWN_OPSET = 13, 17

@@ -7,11 +7,11 @@ without looking at any image. `quantize` does both.
 
 from __future__ import annotations
 
-from engine.quantize.calibration import Calibration
-from engine.quantize.pipeline import calibrate, quantize
-from engine.quantize.report import Gate, Report
-from engine.quantize.rounding.activations import ActivationRange
-from engine.quantize.writer import quantised_model, write_quantised
+from tessera.engine.quantize.calibration import Calibration
+from tessera.engine.quantize.pipeline import calibrate, quantize
+from tessera.engine.quantize.report import Gate, Report
+from tessera.engine.quantize.rounding.activations import ActivationRange
+from tessera.engine.quantize.writer import quantised_model, write_quantised
 
 __all__ = [
     "ActivationRange",

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.errors import ModelError
-from engine.quantize.files import write_whole
-from engine.quantize.rounding.activations import ActivationRange
-from engine.quantize.rounding.digits import BIAS_DIGITS, RANGE_DIGITS, short
-from engine.quantize.rounding.weights import LARGEST
+from tessera.engine.errors import ModelError
+from tessera.engine.quantize.files import write_whole
+from tessera.engine.quantize.rounding.activations import ActivationRange
+from tessera.engine.quantize.rounding.digits import BIAS_DIGITS, RANGE_DIGITS, short
+from tessera.engine.quantize.rounding.weights import LARGEST
 
 _FORMAT = 1
 _TOO_LARGE = 1e30
@@ -81,9 +81,9 @@ class Calibration:
         floats: tensors that stay in floating point, and with them the layers that read them.
         float_precision: "bf16" or "fp32": what these layers are meant to compute in.
         channel_scales: by tensor, what each channel of it, and of the tensors tied to it, is divided by before
-            quantisation (see `engine.quantize.settlement.equalisation`).
+            quantisation (see `tessera.engine.quantize.settlement.equalisation`).
         weight_limits: per Conv (named by its output) whose integer weights end below 127, where (see
-            `engine.quantize.placement.narrowing`).
+            `tessera.engine.quantize.placement.narrowing`).
         verdict: what the gate said of it; None for files from before it was kept.
     """
 

@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from engine.errors import ModelError
+from tessera.engine.errors import ModelError
 
 PARTIAL_SUFFIX = ".partial"
 

@@ -15,23 +15,23 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from engine.errors import InputError, ModelError
-from engine.graph.ir import Graph
-from engine.quantize.calibration import Calibration
-from engine.quantize.measures import agreement, sqnr
-from engine.quantize.network.layers import read_network
-from engine.quantize.network.runners import NodeRunners
-from engine.quantize.observation.float_pass import Observation, observe_means, observe_network
-from engine.quantize.observation.ranges import Method, candidate_ranges, pixel_ranges
-from engine.quantize.placement.corrections import corrected_values
-from engine.quantize.placement.narrowing import narrow_layers
-from engine.quantize.placement.values import Placement, place
-from engine.quantize.report import Gate, Report, Round
-from engine.quantize.rounding.activations import ActivationRange
-from engine.quantize.settlement.equalisation import equalise
-from engine.quantize.settlement.propagation import Propagation, Settled
-from engine.quantize.settlement.sensitivity import Sensitivity, choose_floats, measure_sensitivities
-from engine.quantize.writer import quantise_graph, write_quantised
+from tessera.engine.errors import InputError, ModelError
+from tessera.engine.graph.ir import Graph
+from tessera.engine.quantize.calibration import Calibration
+from tessera.engine.quantize.measures import agreement, sqnr
+from tessera.engine.quantize.network.layers import read_network
+from tessera.engine.quantize.network.runners import NodeRunners
+from tessera.engine.quantize.observation.float_pass import Observation, observe_means, observe_network
+from tessera.engine.quantize.observation.ranges import Method, candidate_ranges, pixel_ranges
+from tessera.engine.quantize.placement.corrections import corrected_values
+from tessera.engine.quantize.placement.narrowing import narrow_layers
+from tessera.engine.quantize.placement.values import Placement, place
+from tessera.engine.quantize.report import Gate, Report, Round
+from tessera.engine.quantize.rounding.activations import ActivationRange
+from tessera.engine.quantize.settlement.equalisation import equalise
+from tessera.engine.quantize.settlement.propagation import Propagation, Settled
+from tessera.engine.quantize.settlement.sensitivity import Sensitivity, choose_floats, measure_sensitivities
+from tessera.engine.quantize.writer import quantise_graph, write_quantised
 
 Fallback = Literal["bf16", "fp32", "none"]
 Progress = Callable[[str, float], None]
@@ -259,7 +259,7 @@ class _Quantiser:
         images, wanted = seen.images[_settled(seen) :], seen.logits[_settled(seen) :]
         if not len(images) or wanted.ndim != 2:
             return Round(calibration.floats, None, None)
-        from engine.loading import load  # here, because sessions are no business of a build from a calibration
+        from tessera.engine.loading import load  # here, because sessions are no business of a build from a calibration
 
         self.report("checking", 0.0)
         model = quantise_graph(self._graph, placement, calibration)

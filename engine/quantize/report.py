@@ -6,9 +6,9 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 
-from engine.quantize.calibration import Verdict
-from engine.quantize.settlement.propagation import LayerNoise, TensorChoice
-from engine.quantize.settlement.sensitivity import Sensitivity
+from tessera.engine.quantize.calibration import Verdict
+from tessera.engine.quantize.settlement.propagation import LayerNoise, TensorChoice
+from tessera.engine.quantize.settlement.sensitivity import Sensitivity
 
 # Stands for logits that are no numbers, or compared with nothing but zeros; JSON has no infinity.
 _LOWEST = -300.0

@@ -8,17 +8,17 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from engine.errors import ModelError
-from engine.graph.ir import Array, Graph, Node, Shape
-from engine.graph.writer import to_onnx
-from engine.normalisation import FLOAT_PRECISION_KEY
-from engine.quantize.calibration import Calibration
-from engine.quantize.files import write_whole
-from engine.quantize.network.layers import read_network, weight_names
-from engine.quantize.placement.values import Placement, place
-from engine.quantize.rounding.weights import LARGEST, quantise_weights
-from engine.quantize.settlement.equalisation import apply_scales, tied_tensors
-from engine.wording import counted
+from tessera.engine.errors import ModelError
+from tessera.engine.graph.ir import Array, Graph, Node, Shape
+from tessera.engine.graph.writer import to_onnx
+from tessera.engine.normalisation import FLOAT_PRECISION_KEY
+from tessera.engine.quantize.calibration import Calibration
+from tessera.engine.quantize.files import write_whole
+from tessera.engine.quantize.network.layers import read_network, weight_names
+from tessera.engine.quantize.placement.values import Placement, place
+from tessera.engine.quantize.rounding.weights import LARGEST, quantise_weights
+from tessera.engine.quantize.settlement.equalisation import apply_scales, tied_tensors
+from tessera.engine.wording import counted
 
 
 def write_quantised(

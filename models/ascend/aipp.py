@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.preprocessing import Preprocessing
+from tessera.models.preprocessing import Preprocessing
 
 
 def aipp_constants(preprocessing: Preprocessing) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from engine.errors import ModelError
+from tessera.engine.errors import ModelError
 
 _ONNX = "5"
 _MOST_GEARS = 100

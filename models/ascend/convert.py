@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from engine.backends.ascend.omfile import check_om_file
-from engine.errors import ModelError
-from engine.quantize.calibration import Calibration
-from engine.quantize.files import write_whole
-from engine.wording import counted
-from models.ascend.aipp import aipp_configuration
-from models.ascend.commands import (
+from tessera.engine.backends.ascend.omfile import check_om_file
+from tessera.engine.errors import ModelError
+from tessera.engine.quantize.calibration import Calibration
+from tessera.engine.quantize.files import write_whole
+from tessera.engine.wording import counted
+from tessera.models.ascend.aipp import aipp_configuration
+from tessera.models.ascend.commands import (
     Command,
     GraphInput,
     baseline_command,
@@ -30,14 +30,14 @@ from models.ascend.commands import (
     quantise_command,
     script,
 )
-from models.ascend.graphs import for_atc, with_own_convolution
-from models.ascend.operators import check_operator_package
-from models.ascend.provenance import Run, write_record
-from models.package import DESCRIPTION, LABELS, Package, read_package
-from models.photos import find_photos, read_photos
-from models.source import float_model, is_quantised
-from models.staging import check_folder, place, staging_folder
-from models.weights import file_sha256
+from tessera.models.ascend.graphs import for_atc, with_own_convolution
+from tessera.models.ascend.operators import check_operator_package
+from tessera.models.ascend.provenance import Run, write_record
+from tessera.models.package import DESCRIPTION, LABELS, Package, read_package
+from tessera.models.photos import find_photos, read_photos
+from tessera.models.source import float_model, is_quantised
+from tessera.models.staging import check_folder, place, staging_folder
+from tessera.models.weights import file_sha256
 
 Progress = Callable[[str, float], None]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import onnx
 
-from engine.errors import ModelError
-from engine.graph.ir import Graph, Node
-from engine.graph.passes.rewriter import Rewriter
-from engine.graph.reader import convert_model
-from engine.graph.writer import to_onnx
-from engine.quantize.network.layers import read_network, weight_names
+from tessera.engine.errors import ModelError
+from tessera.engine.graph.ir import Graph, Node
+from tessera.engine.graph.passes.rewriter import Rewriter
+from tessera.engine.graph.reader import convert_model
+from tessera.engine.graph.writer import to_onnx
+from tessera.engine.quantize.network.layers import read_network, weight_names
 
 OPSET = 11
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from engine.errors import ModelError
-from models.ascend.graphs import OWN_OPERATOR
+from tessera.engine.errors import ModelError
+from tessera.models.ascend.graphs import OWN_OPERATOR
 
 _CONFIGURATIONS = Path("op_impl") / "ai_core" / "tbe" / "config"
 _LIBRARIES = (Path("op_proto"), Path("framework") / "onnx")

@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from engine.quantize.files import write_whole
-from models.ascend.commands import Command
-from models.weights import file_sha256
+from tessera.engine.quantize.files import write_whole
+from tessera.models.ascend.commands import Command
+from tessera.models.weights import file_sha256
 
 RECORD = "ascend.json"
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.errors import ModelError
-from engine.wording import counted
+from tessera.engine.errors import ModelError
+from tessera.engine.wording import counted
 
 _SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _DIGITS = 9

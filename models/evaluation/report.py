@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TypedDict
 
-from models.evaluation.intervals import sign_test, wilson_interval
-from models.evaluation.state import Block
-from models.evaluation.tally import Tally
+from tessera.models.evaluation.intervals import sign_test, wilson_interval
+from tessera.models.evaluation.state import Block
+from tessera.models.evaluation.tally import Tally
 
 
 class Share(TypedDict):

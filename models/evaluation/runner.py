@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import engine
-from engine.errors import ModelError
-from models.evaluation.photos import LabelledPhoto, PhotoSet
-from models.evaluation.state import MOST_NAMED, Block, StateFile
+from tessera import engine
+from tessera.engine.errors import ModelError
+from tessera.models.evaluation.photos import LabelledPhoto, PhotoSet
+from tessera.models.evaluation.state import MOST_NAMED, Block, StateFile
 
 # Decodes one photo into a row [size, size, 3]; returns what is wrong with it, or None.
 Decode = Callable[[Path, NDArray[np.uint8]], str | None]

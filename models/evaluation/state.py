@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from engine.errors import ModelError
-from engine.quantize.files import check_target
-from models.evaluation.tally import Tally
+from tessera.engine.errors import ModelError
+from tessera.engine.quantize.files import check_target
+from tessera.models.evaluation.tally import Tally
 
 _FORMAT = 1
 _BEGIN = b'{"format":'

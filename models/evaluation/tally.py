@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.quantize.measures import SqnrAccumulator
+from tessera.engine.quantize.measures import SqnrAccumulator
 
 TOP_K = 5
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from models.resnet import build_resnet
+from tessera.models.resnet import build_resnet
 from tests.ascend.double_builds import Double, double
 from tests.ascend.omfile import write_om
 from tests.ascend.service import NORMALISATION, converted

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from engine.backends.ascend.library import Library, load_library
+from tessera.engine.backends.ascend.library import Library, load_library
 from tests.ascend.headers import declarations, typed
 from tests.servers import CACHE
 

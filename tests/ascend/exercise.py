@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.backends.ascend.library import load_library
-from engine.backends.ascend.runtime import Runtime
-from engine.backends.ascend.session import AscendSession
-from engine.errors import DeviceError
+from tessera.engine.backends.ascend.library import load_library
+from tessera.engine.backends.ascend.runtime import Runtime
+from tessera.engine.backends.ascend.session import AscendSession
+from tessera.engine.errors import DeviceError
 from tests.ascend.headers import typed
 
 FAULTS = ("slow=1", "execute@0=507015*2", "lost@1=507010*6", "memcpy=207001*3", "hang=1*1", "hang=9*1")

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.graph.ir import Graph, Node
-from engine.graph.passes import lower
-from engine.graph.reader import read_model
-from engine.normalisation import Normalisation
+from tessera.engine.graph.ir import Graph, Node
+from tessera.engine.graph.passes import lower
+from tessera.engine.graph.reader import read_model
+from tessera.engine.normalisation import Normalisation
 
 SOC = "Ascend310B1"
 GEARS = (1, 2, 4, 8, 16)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from engine.normalisation import Normalisation
+from tessera.engine.normalisation import Normalisation
 from tests.ascend.double_builds import build
 from tests.ascend.omfile import SOC, write_om
 from tests.servers import ServerProcess

@@ -293,7 +293,7 @@ def test_10_buffers_in_use_are_left_alone(double: Double, float_om: Path) -> Non
 
 
 def test_11_it_computes_the_network(double: Double, float_om: Path, network: Path) -> None:
-    import engine
+    from tessera import engine
 
     opened(double)
     loaded = Loaded(double, float_om)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.backends.ascend.errors import (
+from tessera.engine.backends.ascend.errors import (
     AclError,
     AclFaultError,
     AclResourceError,
@@ -16,10 +16,10 @@ from engine.backends.ascend.errors import (
     AclUsageError,
     error_of,
 )
-from engine.backends.ascend.library import load_library
-from engine.backends.ascend.runtime import Runtime
-from engine.backends.ascend.session import AscendSession
-from engine.errors import BackendUnavailableError, DeviceError, EngineError, ModelError
+from tessera.engine.backends.ascend.library import load_library
+from tessera.engine.backends.ascend.runtime import Runtime
+from tessera.engine.backends.ascend.session import AscendSession
+from tessera.engine.errors import BackendUnavailableError, DeviceError, EngineError, ModelError
 from tests.ascend.double_builds import Double, build_stub
 from tests.unit.models.tiny import tiny_images
 from tests.waiting import until

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.backends.ascend.gears import GearTable
+from tessera.engine.backends.ascend.gears import GearTable
 
 tables = st.dictionaries(st.integers(1, 20), st.floats(1e-4, 1.0), min_size=1, max_size=5)
 

@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
-from engine.backends.ascend.chips import CHIPS
-from engine.backends.ascend.runtime import Runtime
-from engine.backends.ascend.session import AscendSession
-from engine.errors import BackendUnavailableError, EngineError, InputError
-from engine.graph.reader import read_model
-from engine.profile import layer_costs
-from models.resnet import build_resnet
+from tessera.engine.backends.ascend.chips import CHIPS
+from tessera.engine.backends.ascend.runtime import Runtime
+from tessera.engine.backends.ascend.session import AscendSession
+from tessera.engine.errors import BackendUnavailableError, EngineError, InputError
+from tessera.engine.graph.reader import read_model
+from tessera.engine.profile import layer_costs
+from tessera.models.resnet import build_resnet
 from tests.ascend.double_builds import Double, build
 from tests.ascend.test_serving import converted
 from tests.servers import tessera

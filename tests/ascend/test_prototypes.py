@@ -9,9 +9,16 @@ from typing import Any
 
 import pytest
 
-from engine.backends.ascend import structures
-from engine.backends.ascend.constants import ERROR_NAMES, DataType, MallocPolicy, MemcpyKind, MemoryAttribute, RunMode
-from engine.backends.ascend.prototypes import PROTOTYPES
+from tessera.engine.backends.ascend import structures
+from tessera.engine.backends.ascend.constants import (
+    ERROR_NAMES,
+    DataType,
+    MallocPolicy,
+    MemcpyKind,
+    MemoryAttribute,
+    RunMode,
+)
+from tessera.engine.backends.ascend.prototypes import PROTOTYPES
 from tests.ascend.headers import HEADER, Batches, Dims, Utilisation, declarations
 
 BACKEND = Path(structures.__file__).parent

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import engine
-from app.imaging.decoder import ImageDecoder
-from models.registry import BUNDLED, open_model
+from tessera import engine
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.models.registry import BUNDLED, open_model
 from tests.ascend.double_builds import build
 from tests.ascend.omfile import half_normalisation
 from tests.ascend.service import NORMALISATION, VARIANTS, answers, converted, serving

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import engine
-from engine.backends.ascend.runtime import Runtime
-from engine.backends.ascend.session import AscendSession
-from engine.errors import BackendUnavailableError, InputError, ModelError
+from tessera import engine
+from tessera.engine.backends.ascend.runtime import Runtime
+from tessera.engine.backends.ascend.session import AscendSession
+from tessera.engine.errors import BackendUnavailableError, InputError, ModelError
 from tests.ascend.conftest import NORMALISATION
 from tests.ascend.double_builds import Double
 from tests.ascend.omfile import half_normalisation, header, write_om

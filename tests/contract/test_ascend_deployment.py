@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.settings import Settings
+from tessera.app.settings import Settings
 from tests.contract.test_docker import Instruction, instructions
 from tests.servers import REPOSITORY
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app.commands.models import add_arguments
-from engine.backends.ascend.chips import CHIPS
-from engine.backends.ascend.constants import ADVICE, ERROR_NAMES
+from tessera.app.commands.models import add_arguments
+from tessera.engine.backends.ascend.chips import CHIPS
+from tessera.engine.backends.ascend.constants import ADVICE, ERROR_NAMES
 from tests.servers import REPOSITORY
 
 DOCUMENT = (REPOSITORY / "docs" / "ascend.md").read_text()

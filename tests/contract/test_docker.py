@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from app.settings import Settings
+from tessera.app.settings import Settings
 from tests.servers import REPOSITORY, ServerProcess, environment
 
 HEALTH_CHECK = REPOSITORY / "docker" / "healthcheck.py"
@@ -102,7 +102,16 @@ def test_the_build_has_everything_that_the_package_is_made_of() -> None:
     readme = re.search(r'^readme = "(.*?)"', project, re.MULTILINE)
     assert packages is not None
     assert readme is not None
-    assert {*json.loads(packages[1]), readme[1], "pyproject.toml", "CMakeLists.txt"} <= set(copied())
+    assert {
+        *json.loads(packages[1]),
+        readme[1],
+        "LICENSE",
+        "app",
+        "engine",
+        "models",
+        "pyproject.toml",
+        "CMakeLists.txt",
+    } <= set(copied())
 
 
 def test_the_container_does_not_run_as_root() -> None:
@@ -122,7 +131,7 @@ def test_the_process_gets_signals_itself(word: str) -> None:
 def test_it_starts_a_command_that_exists_and_stops_in_time() -> None:
     command = json.loads(arguments("ENTRYPOINT")[0]) + json.loads(arguments("CMD")[0])
     assert command == ["tessera", "serve"]
-    assert 'tessera = "app.cli:main"' in (REPOSITORY / "pyproject.toml").read_text()
+    assert 'tessera = "tessera.app.cli:main"' in (REPOSITORY / "pyproject.toml").read_text()
     assert arguments("STOPSIGNAL") == ["SIGTERM"]
     assert float(variables()["TESSERA_DRAIN_SECONDS"]) < 10, "docker stop kills after 10 s"
 

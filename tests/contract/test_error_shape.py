@@ -9,7 +9,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from app.errors import RequestError
+from tessera.app.errors import RequestError
 from tests import imagefiles
 from tests.servers import ServerProcess
 

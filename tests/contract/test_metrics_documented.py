@@ -7,11 +7,11 @@ from pathlib import Path
 
 from prometheus_client import Metric
 
-from app.observability.metrics import Metrics
-from app.scheduling.ticket import Outcome
-from app.served.model import ServedModel, ServedVariant
-from engine import DeviceStatus
-from models.preprocessing import Preprocessing
+from tessera.app.observability.metrics import Metrics
+from tessera.app.scheduling.ticket import Outcome
+from tessera.app.served.model import ServedModel, ServedVariant
+from tessera.engine import DeviceStatus
+from tessera.models.preprocessing import Preprocessing
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(?P<name>\w+)` \| (?P<type>\w+) \| (?P<labels>[^|]*)\|", re.MULTILINE)

@@ -32,7 +32,7 @@ def test_no_answer_is_a_5xx_but_a_fault_and_what_may_pass(client: httpx.Client) 
 
 
 def test_a_real_answer_has_the_described_shape(client: httpx.Client) -> None:
-    from app.api.openapi import ClassifyBody
+    from tessera.app.api.openapi import ClassifyBody
     from tests import imagefiles
 
     answer = client.post("/v1/classify", files=[("file", ("a.png", imagefiles.png()))] * 2).json()

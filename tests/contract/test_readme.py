@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from app.cli import COMMANDS
-from app.settings import Settings
+from tessera.app.cli import COMMANDS
+from tessera.app.settings import Settings
 from tests import imagefiles
 from tests.servers import REPOSITORY, ServerProcess, environment, tessera
 from tests.shared_data import SHARED_DATA, requires_shared_data
@@ -21,7 +21,9 @@ from tests.shared_data import SHARED_DATA, requires_shared_data
 pytestmark = pytest.mark.alone
 
 README = (REPOSITORY / "README.md").read_text()
-ARCHITECTURE = (REPOSITORY / "docs" / "architecture.md").read_text()
+ARCHITECTURE = "".join(
+    page.read_text() for page in (REPOSITORY / "docs/architecture.md", *(REPOSITORY / "docs/architecture").iterdir())
+)
 # Names in the architecture's text are short where their folder is plain from the context.
 FOLDERS = (
     ".",
@@ -33,6 +35,7 @@ FOLDERS = (
     "engine/backends/ascend",
     "engine/csrc",
     "engine/csrc/kernels",
+    "docs",
 )
 
 requires_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

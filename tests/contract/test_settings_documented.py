@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.errors import RequestError
-from app.settings import Settings
+from tessera.app import errors
+from tessera.app.errors import RequestError
+from tessera.app.settings import Settings
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "operating.md"
 SETTING = re.compile(r"^\| `([a-z_]+)` \| (?:`([^`]*)`)? ?\|", re.MULTILINE)
@@ -37,7 +38,6 @@ def test_every_error_code_is_used_once() -> None:
 
 
 def test_the_error_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
-    import app.errors
 
-    drawn = set(re.findall(r"── (\w+Error) +(\d{3}) (\w+)", app.errors.__doc__ or ""))
+    drawn = set(re.findall(r"── (\w+Error) +(\d{3}) (\w+)", errors.__doc__ or ""))
     assert drawn == {(kind.__name__, str(kind.status), kind.code) for kind in leaves(RequestError)}

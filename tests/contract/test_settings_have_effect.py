@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings
+from tessera.app.settings import Settings
 
 TESTS = Path(__file__).resolve().parents[1]
 

@@ -24,13 +24,13 @@ from google.protobuf.message import Message
 from onnx import ModelProto, helper
 from safetensors.numpy import save
 
-import engine
-from engine.errors import EngineError
-from engine.quantize.pipeline import calibrate
-from engine.quantize.writer import quantised_model
-from models.checkpoint import read_checkpoint
-from models.importer import ImportOptions, add_model
-from models.weights import read_weights
+from tessera import engine
+from tessera.engine.errors import EngineError
+from tessera.engine.quantize.pipeline import calibrate
+from tessera.engine.quantize.writer import quantised_model
+from tessera.models.checkpoint import read_checkpoint
+from tessera.models.importer import ImportOptions, add_model
+from tessera.models.weights import read_weights
 from tests.unit.models import torchfiles
 from tests.unit.models.tiny import SIZE, tiny_images, tiny_model, tiny_state
 

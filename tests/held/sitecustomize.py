@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 if "serve" in sys.orig_argv or any(argument.startswith("tessera-engine-") for argument in sys.orig_argv):
-    from app.dispatch.host import LOADING_THREAD
-    from app.scheduling.queue import ImageQueue
-    from app.scheduling.scheduler import Scheduler
+    from tessera.app.dispatch.host import LOADING_THREAD
+    from tessera.app.scheduling.queue import ImageQueue
+    from tessera.app.scheduling.scheduler import Scheduler
 
     HELD = Path(os.environ["HELD_WHILE"])
     LOOK_AGAIN = 0.01

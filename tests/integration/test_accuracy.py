@@ -16,11 +16,11 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-import engine
-from app.imaging.decoder import ImageDecoder
-from engine.normalisation import Normalisation
-from models.preprocessing import Preprocessing
-from models.registry import Model, open_model
+from tessera import engine
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.engine.normalisation import Normalisation
+from tessera.models.preprocessing import Preprocessing
+from tessera.models.registry import Model, open_model
 from tests.shared_data import SHARED_DATA, requires_shared_data
 
 BATCH = 25

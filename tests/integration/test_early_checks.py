@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import main
+from tessera.app.cli import main
 from tests import imagefiles
 from tests.unit.models.tiny import tiny_folder, tiny_model
 

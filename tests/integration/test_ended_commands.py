@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.cli import main
-from app.signals import deferred_end, orderly_end
+from tessera.app.cli import main
+from tessera.app.signals import deferred_end, orderly_end
 from tests.servers import REPOSITORY, environment
 from tests.unit.models.tiny import LABELS, tiny_folder
 
@@ -24,7 +24,7 @@ PHOTOS = 500
 
 def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "models", *map(str, arguments)],
+        [sys.executable, "-m", "tessera.app.cli", "models", *map(str, arguments)],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -138,7 +138,7 @@ def test_a_file_that_cannot_be_written_is_told(
     folder: Path, photos: Path, tmp_path: Path, action: str, largest: int
 ) -> None:
     code = f"""import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest}, {largest}))
-from app.cli import main; raise SystemExit(main())"""
+from tessera.app.cli import main; raise SystemExit(main())"""
     arguments = [*([photos] if action == "quantise" else []), "--model-path", folder, "--cache-dir", tmp_path / "cache"]
     done = subprocess.run(
         [sys.executable, "-c", code, "models", action, *map(str, arguments)],

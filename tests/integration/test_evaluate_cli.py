@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import engine
-from app.cli import main
-from app.imaging.decoder import ImageDecoder
-from models.registry import open_model
+from tessera import engine
+from tessera.app.cli import main
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.models.registry import open_model
 from tests.unit.models.tiny import LABELS, tiny_folder
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from safetensors.numpy import save_file
 
-from models.quantise import quantise_model
+from tessera.models.quantise import quantise_model
 from tests.servers import ServerProcess
 from tests.unit.models.tiny import LABELS, tiny_state
 from tests.waiting import until

@@ -8,9 +8,9 @@ import httpx
 import numpy as np
 import pytest
 
-import engine
-from app.imaging.decoder import ImageDecoder
-from models.registry import open_model
+from tessera import engine
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.models.registry import open_model
 from tests import imagefiles
 from tests.servers import CACHE, ServerProcess
 from tests.small_model import small_folder

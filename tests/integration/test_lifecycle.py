@@ -112,7 +112,7 @@ def test_a_service_whose_output_nobody_reads_serves_all_the_same(frontends: int)
 
 
 def test_a_service_whose_log_nobody_reads_serves_all_the_same() -> None:
-    command = [sys.executable, "-m", "app.cli", "serve", "--port", "0", "--threads", "1"]
+    command = [sys.executable, "-m", "tessera.app.cli", "serve", "--port", "0", "--threads", "1"]
     with subprocess.Popen(
         command, cwd=REPOSITORY, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -232,7 +232,7 @@ sys.meta_path.insert(0, Finder())
 """
 
 
-@pytest.mark.parametrize(("frontends", "module"), [(0, "onnxruntime"), (1, "app.processes.supervisor")])
+@pytest.mark.parametrize(("frontends", "module"), [(0, "onnxruntime"), (1, "tessera.app.processes.supervisor")])
 def test_a_signal_during_an_import_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frontends: int, module: str
 ) -> None:

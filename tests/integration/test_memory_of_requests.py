@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
-from app.oip.grpc.schema import Schema
+from tessera.app.oip.grpc.schema import Schema
 from tests.memory import growth
 from tests.processes import children
 from tests.servers import ServerProcess

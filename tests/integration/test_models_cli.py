@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import engine
-from models.catalogue import CATALOGUE, find_entry
-from models.package import read_package
-from models.registry import BUNDLED
-from models.source import float_model
+from tessera import engine
+from tessera.models.catalogue import CATALOGUE, find_entry
+from tessera.models.package import read_package
+from tessera.models.registry import BUNDLED
+from tessera.models.source import float_model
 from tests import imagefiles
 from tests.servers import REPOSITORY, ServerProcess, environment, tessera
 from tests.unit.models.fileserver import FileServer, Served, files
@@ -55,7 +55,7 @@ def catalogue(graph: bytes, files: FileServer, tmp_path: Path) -> Path:
 
 def start(catalogue: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "app.cli", "models", "pull", "--catalogue", str(catalogue), *arguments],
+        [sys.executable, "-m", "tessera.app.cli", "models", "pull", "--catalogue", str(catalogue), *arguments],
         cwd=REPOSITORY,
         env=environment(NO_PROXY="127.0.0.1"),
         stdout=subprocess.PIPE,

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.registry import BUNDLED
+from tessera.models.registry import BUNDLED
 from tests import imagefiles
 from tests.servers import READY, REPOSITORY
 
@@ -61,7 +61,7 @@ def test_a_mounted_model_is_served(volume: Path, frontends: str) -> None:
     with (
         (volume / "log").open("w") as log,
         subprocess.Popen(
-            [*command, sys.executable, "-m", "app.cli", "serve", "--port", "0", "--frontends", frontends],
+            [*command, sys.executable, "-m", "tessera.app.cli", "serve", "--port", "0", "--frontends", frontends],
             cwd=REPOSITORY,
             env={
                 "PATH": os.environ["PATH"],

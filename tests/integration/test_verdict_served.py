@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from engine.quantize import Gate
-from models.quantise import quantise_model
+from tessera.engine.quantize import Gate
+from tessera.models.quantise import quantise_model
 from tests.servers import ServerProcess
 from tests.unit.models.tiny import tiny_folder
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 if any(argument.startswith("tessera-engine-") for argument in sys.orig_argv):
-    from engine.backends.cpu.session import CpuSession
+    from tessera.engine.backends.cpu.session import CpuSession
 
     def _poisoned(run: Callable[[CpuSession, Any], Any]) -> Callable[[CpuSession, Any], Any]:
         def run_or_die(session: CpuSession, x: Any) -> Any:

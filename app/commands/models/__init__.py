@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from app.commands.flags import settings_from
-from app.commands.models import add, build, convert, evaluate, export, listing, pull, quantise, reset
+from tessera.app.commands.flags import settings_from
+from tessera.app.commands.models import add, build, convert, evaluate, export, listing, pull, quantise, reset
 
 # Action -> its module: HELP, add_arguments(parser), run(arguments, settings) -> exit code.
 ACTIONS: dict[str, ModuleType] = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from app.commands.models.places import add_import_flags, destination, tell
-from app.settings import Settings
-from models.importer import SUFFIXES, ImportOptions, add_model
-from models.preprocessing import INTERPOLATIONS
+from tessera.app.commands.models.places import add_import_flags, destination, tell
+from tessera.app.settings import Settings
+from tessera.models.importer import SUFFIXES, ImportOptions, add_model
+from tessera.models.preprocessing import INTERPOLATIONS
 
 HELP = f"import a model file ({', '.join(SUFFIXES)})"
 

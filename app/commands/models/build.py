@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from app.commands.flags import MODEL_SETTINGS, add_settings_flags
-from app.commands.progress import ProgressDisplay
-from app.served.loading import open_configured_model
-from app.settings import Settings
+from tessera.app.commands.flags import MODEL_SETTINGS, add_settings_flags
+from tessera.app.commands.progress import ProgressDisplay
+from tessera.app.served.loading import open_configured_model
+from tessera.app.settings import Settings
 
 HELP = "build a model's variants into the cache"
 

@@ -6,13 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from app.commands.flags import MODEL_SETTINGS, add_settings_flags
-from app.commands.models.places import destination
-from app.commands.progress import ProgressDisplay
-from app.served.selection import find_model
-from app.settings import Settings
-from models.ascend.convert import GEARS, ConvertOptions, convert_model
-from models.package import read_package
+from tessera.app.commands.flags import MODEL_SETTINGS, add_settings_flags
+from tessera.app.commands.models.places import destination
+from tessera.app.commands.progress import ProgressDisplay
+from tessera.app.served.selection import find_model
+from tessera.app.settings import Settings
+from tessera.models.ascend.convert import GEARS, ConvertOptions, convert_model
+from tessera.models.package import read_package
 
 HELP = "make the .om files of both variants for an Ascend chip"
 

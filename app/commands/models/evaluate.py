@@ -20,25 +20,25 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-import engine
-from app.commands.flags import MODEL_SETTINGS, add_settings_flags
-from app.commands.progress import ProgressDisplay
-from app.errors import RequestError, StartupError
-from app.imaging.decoder import ImageDecoder
-from app.served.loading import open_configured_model, open_session
-from app.served.selection import find_model
-from app.settings import Settings
-from app.signals import deferred_end
-from app.version import service_version
-from engine.quantize.files import check_target, write_whole
-from engine.wording import counted
-from models.evaluation.photos import ClassNames, PhotoSet, find_labelled, read_wnids
-from models.evaluation.report import Result, Share, VariantResult, result
-from models.evaluation.runner import Decode, Watcher, evaluate
-from models.evaluation.state import StateFile, check_state
-from models.package import Package, read_package
-from models.registry import Model
-from models.weights import file_sha256
+from tessera import engine
+from tessera.app.commands.flags import MODEL_SETTINGS, add_settings_flags
+from tessera.app.commands.progress import ProgressDisplay
+from tessera.app.errors import RequestError, StartupError
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.app.served.loading import open_configured_model, open_session
+from tessera.app.served.selection import find_model
+from tessera.app.settings import Settings
+from tessera.app.signals import deferred_end
+from tessera.app.version import service_version
+from tessera.engine.quantize.files import check_target, write_whole
+from tessera.engine.wording import counted
+from tessera.models.evaluation.photos import ClassNames, PhotoSet, find_labelled, read_wnids
+from tessera.models.evaluation.report import Result, Share, VariantResult, result
+from tessera.models.evaluation.runner import Decode, Watcher, evaluate
+from tessera.models.evaluation.state import StateFile, check_state
+from tessera.models.package import Package, read_package
+from tessera.models.registry import Model
+from tessera.models.weights import file_sha256
 
 HELP = "accuracy of every variant over labelled photos"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from app.commands.models.places import add_import_flags, destination, pixels, tell
-from app.commands.progress import ProgressDisplay
-from app.settings import Settings
-from models.export import export_model
-from models.importer import ImportOptions
+from tessera.app.commands.models.places import add_import_flags, destination, pixels, tell
+from tessera.app.commands.progress import ProgressDisplay
+from tessera.app.settings import Settings
+from tessera.models.export import export_model
+from tessera.models.importer import ImportOptions
 
 HELP = "export a network of torchvision or timm (needs torch)"
 

@@ -8,13 +8,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from app.commands.flags import add_settings_flags
-from app.commands.models.places import PLACES
-from app.errors import StartupError
-from app.served.selection import cache_folder
-from app.settings import Settings
-from models.cache import library_folder
-from models.registry import list_models
+from tessera.app.commands.flags import add_settings_flags
+from tessera.app.commands.models.places import PLACES
+from tessera.app.errors import StartupError
+from tessera.app.served.selection import cache_folder
+from tessera.app.settings import Settings
+from tessera.models.cache import library_folder
+from tessera.models.registry import list_models
 
 HELP = "list the bundled model and your own, or those in a folder of models"
 

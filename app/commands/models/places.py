@@ -6,12 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from app.commands.flags import add_settings_flags
-from app.served.selection import cache_folder
-from app.settings import Settings
-from engine.wording import counted
-from models.cache import library_folder
-from models.package import LARGEST_IMAGE, Package
+from tessera.app.commands.flags import add_settings_flags
+from tessera.app.served.selection import cache_folder
+from tessera.app.settings import Settings
+from tessera.engine.wording import counted
+from tessera.models.cache import library_folder
+from tessera.models.package import LARGEST_IMAGE, Package
 
 # Settings that decide where models are kept.
 PLACES = ("models", "cache_dir")

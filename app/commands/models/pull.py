@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from app.commands.models.places import add_import_flags, destination, tell
-from app.commands.progress import ProgressDisplay
-from app.served.selection import cache_folder
-from app.settings import Settings
-from models.catalogue import CATALOGUE, find_entry, read_catalogue
-from models.importer import ImportOptions
-from models.pull import pull_model
+from tessera.app.commands.models.places import add_import_flags, destination, tell
+from tessera.app.commands.progress import ProgressDisplay
+from tessera.app.served.selection import cache_folder
+from tessera.app.settings import Settings
+from tessera.models.catalogue import CATALOGUE, find_entry, read_catalogue
+from tessera.models.importer import ImportOptions
+from tessera.models.pull import pull_model
 
 HELP = "download an official model, checked against its pinned SHA-256"
 

@@ -17,17 +17,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from app.commands.flags import MODEL_SETTINGS, add_settings_flags
-from app.commands.progress import ProgressDisplay
-from app.errors import StartupError
-from app.served.selection import cache_folder, find_model, shortest_name
-from app.settings import Settings
-from engine.quantize import Gate, Report
-from engine.quantize.files import check_target, write_whole
-from engine.wording import counted
-from models.calibrations import CalibrationFiles
-from models.package import read_package
-from models.quantise import quantise_model
+from tessera.app.commands.flags import MODEL_SETTINGS, add_settings_flags
+from tessera.app.commands.progress import ProgressDisplay
+from tessera.app.errors import StartupError
+from tessera.app.served.selection import cache_folder, find_model, shortest_name
+from tessera.app.settings import Settings
+from tessera.engine.quantize import Gate, Report
+from tessera.engine.quantize.files import check_target, write_whole
+from tessera.engine.wording import counted
+from tessera.models.calibrations import CalibrationFiles
+from tessera.models.package import read_package
+from tessera.models.quantise import quantise_model
 
 HELP = "quantise a model to int8, with an accuracy gate"
 

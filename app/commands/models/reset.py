@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from app.commands.flags import add_settings_flags
-from app.commands.models.places import PLACES
-from app.served.selection import cache_folder, find_model
-from app.settings import Settings
-from models.calibrations import CalibrationFiles
-from models.package import read_package
+from tessera.app.commands.flags import add_settings_flags
+from tessera.app.commands.models.places import PLACES
+from tessera.app.served.selection import cache_folder, find_model
+from tessera.app.settings import Settings
+from tessera.models.calibrations import CalibrationFiles
+from tessera.models.package import read_package
 
 HELP = "undo the quantisation of a model"
 

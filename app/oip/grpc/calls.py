@@ -11,17 +11,17 @@ from urllib.parse import unquote
 
 import grpc
 
-from app.api.context import InFlight, access_log
-from app.errors import DeadlineExceededError, InternalError, RequestError, UnsupportedOperationError
-from app.limits.admin import AdminGate
-from app.limits.clients import RateLimiter, client_key
-from app.limits.uploads import UploadBudget
-from app.observability import tracing
-from app.observability.logs import request_id, trace_id
-from app.observability.metrics import Metrics
-from app.observability.tracing import RequestTrace, Tracing
-from app.oip.grpc.received import Received
-from app.protocol.request_id import HEADER, request_id_for
+from tessera.app.api.context import InFlight, access_log
+from tessera.app.errors import DeadlineExceededError, InternalError, RequestError, UnsupportedOperationError
+from tessera.app.limits.admin import AdminGate
+from tessera.app.limits.clients import RateLimiter, client_key
+from tessera.app.limits.uploads import UploadBudget
+from tessera.app.observability import tracing
+from tessera.app.observability.logs import request_id, trace_id
+from tessera.app.observability.metrics import Metrics
+from tessera.app.observability.tracing import RequestTrace, Tracing
+from tessera.app.oip.grpc.received import Received
+from tessera.app.protocol.request_id import HEADER, request_id_for
 
 logger = logging.getLogger(__name__)
 

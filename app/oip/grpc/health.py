@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from typing import Any
 
-from app.errors import NotFoundError
-from app.oip.grpc.schema import Schema
-from app.service import Service
+from tessera.app.errors import NotFoundError
+from tessera.app.oip.grpc.schema import Schema
+from tessera.app.service import Service
 
 _INTERVAL = 0.25  # seconds between looks at the service while somebody watches
 

@@ -10,21 +10,21 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from app.errors import RequestError
-from app.observability import tracing
-from app.observability.recording import recorded
-from app.oip.aside import run_aside
-from app.oip.grpc.calls import Requests, check_admin, metadata_values
-from app.oip.grpc.messages import fill_response, parse_infer, read_parameters
-from app.oip.grpc.received import Received
-from app.oip.grpc.schema import Schema
-from app.oip.inference import Inference
-from app.oip.models import ModelViews
-from app.oip.repository import Repository, check_load_parameters
-from app.oip.wire.description import configure_model, describe_model, describe_server
-from app.oip.wire.request import InferRequest
-from app.service import Service
-from app.version import service_version
+from tessera.app.errors import RequestError
+from tessera.app.observability import tracing
+from tessera.app.observability.recording import recorded
+from tessera.app.oip.aside import run_aside
+from tessera.app.oip.grpc.calls import Requests, check_admin, metadata_values
+from tessera.app.oip.grpc.messages import fill_response, parse_infer, read_parameters
+from tessera.app.oip.grpc.received import Received
+from tessera.app.oip.grpc.schema import Schema
+from tessera.app.oip.inference import Inference
+from tessera.app.oip.models import ModelViews
+from tessera.app.oip.repository import Repository, check_load_parameters
+from tessera.app.oip.wire.description import configure_model, describe_model, describe_server
+from tessera.app.oip.wire.request import InferRequest
+from tessera.app.service import Service
+from tessera.app.version import service_version
 
 # What Triton says with every answer of a stream: that no other follows to its request. Ours has always one.
 _FINAL = "triton_final_response"

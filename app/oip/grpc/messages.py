@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.errors import InvalidInferenceRequestError, UnsupportedOperationError, quoted
-from app.oip.wire import datatypes
-from app.oip.wire.datatypes import BYTES, Proceed
-from app.oip.wire.interface import Interface
-from app.oip.wire.request import (
+from tessera.app.errors import InvalidInferenceRequestError, UnsupportedOperationError, quoted
+from tessera.app.oip.wire import datatypes
+from tessera.app.oip.wire.datatypes import BYTES, Proceed
+from tessera.app.oip.wire.interface import Interface
+from tessera.app.oip.wire.request import (
     InferRequest,
     InputTensor,
     RequestedOutput,
@@ -19,14 +19,14 @@ from app.oip.wire.request import (
     check_shape,
     check_timeout,
 )
-from app.oip.wire.response import OutputTensor
+from tessera.app.oip.wire.response import OutputTensor
 
 # The repeated field of InferTensorContents that holds a datatype.
 _CONTENTS = {"UINT8": "uint_contents", "FP32": "fp32_contents", BYTES: "bytes_contents"}
 
 
 def parse_infer(message: Any, interface: Interface, proceed: Proceed = lambda: None) -> InferRequest:
-    """Turn a ModelInferRequest into a request; see `app.oip.wire.request.parse_request`.
+    """Turn a ModelInferRequest into a request; see `tessera.app.oip.wire.request.parse_request`.
 
     Raises:
         InvalidInferenceRequestError: It is not what the protocol says, or what the model takes; the message names the

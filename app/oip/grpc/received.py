@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
-from app.errors import InvalidInferenceRequestError
+from tessera.app.errors import InvalidInferenceRequestError
 
 # A message of ours has a dozen fields, and one for each image file at most.
 _MOST_FIELDS = 8192

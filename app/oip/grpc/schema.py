@@ -40,7 +40,7 @@ class Schema:
     """
 
     def __init__(self, name: str) -> None:
-        compiled = resources.files("app.oip.grpc.proto").joinpath("descriptors.binpb").read_bytes()
+        compiled = resources.files("tessera.app.oip.grpc.proto").joinpath("descriptors.binpb").read_bytes()
         pool = descriptor_pool.DescriptorPool()
         for file in descriptor_pb2.FileDescriptorSet.FromString(compiled).file:
             pool.AddSerializedFile(file.SerializeToString())

@@ -8,14 +8,14 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from app.errors import StartupError
-from app.limits.clients import RateLimiter
-from app.oip.grpc.calls import Calls, Requests
-from app.oip.grpc.health import HealthCalls
-from app.oip.grpc.inference import InferenceCalls
-from app.oip.grpc.received import Received
-from app.oip.grpc.schema import Schema
-from app.service import Service
+from tessera.app.errors import StartupError
+from tessera.app.limits.clients import RateLimiter
+from tessera.app.oip.grpc.calls import Calls, Requests
+from tessera.app.oip.grpc.health import HealthCalls
+from tessera.app.oip.grpc.inference import InferenceCalls
+from tessera.app.oip.grpc.received import Received
+from tessera.app.oip.grpc.schema import Schema
+from tessera.app.service import Service
 
 _CALLS_PER_QUEUED_IMAGE = 4
 _GRACE = 1.0  # seconds; requests in flight have been waited for before

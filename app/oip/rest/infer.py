@@ -9,24 +9,24 @@ from functools import partial
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from app.api.body import read_body
-from app.api.context import DirectRoute, ServiceDependency
-from app.api.query import check_query
-from app.api.waiting import answer_in_time
-from app.errors import InvalidInferenceRequestError
-from app.limits.uploads import Upload
-from app.observability import tracing
-from app.observability.recording import recorded
-from app.oip.aside import run_aside
-from app.oip.inference import Inference
-from app.oip.rest.openapi import INFER_OPENAPI, INFER_RESPONSES
-from app.oip.wire.compression import choose_encoding, compress, is_packed, unpacked
-from app.oip.wire.datatypes import Proceed
-from app.oip.wire.interface import Interface
-from app.oip.wire.request import InferRequest, parse_raw_request, parse_request
-from app.oip.wire.response import HEADER_LENGTH, build_response
-from app.routing.variants import HEADER
-from app.service import Service
+from tessera.app.api.body import read_body
+from tessera.app.api.context import DirectRoute, ServiceDependency
+from tessera.app.api.query import check_query
+from tessera.app.api.waiting import answer_in_time
+from tessera.app.errors import InvalidInferenceRequestError
+from tessera.app.limits.uploads import Upload
+from tessera.app.observability import tracing
+from tessera.app.observability.recording import recorded
+from tessera.app.oip.aside import run_aside
+from tessera.app.oip.inference import Inference
+from tessera.app.oip.rest.openapi import INFER_OPENAPI, INFER_RESPONSES
+from tessera.app.oip.wire.compression import choose_encoding, compress, is_packed, unpacked
+from tessera.app.oip.wire.datatypes import Proceed
+from tessera.app.oip.wire.interface import Interface
+from tessera.app.oip.wire.request import InferRequest, parse_raw_request, parse_request
+from tessera.app.oip.wire.response import HEADER_LENGTH, build_response
+from tessera.app.routing.variants import HEADER
+from tessera.app.service import Service
 
 router = APIRouter(tags=["open inference protocol"], route_class=DirectRoute)
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, Response
 
-from app.api.context import ServiceDependency
-from app.api.openapi import ERROR_RESPONSES, ErrorBody
-from app.oip.models import ModelViews
-from app.oip.wire.description import configure_model, describe_model
+from tessera.app.api.context import ServiceDependency
+from tessera.app.api.openapi import ERROR_RESPONSES, ErrorBody
+from tessera.app.oip.models import ModelViews
+from tessera.app.oip.wire.description import configure_model, describe_model
 
 router = APIRouter(tags=["open inference protocol"])
 

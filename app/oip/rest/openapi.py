@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.api.openapi import ACCEPT_ENCODING, ERROR_RESPONSES, HEADERS, ErrorBody
+from tessera.app.api.openapi import ACCEPT_ENCODING, ERROR_RESPONSES, HEADERS, ErrorBody
 
 INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {

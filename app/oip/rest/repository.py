@@ -5,13 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from app.api.admin import ADMIN_RESPONSES, AdminDependency
-from app.api.body import read_body
-from app.api.context import ServiceDependency
-from app.api.openapi import ERROR_RESPONSES
-from app.oip.repository import Repository, check_load_parameters
-from app.oip.wire.repository import parse_index_request, parse_repository_parameters
-from app.service import Service
+from tessera.app.api.admin import ADMIN_RESPONSES, AdminDependency
+from tessera.app.api.body import read_body
+from tessera.app.api.context import ServiceDependency
+from tessera.app.api.openapi import ERROR_RESPONSES
+from tessera.app.oip.repository import Repository, check_load_parameters
+from tessera.app.oip.wire.repository import parse_index_request, parse_repository_parameters
+from tessera.app.service import Service
 
 router = APIRouter(tags=["open inference protocol"])
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from app.api.context import ServiceDependency
-from app.api.openapi import ERROR_RESPONSES, ErrorBody
-from app.oip.wire.description import describe_server
-from app.version import service_version
+from tessera.app.api.context import ServiceDependency
+from tessera.app.api.openapi import ERROR_RESPONSES, ErrorBody
+from tessera.app.oip.wire.description import describe_server
+from tessera.app.version import service_version
 
 router = APIRouter(tags=["open inference protocol"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.errors import UnsupportedOperationError
+from tessera.app.errors import UnsupportedOperationError
 
 router = APIRouter(include_in_schema=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
-from app.errors import BodyTooLargeError, InvalidInferenceRequestError, UnsupportedEncodingError, quoted
+from tessera.app.errors import BodyTooLargeError, InvalidInferenceRequestError, UnsupportedEncodingError, quoted
 
 ENCODINGS = ("gzip", "deflate")
 

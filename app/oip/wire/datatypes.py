@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from app.errors import InvalidInferenceRequestError
+from tessera.app.errors import InvalidInferenceRequestError
 
 BYTES = "BYTES"
 

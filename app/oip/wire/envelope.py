@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from app.errors import InvalidInferenceRequestError
-from app.oip.wire.interface import Interface
+from tessera.app.errors import InvalidInferenceRequestError
+from tessera.app.oip.wire.interface import Interface
 
 _MOST_TEXT = 64 * 1024  # bytes of everything that is not data, each
 

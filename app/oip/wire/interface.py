@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.errors import InvalidInferenceRequestError, TooManyImagesError, quoted
-from app.oip.wire.datatypes import BYTES
+from tessera.app.errors import InvalidInferenceRequestError, TooManyImagesError, quoted
+from tessera.app.oip.wire.datatypes import BYTES
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.errors import InvalidInferenceRequestError
-from app.oip.wire.envelope import parse_json
+from tessera.app.errors import InvalidInferenceRequestError
+from tessera.app.oip.wire.envelope import parse_json
 
 
 def parse_index_request(body: bytes) -> bool:

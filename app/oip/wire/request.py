@@ -8,11 +8,11 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from app.errors import InvalidInferenceRequestError, UnsupportedOperationError, quoted
-from app.oip.wire import datatypes
-from app.oip.wire.datatypes import BYTES, Proceed
-from app.oip.wire.envelope import Envelope, open_envelope
-from app.oip.wire.interface import Interface
+from tessera.app.errors import InvalidInferenceRequestError, UnsupportedOperationError, quoted
+from tessera.app.oip.wire import datatypes
+from tessera.app.oip.wire.datatypes import BYTES, Proceed
+from tessera.app.oip.wire.envelope import Envelope, open_envelope
+from tessera.app.oip.wire.interface import Interface
 
 _MAX_RANK = 8
 _MAX_DIMENSION = 2**31 - 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.oip.wire.datatypes import BYTES, pack_elements
+from tessera.app.oip.wire.datatypes import BYTES, pack_elements
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 

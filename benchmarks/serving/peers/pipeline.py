@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from app.protocol.classify import Classified, build_answer
-from models.preprocessing import Preprocessing, resize_and_crop
+from tessera.app.protocol.classify import Classified, build_answer
+from tessera.models.preprocessing import Preprocessing, resize_and_crop
 
 MAX_BATCH = 16
 THREADS = int(os.environ.get("SERVING_THREADS", "2"))  # of one copy of the model

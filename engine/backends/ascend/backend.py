@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.backend import Backend, LoadOptions
-from engine.backends.ascend.chips import find_chip
-from engine.session import Session, SessionInfo
+from tessera.engine.backend import Backend, LoadOptions
+from tessera.engine.backends.ascend.chips import find_chip
+from tessera.engine.session import Session, SessionInfo
 
 
 class AscendBackend(Backend):
@@ -29,7 +29,7 @@ class AscendBackend(Backend):
 
     def open(self, path: Path, options: LoadOptions) -> Session:
         """See `Backend.open`. Of the precision, "int8" states what the file does not tell."""
-        from engine.backends.ascend.session import AscendSession
+        from tessera.engine.backends.ascend.session import AscendSession
 
         int8 = options.precision == "int8"
         return AscendSession(path, graph=options.graph, normalisation=options.normalisation, int8=int8)

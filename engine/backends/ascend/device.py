@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from engine.backends.ascend.constants import MemoryAttribute
-from engine.backends.ascend.errors import AclError, AclTimeoutError
-from engine.backends.ascend.runtime import Runtime
-from engine.backends.ascend.structures import UtilizationInfo
+from tessera.engine.backends.ascend.constants import MemoryAttribute
+from tessera.engine.backends.ascend.errors import AclError, AclTimeoutError
+from tessera.engine.backends.ascend.runtime import Runtime
+from tessera.engine.backends.ascend.structures import UtilizationInfo
 
 logger = logging.getLogger(__name__)
 

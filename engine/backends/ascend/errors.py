@@ -1,6 +1,6 @@
 """What AscendCL can complain about, by the class of its code.
 
-All but `StubLibraryError` are an `engine.DeviceError`:
+All but `StubLibraryError` are an `tessera.engine.DeviceError`:
 
     AclError               an AscendCL function returned a code
     ├── AclUsageError      1xxxxx: the call, the model or its input was wrong
@@ -11,8 +11,8 @@ All but `StubLibraryError` are an `engine.DeviceError`:
 
 from __future__ import annotations
 
-from engine.backends.ascend.constants import ADVICE, ERROR_NAMES, Status
-from engine.errors import BackendUnavailableError, DeviceError
+from tessera.engine.backends.ascend.constants import ADVICE, ERROR_NAMES, Status
+from tessera.engine.errors import BackendUnavailableError, DeviceError
 
 _TIMEOUTS = (Status.WAIT_TIMEOUT, Status.TASK_TIMEOUT, Status.AICORE_TIMEOUT, Status.STREAM_SYNC_TIMEOUT)
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.backends.ascend.memory import Bytes
-from engine.backends.ascend.model import OfflineTensor
-from engine.errors import InputError, ModelError
-from engine.normalisation import Normalisation
-from engine.session import TensorSpec, check_batch
+from tessera.engine.backends.ascend.memory import Bytes
+from tessera.engine.backends.ascend.model import OfflineTensor
+from tessera.engine.errors import InputError, ModelError
+from tessera.engine.normalisation import Normalisation
+from tessera.engine.session import TensorSpec, check_batch
 
 
 class ImageEncoder:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.backends.ascend.device import Device
-from engine.backends.ascend.errors import AclFaultError
-from engine.backends.ascend.library import Library
-from engine.backends.ascend.memory import Bytes, DeviceBuffer, StagedBuffer
-from engine.backends.ascend.model import OfflineModel
+from tessera.engine.backends.ascend.device import Device
+from tessera.engine.backends.ascend.errors import AclFaultError
+from tessera.engine.backends.ascend.library import Library
+from tessera.engine.backends.ascend.memory import Bytes, DeviceBuffer, StagedBuffer
+from tessera.engine.backends.ascend.model import OfflineModel
 
 SLOTS = 2
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.backends.ascend.errors import error_of
-from engine.backends.ascend.prototypes import PROTOTYPES, Part, Prototype
-from engine.errors import BackendUnavailableError, EngineError
+from tessera.engine.backends.ascend.errors import error_of
+from tessera.engine.backends.ascend.prototypes import PROTOTYPES, Part, Prototype
+from tessera.engine.errors import BackendUnavailableError, EngineError
 
 logger = logging.getLogger(__name__)
 

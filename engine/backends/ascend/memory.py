@@ -7,9 +7,9 @@ import ctypes
 import numpy as np
 import numpy.typing as npt
 
-from engine.backends.ascend.constants import MallocPolicy, MemcpyKind
-from engine.backends.ascend.device import Device, Stream
-from engine.backends.ascend.errors import AclError
+from tessera.engine.backends.ascend.constants import MallocPolicy, MemcpyKind
+from tessera.engine.backends.ascend.device import Device, Stream
+from tessera.engine.backends.ascend.errors import AclError
 
 Bytes = npt.NDArray[np.uint8]
 

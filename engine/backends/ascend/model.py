@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from engine.backends.ascend.constants import DYNAMIC_BATCH_INPUT, DataType
-from engine.backends.ascend.device import Device
-from engine.backends.ascend.errors import AclError, AclUsageError
-from engine.backends.ascend.library import Library
-from engine.backends.ascend.memory import DeviceBuffer
-from engine.backends.ascend.structures import Batch, IODims
-from engine.errors import ModelError
-from engine.wording import counted
+from tessera.engine.backends.ascend.constants import DYNAMIC_BATCH_INPUT, DataType
+from tessera.engine.backends.ascend.device import Device
+from tessera.engine.backends.ascend.errors import AclError, AclUsageError
+from tessera.engine.backends.ascend.library import Library
+from tessera.engine.backends.ascend.memory import DeviceBuffer
+from tessera.engine.backends.ascend.structures import Batch, IODims
+from tessera.engine.errors import ModelError
+from tessera.engine.wording import counted
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     DataType.FLOAT: np.dtype(np.float32),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from engine.errors import ModelError
+from tessera.engine.errors import ModelError
 
 MAGIC = b"IMOD"
 HEADER_BYTES = 256

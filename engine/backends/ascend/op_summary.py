@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from engine.errors import ModelError
+from tessera.engine.errors import ModelError
 
 _NAME, _TYPE, _DURATION, _SHAPES = "Op Name", "OP Type", "Task Duration(us)", "Input Shapes"
 _MAC_RATIOS = ("aic_mac_ratio", "mac_ratio")

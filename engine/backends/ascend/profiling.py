@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from engine.backends.ascend.chips import find_chip
-from engine.backends.ascend.library import Library
-from engine.backends.ascend.op_summary import OperatorTime, operator_times, origin, read_op_summary
-from engine.errors import BackendUnavailableError, EngineError
-from engine.profile import LayerCost
-from engine.session import LayerTiming
+from tessera.engine.backends.ascend.chips import find_chip
+from tessera.engine.backends.ascend.library import Library
+from tessera.engine.backends.ascend.op_summary import OperatorTime, operator_times, origin, read_op_summary
+from tessera.engine.errors import BackendUnavailableError, EngineError
+from tessera.engine.profile import LayerCost
+from tessera.engine.session import LayerTiming
 
 # aclprofAicoreMetrics and the data types of aclprofCreateConfig, acl/acl_prof.h.
 _PIPE_UTILIZATION = 1

@@ -6,7 +6,7 @@ from ctypes import POINTER, c_char_p, c_int, c_int32, c_size_t, c_uint32, c_uint
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from engine.backends.ascend.structures import Batch, IODims, UtilizationInfo
+from tessera.engine.backends.ascend.structures import Batch, IODims, UtilizationInfo
 
 Part = Literal["runtime", "model", "profiling"]
 

@@ -6,12 +6,12 @@ import logging
 from contextlib import ExitStack
 from pathlib import Path
 
-from engine.backends.ascend.device import Device
-from engine.backends.ascend.errors import AclError
-from engine.backends.ascend.lane import Lane, Slot
-from engine.backends.ascend.memory import DeviceBuffer
-from engine.backends.ascend.model import Description, query_size
-from engine.backends.ascend.runtime import Runtime
+from tessera.engine.backends.ascend.device import Device
+from tessera.engine.backends.ascend.errors import AclError
+from tessera.engine.backends.ascend.lane import Lane, Slot
+from tessera.engine.backends.ascend.memory import DeviceBuffer
+from tessera.engine.backends.ascend.model import Description, query_size
+from tessera.engine.backends.ascend.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 

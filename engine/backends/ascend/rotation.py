@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from engine.backends.ascend.lane import Slot
-from engine.backends.ascend.replica import Replica
-from engine.errors import DeviceError, EngineError
+from tessera.engine.backends.ascend.lane import Slot
+from tessera.engine.backends.ascend.replica import Replica
+from tessera.engine.errors import DeviceError, EngineError
 
 logger = logging.getLogger(__name__)
 

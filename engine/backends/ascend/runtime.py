@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 import threading
 
-from engine.backends.ascend.constants import RunMode, Status
-from engine.backends.ascend.errors import AclError
-from engine.backends.ascend.library import Library, load_library
-from engine.errors import BackendUnavailableError
+from tessera.engine.backends.ascend.constants import RunMode, Status
+from tessera.engine.backends.ascend.errors import AclError
+from tessera.engine.backends.ascend.library import Library, load_library
+from tessera.engine.errors import BackendUnavailableError
 
 
 class Runtime:

@@ -14,21 +14,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.backends.ascend.chips import find_chip
-from engine.backends.ascend.errors import AclError, AclFaultError
-from engine.backends.ascend.gears import Chunk, GearTable
-from engine.backends.ascend.images import ImageEncoder
-from engine.backends.ascend.model import OfflineTensor
-from engine.backends.ascend.omfile import check_om_file
-from engine.backends.ascend.profiling import check_tools, profile_layers
-from engine.backends.ascend.replica import Replica
-from engine.backends.ascend.rotation import FIRST_RETRY_SECONDS, Rotation, Seat
-from engine.backends.ascend.runtime import Runtime, shared_runtime
-from engine.errors import BackendUnavailableError, DeviceError, InputError, ModelError
-from engine.graph.reader import read_model
-from engine.normalisation import Normalisation
-from engine.profile import LayerCost, layer_costs
-from engine.session import DeviceStatus, LayerTiming, Session, SessionInfo, TensorSpec, unavailable
+from tessera.engine.backends.ascend.chips import find_chip
+from tessera.engine.backends.ascend.errors import AclError, AclFaultError
+from tessera.engine.backends.ascend.gears import Chunk, GearTable
+from tessera.engine.backends.ascend.images import ImageEncoder
+from tessera.engine.backends.ascend.model import OfflineTensor
+from tessera.engine.backends.ascend.omfile import check_om_file
+from tessera.engine.backends.ascend.profiling import check_tools, profile_layers
+from tessera.engine.backends.ascend.replica import Replica
+from tessera.engine.backends.ascend.rotation import FIRST_RETRY_SECONDS, Rotation, Seat
+from tessera.engine.backends.ascend.runtime import Runtime, shared_runtime
+from tessera.engine.errors import BackendUnavailableError, DeviceError, InputError, ModelError
+from tessera.engine.graph.reader import read_model
+from tessera.engine.normalisation import Normalisation
+from tessera.engine.profile import LayerCost, layer_costs
+from tessera.engine.session import DeviceStatus, LayerTiming, Session, SessionInfo, TensorSpec, unavailable
 
 TIMEOUT_MS = 10_000
 _MEASURE_RUNS = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-from engine.backends.ascend.constants import MAX_DIMENSIONS, MAX_GEARS, MAX_NAME
+from tessera.engine.backends.ascend.constants import MAX_DIMENSIONS, MAX_GEARS, MAX_NAME
 
 
 class IODims(ctypes.Structure):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.backends.cpu.plan import ExecutionPlan, Segment
-from engine.backends.cpu.tensor import Tensor
+from tessera.engine.backends.cpu.plan import ExecutionPlan, Segment
+from tessera.engine.backends.cpu.tensor import Tensor
 
 
 @dataclass(frozen=True)

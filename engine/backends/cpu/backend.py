@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.backend import Backend, LoadOptions
-from engine.session import Session
+from tessera.engine.backend import Backend, LoadOptions
+from tessera.engine.session import Session
 
 
 class CpuBackend(Backend):
@@ -16,6 +16,6 @@ class CpuBackend(Backend):
 
     def open(self, path: Path, options: LoadOptions) -> Session:
         """See `Backend.open`."""
-        from engine.backends.cpu.session import CpuSession
+        from tessera.engine.backends.cpu.session import CpuSession
 
         return CpuSession(path, options.threads, options.precision)

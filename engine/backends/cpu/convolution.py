@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine import _native
-from engine.backends.cpu.steps import ConvStep
-from engine.backends.cpu.storage import quantised_clamp
-from engine.backends.cpu.tensor import Tensor
-from engine.graph.ir import Graph, Node
+from tessera.engine import _native
+from tessera.engine.backends.cpu.steps import ConvStep
+from tessera.engine.backends.cpu.storage import quantised_clamp
+from tessera.engine.backends.cpu.tensor import Tensor
+from tessera.engine.graph.ir import Graph, Node
 
 _INT32_MAX = 2**31 - 1
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from engine import _native
-from engine.backends.cpu.plan import ExecutionPlan
-from engine.backends.cpu.steps import ConvStep
-from engine.backends.cpu.tensor import ELEMENT_BYTES, Blocks, Tensor
+from tessera.engine import _native
+from tessera.engine.backends.cpu.plan import ExecutionPlan
+from tessera.engine.backends.cpu.steps import ConvStep
+from tessera.engine.backends.cpu.tensor import ELEMENT_BYTES, Blocks, Tensor
 
 
 def choose_blocks(plan: ExecutionPlan, program: _native.Program) -> Blocks:

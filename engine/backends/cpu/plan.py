@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from engine.backends.cpu.steps import Step
-from engine.backends.cpu.tensor import Tensor
+from tessera.engine.backends.cpu.steps import Step
+from tessera.engine.backends.cpu.tensor import Tensor
 
 
 @dataclass

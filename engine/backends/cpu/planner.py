@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine import _native
-from engine.backends.cpu.convolution import bias_of, clamp_of, conv_macs, fill_parameters, filters_of
-from engine.backends.cpu.plan import ExecutionPlan
-from engine.backends.cpu.steps import (
+from tessera.engine import _native
+from tessera.engine.backends.cpu.convolution import bias_of, clamp_of, conv_macs, fill_parameters, filters_of
+from tessera.engine.backends.cpu.plan import ExecutionPlan
+from tessera.engine.backends.cpu.steps import (
     ConvStep,
     EltwiseStep,
     FlattenStep,
@@ -22,11 +22,11 @@ from engine.backends.cpu.steps import (
     SoftmaxStep,
     Step,
 )
-from engine.backends.cpu.storage import image_shape, quantised_clamp, tensor_for
-from engine.backends.cpu.tensor import Precision, Tensor
-from engine.errors import ModelError, UnsupportedOperatorError
-from engine.graph.ir import NO_CLIP, Graph, Node
-from engine.normalisation import Normalisation
+from tessera.engine.backends.cpu.storage import image_shape, quantised_clamp, tensor_for
+from tessera.engine.backends.cpu.tensor import Precision, Tensor
+from tessera.engine.errors import ModelError, UnsupportedOperatorError
+from tessera.engine.graph.ir import NO_CLIP, Graph, Node
+from tessera.engine.normalisation import Normalisation
 
 _PACKED_CHANNELS = 4
 
@@ -35,7 +35,7 @@ def plan_graph(graph: Graph, precision: Precision, normalisation: Normalisation 
     """Plans a lowered graph with one input and one output. Where tensors lie is left to `layout`, `segments`, `arena`.
 
     Args:
-        graph: the result of `engine.graph.passes.lower`.
+        graph: the result of `tessera.engine.graph.passes.lower`.
         precision: element type of values that the graph does not quantise ("bf16", else float32).
         normalisation: what uint8 pixels go through before the graph's input; None when only floats are accepted.
 

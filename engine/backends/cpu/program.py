@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from engine import _native
-from engine.backends.cpu.plan import ExecutionPlan
-from engine.errors import ModelError
+from tessera.engine import _native
+from tessera.engine.backends.cpu.plan import ExecutionPlan
+from tessera.engine.errors import ModelError
 
 
 def fill_program(program: _native.Program, plan: ExecutionPlan) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.backends.cpu.plan import ExecutionPlan, Segment
+from tessera.engine.backends.cpu.plan import ExecutionPlan, Segment
 
 # Early layers have activations as large as a core's L2 cache and few weights: they run image by image. Late layers have
 # small activations and many weights: they run over several images for each pass over the weights.

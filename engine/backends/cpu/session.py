@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine import _native
-from engine.backends.cpu.arena import place_tensors
-from engine.backends.cpu.layout import choose_blocks, lay_out
-from engine.backends.cpu.plan import ExecutionPlan
-from engine.backends.cpu.planner import plan_graph
-from engine.backends.cpu.program import fill_program
-from engine.backends.cpu.segments import cut_segments
-from engine.backends.cpu.tensor import Precision
-from engine.errors import InputError, ModelError
-from engine.graph.ir import Graph
-from engine.graph.passes import lower
-from engine.graph.reader import read_model
-from engine.normalisation import FLOAT_PRECISION_KEY, Normalisation
-from engine.peak import measure_peak
-from engine.profile import LayerCost, layer_costs
-from engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
+from tessera.engine import _native
+from tessera.engine.backends.cpu.arena import place_tensors
+from tessera.engine.backends.cpu.layout import choose_blocks, lay_out
+from tessera.engine.backends.cpu.plan import ExecutionPlan
+from tessera.engine.backends.cpu.planner import plan_graph
+from tessera.engine.backends.cpu.program import fill_program
+from tessera.engine.backends.cpu.segments import cut_segments
+from tessera.engine.backends.cpu.tensor import Precision
+from tessera.engine.errors import InputError, ModelError
+from tessera.engine.graph.ir import Graph
+from tessera.engine.graph.passes import lower
+from tessera.engine.graph.reader import read_model
+from tessera.engine.normalisation import FLOAT_PRECISION_KEY, Normalisation
+from tessera.engine.peak import measure_peak
+from tessera.engine.profile import LayerCost, layer_costs
+from tessera.engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
 
 # Images that one pass holds per thread: the service's largest batch.
 _CHUNK = 16

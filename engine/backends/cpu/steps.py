@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine import _native
-from engine.backends.cpu.tensor import Frame, Tensor
+from tessera.engine import _native
+from tessera.engine.backends.cpu.tensor import Frame, Tensor
 
 Pair = tuple[int, int]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine import _native
-from engine.backends.cpu.tensor import Precision, Tensor
-from engine.errors import ModelError
-from engine.graph.ir import QuantParams, ValueInfo
+from tessera.engine import _native
+from tessera.engine.backends.cpu.tensor import Precision, Tensor
+from tessera.engine.errors import ModelError
+from tessera.engine.graph.ir import QuantParams, ValueInfo
 
 _SIGNED_SHIFT = 128
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from engine import _native
+from tessera.engine import _native
 
 Precision = Literal["int8", "fp32", "bf16"]
 Frame = tuple[int, int, int, int]

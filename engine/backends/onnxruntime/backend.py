@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.backend import Backend, LoadOptions
-from engine.session import Session
+from tessera.engine.backend import Backend, LoadOptions
+from tessera.engine.session import Session
 
 
 class OnnxRuntimeBackend(Backend):
@@ -16,6 +16,6 @@ class OnnxRuntimeBackend(Backend):
 
     def open(self, path: Path, options: LoadOptions) -> Session:
         """See `Backend.open`."""
-        from engine.backends.onnxruntime.session import OnnxRuntimeSession
+        from tessera.engine.backends.onnxruntime.session import OnnxRuntimeSession
 
         return OnnxRuntimeSession(path, options.threads)

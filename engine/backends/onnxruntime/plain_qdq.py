@@ -10,9 +10,9 @@ from pathlib import Path
 
 import onnx
 
-from engine.graph.ir import Graph
-from engine.graph.protos import insert_constants, unused_name
-from engine.graph.tensors import embed_external
+from tessera.engine.graph.ir import Graph
+from tessera.engine.graph.protos import insert_constants, unused_name
+from tessera.engine.graph.tensors import embed_external
 
 _OPERATORS = ("QuantizeLinear", "DequantizeLinear")
 

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.backends.onnxruntime.plain_qdq import plain_qdq
-from engine.backends.onnxruntime.runtime import onnxruntime
-from engine.errors import InputError, ModelError
-from engine.graph.ir import Graph
-from engine.graph.reader import read_model
-from engine.normalisation import Normalisation
-from engine.peak import measure_peak
-from engine.profile import LayerCost, layer_costs
-from engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
-from engine.wording import counted
+from tessera.engine.backends.onnxruntime.plain_qdq import plain_qdq
+from tessera.engine.backends.onnxruntime.runtime import onnxruntime
+from tessera.engine.errors import InputError, ModelError
+from tessera.engine.graph.ir import Graph
+from tessera.engine.graph.reader import read_model
+from tessera.engine.normalisation import Normalisation
+from tessera.engine.peak import measure_peak
+from tessera.engine.profile import LayerCost, layer_costs
+from tessera.engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
+from tessera.engine.wording import counted
 
 
 class OnnxRuntimeSession(Session):

@@ -392,7 +392,7 @@ static PyType_Slot program_slots[] = {
 };
 
 PyType_Spec ts_program_spec = {
-    .name = "engine._native.Program",
+    .name = "tessera.engine._native.Program",
     .basicsize = sizeof(program_object),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = program_slots,

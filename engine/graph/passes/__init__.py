@@ -11,20 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from engine.errors import UnsupportedOperatorError
-from engine.graph import shapes
-from engine.graph.ir import Graph
-from engine.graph.passes.carry_quantisation import carry_quantisation
-from engine.graph.passes.eliminate import eliminate
-from engine.graph.passes.fold_batchnorm import fold_batchnorm
-from engine.graph.passes.fold_bias import fold_bias
-from engine.graph.passes.fold_constants import fold_constants
-from engine.graph.passes.fuse_activation import fuse_activation
-from engine.graph.passes.fuse_residual import fuse_residual
-from engine.graph.passes.lower_gemm import lower_gemm
-from engine.graph.passes.lower_qoperator import lower_qoperator
-from engine.graph.passes.lower_quantisation import hoist_quantisation, lower_quantisation
-from engine.graph.passes.plain_gemm import plain_gemm
+from tessera.engine.errors import UnsupportedOperatorError
+from tessera.engine.graph import shapes
+from tessera.engine.graph.ir import Graph
+from tessera.engine.graph.passes.carry_quantisation import carry_quantisation
+from tessera.engine.graph.passes.eliminate import eliminate
+from tessera.engine.graph.passes.fold_batchnorm import fold_batchnorm
+from tessera.engine.graph.passes.fold_bias import fold_bias
+from tessera.engine.graph.passes.fold_constants import fold_constants
+from tessera.engine.graph.passes.fuse_activation import fuse_activation
+from tessera.engine.graph.passes.fuse_residual import fuse_residual
+from tessera.engine.graph.passes.lower_gemm import lower_gemm
+from tessera.engine.graph.passes.lower_qoperator import lower_qoperator
+from tessera.engine.graph.passes.lower_quantisation import hoist_quantisation, lower_quantisation
+from tessera.engine.graph.passes.plain_gemm import plain_gemm
 
 PASSES = (
     eliminate,

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from engine.graph.ir import Graph
+from tessera.engine.graph.ir import Graph
 
 _SELECTING = ("Flatten", "MaxPool", "Reshape")
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from engine.graph.ir import NO_CLIP, Graph, Node
-from engine.graph.passes.rewriter import Rewriter
-from engine.graph.shapes import same_shape
+from tessera.engine.graph.ir import NO_CLIP, Graph, Node
+from tessera.engine.graph.passes.rewriter import Rewriter
+from tessera.engine.graph.shapes import same_shape
 
 
 def eliminate(graph: Graph, *, keep_names: bool = False) -> bool:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.graph.ir import NO_CLIP, Array, Graph, Node, QuantParams
-from engine.graph.passes.rewriter import Rewriter
+from tessera.engine.graph.ir import NO_CLIP, Array, Graph, Node, QuantParams
+from tessera.engine.graph.passes.rewriter import Rewriter
 
 
 def fold_batchnorm(graph: Graph) -> bool:

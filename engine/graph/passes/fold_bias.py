@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.graph.ir import NO_CLIP, Array, Graph, Node
-from engine.graph.passes.fold_batchnorm import accepts_affine, channels_meet
-from engine.graph.passes.rewriter import Rewriter
-from engine.graph.shapes import same_shape
+from tessera.engine.graph.ir import NO_CLIP, Array, Graph, Node
+from tessera.engine.graph.passes.fold_batchnorm import accepts_affine, channels_meet
+from tessera.engine.graph.passes.rewriter import Rewriter
+from tessera.engine.graph.shapes import same_shape
 
 
 def fold_bias(graph: Graph) -> bool:

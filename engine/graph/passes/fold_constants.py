@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from engine.graph.ir import Graph, Node
-from engine.graph.passes.rewriter import Rewriter
-from engine.graph.quantisation import dequantise, node_params
-from engine.graph.reference import run_node
+from tessera.engine.graph.ir import Graph, Node
+from tessera.engine.graph.passes.rewriter import Rewriter
+from tessera.engine.graph.quantisation import dequantise, node_params
+from tessera.engine.graph.reference import run_node
 
 
 def fold_constants(graph: Graph) -> bool:

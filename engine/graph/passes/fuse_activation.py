@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from engine.graph.ir import Graph
-from engine.graph.passes.rewriter import Rewriter
+from tessera.engine.graph.ir import Graph
+from tessera.engine.graph.passes.rewriter import Rewriter
 
 _CLIPPING = ("Add", "Clip", "Conv")
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.graph.ir import NO_CLIP, Graph, Node
-from engine.graph.passes.plain_gemm import is_plain
-from engine.graph.passes.rewriter import Rewriter
+from tessera.engine.graph.ir import NO_CLIP, Graph, Node
+from tessera.engine.graph.passes.plain_gemm import is_plain
+from tessera.engine.graph.passes.rewriter import Rewriter
 
 
 def lower_gemm(graph: Graph) -> bool:

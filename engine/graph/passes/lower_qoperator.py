@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.graph.ir import Graph, Node
-from engine.graph.passes.rewriter import Rewriter
+from tessera.engine.graph.ir import Graph, Node
+from tessera.engine.graph.passes.rewriter import Rewriter
 
 _ORDER_KEEPING = ("Clip", "Flatten", "Identity", "MaxPool", "Reshape")
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from engine.graph.ir import Graph, Node, QuantParams
-from engine.graph.passes.rewriter import Rewriter
-from engine.graph.quantisation import node_params
+from tessera.engine.graph.ir import Graph, Node, QuantParams
+from tessera.engine.graph.passes.rewriter import Rewriter
+from tessera.engine.graph.quantisation import node_params
 
 
 def lower_quantisation(graph: Graph) -> bool:

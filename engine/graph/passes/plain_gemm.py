@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.graph.ir import NO_CLIP, Array, Graph, Node, QuantParams
-from engine.graph.passes.rewriter import Rewriter
+from tessera.engine.graph.ir import NO_CLIP, Array, Graph, Node, QuantParams
+from tessera.engine.graph.passes.rewriter import Rewriter
 
 _PLAIN = {"alpha": 1.0, "beta": 1.0, "trans_a": False, "trans_b": True}
 

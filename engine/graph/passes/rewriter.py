@@ -6,7 +6,7 @@ import sys
 from collections import defaultdict
 from typing import Any
 
-from engine.graph.ir import Graph, Node, ValueInfo
+from tessera.engine.graph.ir import Graph, Node, ValueInfo
 
 _RESHAPES = ("Flatten", "Reshape")
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from engine.errors import ModelError
-from engine.graph.ir import Graph, Node
-from engine.graph.passes import run_passes
-from engine.graph.passes.eliminate import eliminate
-from engine.graph.passes.fold_batchnorm import fold_batchnorm
-from engine.graph.passes.fold_constants import fold_constants
-from engine.graph.passes.plain_gemm import is_plain, plain_gemm
-from engine.graph.passes.rewriter import Rewriter
-from engine.graph.reader import convert_model, read_model
+from tessera.engine.errors import ModelError
+from tessera.engine.graph.ir import Graph, Node
+from tessera.engine.graph.passes import run_passes
+from tessera.engine.graph.passes.eliminate import eliminate
+from tessera.engine.graph.passes.fold_batchnorm import fold_batchnorm
+from tessera.engine.graph.passes.fold_constants import fold_constants
+from tessera.engine.graph.passes.plain_gemm import is_plain, plain_gemm
+from tessera.engine.graph.passes.rewriter import Rewriter
+from tessera.engine.graph.reader import convert_model, read_model
 
 
 def read_network(model: str | os.PathLike[str] | onnx.ModelProto) -> Graph:

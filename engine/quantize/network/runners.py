@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends.onnxruntime.runtime import onnxruntime
-from engine.budget import cpu_budget
-from engine.errors import ModelError
-from engine.graph.ir import Graph, Node
-from engine.graph.writer import to_onnx
+from tessera.engine.backends.onnxruntime.runtime import onnxruntime
+from tessera.engine.budget import cpu_budget
+from tessera.engine.errors import ModelError
+from tessera.engine.graph.ir import Graph, Node
+from tessera.engine.graph.writer import to_onnx
 
 Array = NDArray[np.float32]
 

@@ -11,15 +11,15 @@ from queue import SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.budget import cpu_budget
-from engine.errors import InputError
-from engine.graph.ir import Graph
-from engine.graph.writer import to_onnx
-from engine.quantize.observation.channels import channel_means, thinned
-from engine.quantize.observation.histogram import Histogram
-from engine.quantize.observation.observer import Observer, chunks
-from engine.quantize.placement.corrections import corrected_values
-from engine.quantize.placement.values import Placement
+from tessera.engine.budget import cpu_budget
+from tessera.engine.errors import InputError
+from tessera.engine.graph.ir import Graph
+from tessera.engine.graph.writer import to_onnx
+from tessera.engine.quantize.observation.channels import channel_means, thinned
+from tessera.engine.quantize.observation.histogram import Histogram
+from tessera.engine.quantize.observation.observer import Observer, chunks
+from tessera.engine.quantize.placement.corrections import corrected_values
+from tessera.engine.quantize.placement.values import Placement
 
 Array = NDArray[np.float32]
 Histograms = dict[str, Histogram]

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from engine.backends.onnxruntime.runtime import onnxruntime
-from engine.errors import InputError, ModelError
+from tessera.engine.backends.onnxruntime.runtime import onnxruntime
+from tessera.engine.errors import InputError, ModelError
 
 # Intermediate values of a large network are tens of megabytes per image; a few images at a time keep memory flat.
 _CHUNK = 4

@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from engine.errors import ModelError
-from engine.graph.ir import Graph
-from engine.quantize.observation.histogram import Histogram
-from engine.quantize.placement.values import Placement
-from engine.quantize.rounding.activations import ActivationRange
+from tessera.engine.errors import ModelError
+from tessera.engine.graph.ir import Graph
+from tessera.engine.quantize.observation.histogram import Histogram
+from tessera.engine.quantize.placement.values import Placement
+from tessera.engine.quantize.rounding.activations import ActivationRange
 
 Method = Literal["auto", "mse", "percentile", "entropy", "max"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from engine.graph.ir import Graph, Node
-from engine.quantize.network.layers import weight_names
-from engine.quantize.placement.values import Placement, residual_operands
+from tessera.engine.graph.ir import Graph, Node
+from tessera.engine.quantize.network.layers import weight_names
+from tessera.engine.quantize.placement.values import Placement, residual_operands
 
 
 def corrected_values(graph: Graph, placement: Placement) -> dict[str, Node]:

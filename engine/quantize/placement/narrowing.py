@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.graph.ir import Graph, Node
-from engine.quantize.network.layers import weight_names
-from engine.quantize.network.runners import NodeRunners
-from engine.quantize.rounding.weights import LARGEST, least_error_scales
+from tessera.engine.graph.ir import Graph, Node
+from tessera.engine.quantize.network.layers import weight_names
+from tessera.engine.quantize.network.runners import NodeRunners
+from tessera.engine.quantize.rounding.weights import LARGEST, least_error_scales
 
 NARROW = 64
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from engine.graph.ir import Graph, Node
-from engine.quantize.network.layers import weight_names
+from tessera.engine.graph.ir import Graph, Node
+from tessera.engine.quantize.network.layers import weight_names
 
 # Operators that only move or pick values: their output is exact at the scale of their input.
 _VALUE_PRESERVING = frozenset({"MaxPool", "Flatten", "Reshape"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from engine.quantize.rounding.activations import ActivationRange
+from tessera.engine.quantize.rounding.activations import ActivationRange
 
 RANGE_DIGITS = 6
 BIAS_DIGITS = 4

@@ -14,18 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import InputError
-from engine.graph.ir import Graph, Node
-from engine.quantize.network.layers import weight_names
-from engine.quantize.network.runners import NodeRunners
-from engine.quantize.observation.histogram import Histogram
-from engine.quantize.observation.observer import chunks
-from engine.quantize.observation.ranges import candidate_ranges
-from engine.quantize.placement.values import Placement
-from engine.quantize.rounding.activations import fake_quantise
-from engine.quantize.rounding.digits import rounded_correction
-from engine.quantize.rounding.noise import relative_error
-from engine.quantize.rounding.weights import quantise_weights
+from tessera.engine.errors import InputError
+from tessera.engine.graph.ir import Graph, Node
+from tessera.engine.quantize.network.layers import weight_names
+from tessera.engine.quantize.network.runners import NodeRunners
+from tessera.engine.quantize.observation.histogram import Histogram
+from tessera.engine.quantize.observation.observer import chunks
+from tessera.engine.quantize.observation.ranges import candidate_ranges
+from tessera.engine.quantize.placement.values import Placement
+from tessera.engine.quantize.rounding.activations import fake_quantise
+from tessera.engine.quantize.rounding.digits import rounded_correction
+from tessera.engine.quantize.rounding.noise import relative_error
+from tessera.engine.quantize.rounding.weights import quantise_weights
 
 Array = NDArray[np.float32]
 Scales = Mapping[str, Sequence[float]]

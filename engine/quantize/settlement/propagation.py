@@ -15,17 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.graph.ir import Node
-from engine.quantize.network.layers import weight_names
-from engine.quantize.network.runners import NodeRunner, NodeRunners
-from engine.quantize.observation.channels import channel_means, thinned
-from engine.quantize.placement.corrections import corrected_values
-from engine.quantize.placement.values import Placement
-from engine.quantize.rounding.activations import ActivationRange, fake_quantise
-from engine.quantize.rounding.digits import rounded_correction, rounded_range
-from engine.quantize.rounding.noise import per_channel, power, relative_error
-from engine.quantize.rounding.weights import LARGEST, quantise_weights
-from engine.quantize.settlement.bias import shift_before_relu
+from tessera.engine.graph.ir import Node
+from tessera.engine.quantize.network.layers import weight_names
+from tessera.engine.quantize.network.runners import NodeRunner, NodeRunners
+from tessera.engine.quantize.observation.channels import channel_means, thinned
+from tessera.engine.quantize.placement.corrections import corrected_values
+from tessera.engine.quantize.placement.values import Placement
+from tessera.engine.quantize.rounding.activations import ActivationRange, fake_quantise
+from tessera.engine.quantize.rounding.digits import rounded_correction, rounded_range
+from tessera.engine.quantize.rounding.noise import per_channel, power, relative_error
+from tessera.engine.quantize.rounding.weights import LARGEST, quantise_weights
+from tessera.engine.quantize.settlement.bias import shift_before_relu
 
 Array = NDArray[np.float32]
 

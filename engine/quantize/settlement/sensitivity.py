@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.graph.ir import Node
-from engine.quantize.network.layers import weight_names
-from engine.quantize.network.runners import NodeRunners
-from engine.quantize.placement.values import Placement
-from engine.quantize.rounding.activations import ActivationRange, fake_quantise
-from engine.quantize.rounding.noise import per_channel, power
-from engine.quantize.rounding.weights import LARGEST, quantise_weights
+from tessera.engine.graph.ir import Node
+from tessera.engine.quantize.network.layers import weight_names
+from tessera.engine.quantize.network.runners import NodeRunners
+from tessera.engine.quantize.placement.values import Placement
+from tessera.engine.quantize.rounding.activations import ActivationRange, fake_quantise
+from tessera.engine.quantize.rounding.noise import per_channel, power
+from tessera.engine.quantize.rounding.weights import LARGEST, quantise_weights
 
 Array = NDArray[np.float32]
 
@@ -65,7 +65,7 @@ def measure_sensitivities(
         runners: the float network and what runs its nodes.
         placement: which tensors are quantised.
         ranges: their ranges.
-        weight_limits: as for `engine.quantize.settlement.propagation.Propagation`.
+        weight_limits: as for `tessera.engine.quantize.settlement.propagation.Propagation`.
         images: float32 [n, C, H, W]; a handful, because what counts is power summed over all of the result.
         report: called as `report(stage, fraction)`.
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tritonclient.http as triton
 
-from app.imaging.decoder import ImageDecoder
-from models.preprocessing import Preprocessing
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.models.preprocessing import Preprocessing
 from tests import imagefiles
 
 MODEL = "resnet50-imagenette"

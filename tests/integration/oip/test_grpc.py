@@ -19,7 +19,7 @@ import tritonclient.grpc.aio as triton_aio
 import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
-from app.oip.grpc.schema import Schema
+from tessera.app.oip.grpc.schema import Schema
 from tests import imagefiles
 from tests.servers import ServerProcess
 from tests.waiting import NEVER, until
@@ -364,7 +364,7 @@ def test_a_port_that_is_taken_is_said_so(address: str) -> None:
 HELD_FRONTENDS = """
 import os, sys, time
 
-while any("app.processes.frontend_process" in word for word in sys.orig_argv) and os.path.exists({gate!r}):
+while any("tessera.app.processes.frontend_process" in word for word in sys.orig_argv) and os.path.exists({gate!r}):
     time.sleep(0.02)
 """
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.dispatch.dispatcher import Phase, Status
-from app.errors import ForbiddenError, InternalError, StartupError, UnauthorisedError
-from app.limits.admin import AdminGate
-from app.observability.metrics import Metrics
-from app.scheduling.scheduler import Scheduler
-from app.service import Service
-from app.settings import Settings
+from tessera.app.dispatch.dispatcher import Phase, Status
+from tessera.app.errors import ForbiddenError, InternalError, StartupError, UnauthorisedError
+from tessera.app.limits.admin import AdminGate
+from tessera.app.observability.metrics import Metrics
+from tessera.app.scheduling.scheduler import Scheduler
+from tessera.app.service import Service
+from tessera.app.settings import Settings
 
 TOKEN = "a-token-that-nobody-guesses"
 RIGHT = f"Bearer {TOKEN}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.errors import DeadlineExceededError, DeadlineUnreachableError, QueueFullError
-from app.scheduling.ticket import Priority, State
+from tessera.app.errors import DeadlineExceededError, DeadlineUnreachableError, QueueFullError
+from tessera.app.scheduling.ticket import Priority, State
 from tests.queues import FLAT, make_queue, outcomes, put, run
 
 

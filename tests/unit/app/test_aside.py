@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from app.oip.aside import run_aside
-from app.oip.wire.datatypes import Proceed
+from tessera.app.oip.aside import run_aside
+from tessera.app.oip.wire.datatypes import Proceed
 
 
 def test_the_result_comes_back() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.limits.connections import RESERVE, ConnectionTable, Place
+from tessera.app.limits.connections import RESERVE, ConnectionTable, Place
 
 MANY = 16
 

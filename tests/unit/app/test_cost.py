@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.errors import ImageTooLargeError, RequestError
-from app.imaging.cost import BoundedReader, count_scans
-from app.imaging.decoder import ImageDecoder
-from models.preprocessing import Preprocessing
+from tessera.app.errors import ImageTooLargeError, RequestError
+from tessera.app.imaging.cost import BoundedReader, count_scans
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.models.preprocessing import Preprocessing
 
 MAX_PIXELS = 1_000_000
 DECODER = ImageDecoder(Preprocessing(), max_pixels=MAX_PIXELS)

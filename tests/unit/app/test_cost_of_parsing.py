@@ -12,25 +12,25 @@ import numpy as np
 import pytest
 from fastapi import APIRouter, Request
 
-from app.api.query import check_query
-from app.errors import RequestError
-from app.limits.admin import AdminGate
-from app.limits.clients import client_key
-from app.observability.metrics import Metrics
-from app.oip.grpc.messages import parse_infer
-from app.oip.grpc.received import Received
-from app.oip.grpc.schema import Schema
-from app.oip.wire.compression import choose_encoding, unpacked
-from app.oip.wire.interface import Interface
-from app.oip.wire.repository import parse_index_request, parse_repository_parameters
-from app.oip.wire.request import parse_raw_request, parse_request
-from app.protocol.classify import resolve_top_k
-from app.protocol.multipart import parse_multipart
-from app.protocol.request_id import request_id_for
-from app.protocol.urgency import parse_priority, parse_timeout
-from app.routing.split import experiment_key
-from app.routing.variants import choose_variant
-from app.settings import Settings
+from tessera.app.api.query import check_query
+from tessera.app.errors import RequestError
+from tessera.app.limits.admin import AdminGate
+from tessera.app.limits.clients import client_key
+from tessera.app.observability.metrics import Metrics
+from tessera.app.oip.grpc.messages import parse_infer
+from tessera.app.oip.grpc.received import Received
+from tessera.app.oip.grpc.schema import Schema
+from tessera.app.oip.wire.compression import choose_encoding, unpacked
+from tessera.app.oip.wire.interface import Interface
+from tessera.app.oip.wire.repository import parse_index_request, parse_repository_parameters
+from tessera.app.oip.wire.request import parse_raw_request, parse_request
+from tessera.app.protocol.classify import resolve_top_k
+from tessera.app.protocol.multipart import parse_multipart
+from tessera.app.protocol.request_id import request_id_for
+from tessera.app.protocol.urgency import parse_priority, parse_timeout
+from tessera.app.routing.split import experiment_key
+from tessera.app.routing.variants import choose_variant
+from tessera.app.settings import Settings
 from tests.steps import steps
 
 N = 4000

@@ -12,10 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.errors import CorruptImageError, EmptyBodyError, ImageTooLargeError, RequestError, UnsupportedImageError
-from app.imaging.decoder import ImageDecoder
-from models.photos import read_photos
-from models.preprocessing import Preprocessing, geometry
+from tessera.app.errors import (
+    CorruptImageError,
+    EmptyBodyError,
+    ImageTooLargeError,
+    RequestError,
+    UnsupportedImageError,
+)
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.models.photos import read_photos
+from tessera.models.preprocessing import Preprocessing, geometry
 from tests import imagefiles
 from tests.imagefiles import KINDS, drawing, encode
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.errors import CorruptImageError
-from app.imaging.pool import DecoderPool, Decoding
+from tessera.app.errors import CorruptImageError
+from tessera.app.imaging.pool import DecoderPool, Decoding
 
 WAIT = 10.0
 

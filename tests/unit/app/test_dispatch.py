@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.errors import DeadlineUnreachableError, DeviceFailedError, QueueFullError
-from app.observability.merge import Ledger, registry_to_json
-from app.processes.child_process import configure
-from app.processes.messages import (
+from tessera.app.errors import DeadlineUnreachableError, DeviceFailedError, QueueFullError
+from tessera.app.observability.merge import Ledger, registry_to_json
+from tessera.app.processes.child_process import configure
+from tessera.app.processes.messages import (
     Channel,
     Kind,
     Message,
@@ -28,15 +28,15 @@ from app.processes.messages import (
     unpack_error,
     unpack_file,
 )
-from app.processes.shared_rows import SLOTS_PER_ROW, SlotAllocator, SlotArea, SlotLayout, create_slots
-from app.processes.status_page import Board, create_board
-from app.processes.watchdog import ExpectedSeconds, batch_limit
-from app.scheduling.latency import BatchStatistics
-from app.scheduling.snapshot import Snapshot, VariantSnapshot
-from app.scheduling.ticket import Outcome, Priority
-from app.served.model import ServedModel, ServedVariant
-from app.settings import Settings
-from models.preprocessing import Preprocessing
+from tessera.app.processes.shared_rows import SLOTS_PER_ROW, SlotAllocator, SlotArea, SlotLayout, create_slots
+from tessera.app.processes.status_page import Board, create_board
+from tessera.app.processes.watchdog import ExpectedSeconds, batch_limit
+from tessera.app.scheduling.latency import BatchStatistics
+from tessera.app.scheduling.snapshot import Snapshot, VariantSnapshot
+from tessera.app.scheduling.ticket import Outcome, Priority
+from tessera.app.served.model import ServedModel, ServedVariant
+from tessera.app.settings import Settings
+from tessera.models.preprocessing import Preprocessing
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 12)), max_size=60))

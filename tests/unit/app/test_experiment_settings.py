@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from app.dispatch.experiment import open_experiment
-from app.errors import StartupError
-from app.observability.metrics import Metrics
-from app.routing.events import Compared
-from app.routing.shadow import Comparison
-from app.routing.split import Split
-from app.served.plan import check_plan, plan_from
-from app.settings import Settings
+from tessera.app.dispatch.experiment import open_experiment
+from tessera.app.errors import StartupError
+from tessera.app.observability.metrics import Metrics
+from tessera.app.routing.events import Compared
+from tessera.app.routing.shadow import Comparison
+from tessera.app.routing.split import Split
+from tessera.app.served.plan import check_plan, plan_from
+from tessera.app.settings import Settings
 
 BOTH = ("baseline", "optimised")
 

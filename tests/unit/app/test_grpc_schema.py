@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from app.oip.grpc.schema import Schema
-from app.oip.wire import description
-from app.oip.wire.description import Duration, ModelDescription, VariantStatistics
+from tessera.app.oip.grpc.schema import Schema
+from tessera.app.oip.wire import description
+from tessera.app.oip.wire.description import Duration, ModelDescription, VariantStatistics
 
 
 def fields(descriptor: Any) -> Iterator[tuple[str, int, int, bool, str]]:
@@ -39,7 +39,7 @@ def test_the_descriptors_are_those_of_the_proto_files(tmp_path: Path) -> None:
     from grpc_tools import protoc
 
     compiled = tmp_path / "descriptors.binpb"
-    with resources.as_file(resources.files("app.oip.grpc.proto")) as folder:
+    with resources.as_file(resources.files("tessera.app.oip.grpc.proto")) as folder:
         names = sorted(file.name for file in folder.glob("*.proto"))
         assert protoc.main(["protoc", f"-I{folder}", f"--descriptor_set_out={compiled}", *names]) == 0
         committed = (folder / "descriptors.binpb").read_bytes()

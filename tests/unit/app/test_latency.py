@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.scheduling.latency import LatencyTable
+from tessera.app.scheduling.latency import LatencyTable
 
 seconds = st.floats(1e-4, 10)
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import RateLimitedError, TooManyUploadsError
-from app.limits.clients import RateLimiter, client_key
-from app.limits.uploads import Upload, UploadBudget
+from tessera.app.errors import RateLimitedError, TooManyUploadsError
+from tessera.app.limits.clients import RateLimiter, client_key
+from tessera.app.limits.uploads import Upload, UploadBudget
 
 
 class Clock:

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.errors import ImageTooLargeError, RequestError
-from app.imaging.cost import BoundedReader
-from app.imaging.decoder import ImageDecoder
-from app.imaging.metadata import prepare
-from models.preprocessing import Preprocessing
+from tessera.app.errors import ImageTooLargeError, RequestError
+from tessera.app.imaging.cost import BoundedReader
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.app.imaging.metadata import prepare
+from tessera.models.preprocessing import Preprocessing
 from tests.imagefiles import drawing, encode
 
 DECODER = ImageDecoder(Preprocessing(), max_pixels=1 << 20)

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from app.observability.logs import JsonFormatter, KeyValueFormatter, request_id
-from app.observability.metrics import Metrics
-from app.observability.utilisation import BusyRatio, ComputeUtilisation
+from tessera.app.observability.logs import JsonFormatter, KeyValueFormatter, request_id
+from tessera.app.observability.metrics import Metrics
+from tessera.app.observability.utilisation import BusyRatio, ComputeUtilisation
 
 
 def line(message: str, **fields: object) -> str:
-    record = logging.LogRecord("app.x", logging.INFO, "x.py", 1, message, (), None)
+    record = logging.LogRecord("tessera.x", logging.INFO, "x.py", 1, message, (), None)
     record.fields = fields
     return KeyValueFormatter().format(record)
 
@@ -35,7 +35,7 @@ def test_a_logged_exception_brings_its_traceback() -> None:
     try:
         raise KeyError("lost")
     except KeyError:
-        record = logging.LogRecord("app.x", logging.ERROR, "x.py", 1, "broken", (), sys.exc_info())
+        record = logging.LogRecord("tessera.x", logging.ERROR, "x.py", 1, "broken", (), sys.exc_info())
     assert "KeyError: 'lost'" in KeyValueFormatter().format(record)
 
 
@@ -44,7 +44,7 @@ def test_what_clients_and_libraries_write_has_an_end(formatter: logging.Formatte
     try:
         raise KeyError("k" * 100_000)
     except KeyError:
-        record = logging.LogRecord("app.x", logging.ERROR, "x.py", 1, "member %s", ("m" * 100_000,), sys.exc_info())
+        record = logging.LogRecord("tessera.x", logging.ERROR, "x.py", 1, "member %s", ("m" * 100_000,), sys.exc_info())
     record.fields = {"path": "p" * 100_000, "status": 404}
     written = formatter.format(record)
     assert len(written) < 20_000

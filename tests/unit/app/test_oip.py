@@ -11,20 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from app.errors import InvalidInferenceRequestError, RequestError, TooManyImagesError, UnknownModelError
-from app.observability.metrics import Metrics
-from app.oip.catalogue import Catalogue
-from app.oip.grpc.messages import fill_response, parse_infer
-from app.oip.grpc.received import Received
-from app.oip.grpc.schema import Schema
-from app.oip.statistics import read_statistics
-from app.oip.tensors import build_outputs, images_of
-from app.oip.wire.datatypes import BYTES, DTYPES, elements_from_binary, pack_elements
-from app.oip.wire.description import Duration
-from app.oip.wire.interface import Interface
-from app.oip.wire.request import InputTensor, RequestedOutput
-from app.oip.wire.response import OutputTensor
-from app.scheduling.ticket import Outcome
+from tessera.app.errors import InvalidInferenceRequestError, RequestError, TooManyImagesError, UnknownModelError
+from tessera.app.observability.metrics import Metrics
+from tessera.app.oip.catalogue import Catalogue
+from tessera.app.oip.grpc.messages import fill_response, parse_infer
+from tessera.app.oip.grpc.received import Received
+from tessera.app.oip.grpc.schema import Schema
+from tessera.app.oip.statistics import read_statistics
+from tessera.app.oip.tensors import build_outputs, images_of
+from tessera.app.oip.wire.datatypes import BYTES, DTYPES, elements_from_binary, pack_elements
+from tessera.app.oip.wire.description import Duration
+from tessera.app.oip.wire.interface import Interface
+from tessera.app.oip.wire.request import InputTensor, RequestedOutput
+from tessera.app.oip.wire.response import OutputTensor
+from tessera.app.scheduling.ticket import Outcome
 
 LABELS = [f"label {index}" for index in range(5)]
 INTERFACE = Interface("x", "y", (4, 6), LABELS, max_images=8)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from app.errors import (
+from tessera.app.errors import (
     BodyTooLargeError,
     InvalidInferenceRequestError,
     RequestError,
@@ -23,11 +23,11 @@ from app.errors import (
     UnsupportedEncodingError,
     UnsupportedOperationError,
 )
-from app.oip.wire.compression import choose_encoding, compress, is_packed, unpacked
-from app.oip.wire.datatypes import DTYPES, elements_from_binary, pack_elements
-from app.oip.wire.interface import Interface
-from app.oip.wire.request import InferRequest, parse_raw_request, parse_request
-from app.oip.wire.response import HEADER_LENGTH, OutputTensor, build_response, classify_output
+from tessera.app.oip.wire.compression import choose_encoding, compress, is_packed, unpacked
+from tessera.app.oip.wire.datatypes import DTYPES, elements_from_binary, pack_elements
+from tessera.app.oip.wire.interface import Interface
+from tessera.app.oip.wire.request import InferRequest, parse_raw_request, parse_request
+from tessera.app.oip.wire.response import HEADER_LENGTH, OutputTensor, build_response, classify_output
 
 INTERFACE = Interface("input", "output", (2, 3), [f"label {index}" for index in range(5)], max_images=6)
 VALUES = 18  # of one picture

@@ -8,10 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import InvalidParameterError, MalformedMultipartError, NoFilesError, RequestError, TooManyImagesError
-from app.protocol.classify import Classified, build_answer, resolve_top_k, softmax, top_predictions
-from app.protocol.multipart import Upload, is_multipart, parse_multipart
-from app.protocol.request_id import request_id_for
+from tessera.app.errors import (
+    InvalidParameterError,
+    MalformedMultipartError,
+    NoFilesError,
+    RequestError,
+    TooManyImagesError,
+)
+from tessera.app.protocol.classify import Classified, build_answer, resolve_top_k, softmax, top_predictions
+from tessera.app.protocol.multipart import Upload, is_multipart, parse_multipart
+from tessera.app.protocol.request_id import request_id_for
 
 LABELS = ["ant", "bee", "cat", "dog"]
 TYPE = "multipart/form-data; boundary=b"

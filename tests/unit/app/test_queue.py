@@ -6,8 +6,8 @@ import contextlib
 
 import pytest
 
-from app.errors import QueueFullError
-from app.scheduling.ticket import Priority, State
+from tessera.app.errors import QueueFullError
+from tessera.app.scheduling.ticket import Priority, State
 from tests.queues import FLAT, STEEP, VARIANTS, make_queue, members, outcomes, put, run
 
 

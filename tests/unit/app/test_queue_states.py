@@ -6,9 +6,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from app.errors import DeadlineExceededError, DeadlineUnreachableError, QueueFullError
-from app.scheduling.queue import ImageQueue
-from app.scheduling.ticket import Batch, InputType, Priority, State, Ticket
+from tessera.app.errors import DeadlineExceededError, DeadlineUnreachableError, QueueFullError
+from tessera.app.scheduling.queue import ImageQueue
+from tessera.app.scheduling.ticket import Batch, InputType, Priority, State, Ticket
 from tests.queues import VARIANTS, Clock, outcomes, rows
 
 CAPACITY = 40

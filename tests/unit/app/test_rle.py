@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import BmpImagePlugin, Image
 
-from app.errors import CorruptImageError
-from app.imaging.decoder import ImageDecoder
-from app.imaging.rle import RunLengthDecoder
-from models.preprocessing import Preprocessing
+from tessera.app.errors import CorruptImageError
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.app.imaging.rle import RunLengthDecoder
+from tessera.models.preprocessing import Preprocessing
 
 SIZE = 32
 DECODER = ImageDecoder(Preprocessing(SIZE, SIZE), max_pixels=1 << 26)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.errors import UnknownVariantError
-from app.routing.variants import choose_variant
+from tessera.app.errors import UnknownVariantError
+from tessera.app.routing.variants import choose_variant
 
 VALID = ("baseline", "optimised")
 

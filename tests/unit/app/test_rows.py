@@ -7,8 +7,8 @@ from multiprocessing.shared_memory import SharedMemory
 import numpy as np
 import pytest
 
-from app.scheduling.rows import RowBuffers, row_shapes
-from app.scheduling.ticket import Batch, InputType, Rows, Ticket
+from tessera.app.scheduling.rows import RowBuffers, row_shapes
+from tessera.app.scheduling.ticket import Batch, InputType, Rows, Ticket
 
 SHAPES = row_shapes(224)
 

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from app.errors import DeadlineExceededError, InferenceError
-from app.scheduling.scheduler import Scheduler
-from app.scheduling.ticket import Priority, Ticket
+from tessera.app.errors import DeadlineExceededError, InferenceError
+from tessera.app.scheduling.scheduler import Scheduler
+from tessera.app.scheduling.ticket import Priority, Ticket
 from tests.waiting import NEVER, until
 
 POISON = 255

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import main
-from app.errors import StartupError
-from app.served.selection import find_model, shortest_name
-from app.settings import Settings
-from engine.errors import ModelError
-from models.cache import library_folder
-from models.package import read_package
-from models.registry import BUNDLED
+from tessera.app.cli import main
+from tessera.app.errors import StartupError
+from tessera.app.served.selection import find_model, shortest_name
+from tessera.app.settings import Settings
+from tessera.engine.errors import ModelError
+from tessera.models.cache import library_folder
+from tessera.models.package import read_package
+from tessera.models.registry import BUNDLED
 from tests.unit.models.tiny import LABELS, tiny_folder, tiny_model
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.commands.flags import add_settings_flags, settings_from, unknown_variables
-from app.settings import Settings
+from tessera.app.commands.flags import add_settings_flags, settings_from, unknown_variables
+from tessera.app.settings import Settings
 
 TOKEN = "a-token-that-nobody-guesses"
 

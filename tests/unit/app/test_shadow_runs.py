@@ -10,18 +10,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from app.dispatch import shadow
-from app.dispatch.experiment import LocalExperiment, open_experiment
-from app.dispatch.shadow import MOST_WAITING, Shadow
-from app.errors import QueueFullError
-from app.observability.metrics import Metrics
-from app.processes.experiment import ExperimentHost, RemoteExperiment
-from app.routing.events import Answered, Compared, Event, NotCompared
-from app.routing.router import Decision
-from app.routing.shadow import Comparison
-from app.scheduling.snapshot import Snapshot, VariantSnapshot
-from app.scheduling.ticket import Outcome, Priority
-from app.settings import Settings
+from tessera.app.dispatch import shadow
+from tessera.app.dispatch.experiment import LocalExperiment, open_experiment
+from tessera.app.dispatch.shadow import MOST_WAITING, Shadow
+from tessera.app.errors import QueueFullError
+from tessera.app.observability.metrics import Metrics
+from tessera.app.processes.experiment import ExperimentHost, RemoteExperiment
+from tessera.app.routing.events import Answered, Compared, Event, NotCompared
+from tessera.app.routing.router import Decision
+from tessera.app.routing.shadow import Comparison
+from tessera.app.scheduling.snapshot import Snapshot, VariantSnapshot
+from tessera.app.scheduling.ticket import Outcome, Priority
+from tessera.app.settings import Settings
 
 VARIANTS = ("baseline", "optimised")
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from app.scheduling.ticket import Priority
 from benchmarks.arrivals import poisson
 from benchmarks.simulate import CPU, PIPELINES, SERVERS, TIMEOUTS, VARIANT, at_load, stepping
 from benchmarks.simulation import Fifo, Request, Server, Tessera, simulate
+from tessera.app.scheduling.ticket import Priority
 
 IMAGES = 1500
 BASELINE = [0.001 + 0.038 * size for size in range(1, 17)]

@@ -9,9 +9,9 @@ import zlib
 import numpy as np
 import pytest
 
-from app.errors import UnsupportedImageError
-from app.imaging.decoder import ImageDecoder
-from models.preprocessing import Preprocessing
+from tessera.app.errors import UnsupportedImageError
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.models.preprocessing import Preprocessing
 
 # The crop is as large as the resized picture, so pixels can be compared with those that were stored.
 SIZE = 64

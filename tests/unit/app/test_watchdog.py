@@ -12,8 +12,8 @@ from functools import partial
 
 import pytest
 
-from app.processes.activity import Activity, activity_of
-from app.processes.watchdog import (
+from tessera.app.processes.activity import Activity, activity_of
+from tessera.app.processes.watchdog import (
     INTERVAL,
     SERVING,
     SERVING_FRONTEND,

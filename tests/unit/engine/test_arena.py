@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import _native
-from engine.backends.cpu.arena import place_tensors
-from engine.backends.cpu.plan import ExecutionPlan, Segment
-from engine.backends.cpu.steps import EltwiseStep, InputStep, OutputStep, Step
-from engine.backends.cpu.tensor import Tensor
+from tessera.engine import _native
+from tessera.engine.backends.cpu.arena import place_tensors
+from tessera.engine.backends.cpu.plan import ExecutionPlan, Segment
+from tessera.engine.backends.cpu.steps import EltwiseStep, InputStep, OutputStep, Step
+from tessera.engine.backends.cpu.tensor import Tensor
 
 
 @st.composite

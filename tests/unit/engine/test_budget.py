@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import cpu_budget
+from tessera.engine import cpu_budget
 
 CORES = len(os.sched_getaffinity(0))
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import engine
+from tessera import engine
 
 
 def test_every_exported_name_exists_and_is_sorted() -> None:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 from onnxruntime.quantization import QuantFormat, QuantType
 
-import engine
-from engine.graph.reader import convert_model
-from engine.graph.reference import run_reference
+from tessera import engine
+from tessera.engine.graph.reader import convert_model
+from tessera.engine.graph.reference import run_reference
 from tests.unit.engine.foreign_models import (
     SHAPE,
     quantised_by_onnxruntime,

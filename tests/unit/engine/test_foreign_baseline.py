@@ -10,10 +10,10 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization import QuantFormat, QuantType
 
-import engine
-from engine.backends.onnxruntime.session import has_vnni
-from engine.graph.reader import convert_model
-from engine.graph.reference import run_reference
+from tessera import engine
+from tessera.engine.backends.onnxruntime.session import has_vnni
+from tessera.engine.graph.reader import convert_model
+from tessera.engine.graph.reference import run_reference
 from tests.unit.engine.foreign_models import SHAPE, quantised_by_onnxruntime, residual_network
 from tests.unit.graph.onnx_models import normal
 

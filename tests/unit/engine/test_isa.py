@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import engine
-from engine import _native
+from tessera import engine
+from tessera.engine import _native
 from tests.unit.engine.test_session import classifier, pixels, quantised
 
 

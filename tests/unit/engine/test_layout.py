@@ -12,15 +12,15 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-import engine
-from engine import _native
-from engine.backends.cpu import session as cpu_session
-from engine.backends.cpu.plan import ExecutionPlan
-from engine.backends.cpu.planner import plan_graph
-from engine.backends.cpu.tensor import Blocks
-from engine.graph.passes import lower
-from engine.graph.reader import read_model
-from models.registry import Model, open_model
+from tessera import engine
+from tessera.engine import _native
+from tessera.engine.backends.cpu import session as cpu_session
+from tessera.engine.backends.cpu.plan import ExecutionPlan
+from tessera.engine.backends.cpu.planner import plan_graph
+from tessera.engine.backends.cpu.tensor import Blocks
+from tessera.engine.graph.passes import lower
+from tessera.engine.graph.reader import read_model
+from tessera.models.registry import Model, open_model
 from tests.unit.engine.test_isa import levels
 from tests.unit.graph.onnx_models import build, node, normal
 from tests.unit.graph.random_networks import networks

@@ -9,10 +9,10 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 
-import engine
-from engine.graph.passes import lower
-from engine.graph.reader import convert_model
-from engine.graph.reference import run_reference
+from tessera import engine
+from tessera.engine.graph.passes import lower
+from tessera.engine.graph.reader import convert_model
+from tessera.engine.graph.reference import run_reference
 from tests.unit.graph.random_networks import networks
 
 RELAXED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]

@@ -12,10 +12,10 @@ import pytest
 from onnx import numpy_helper
 from onnx.backend.test.case.test_case import TestCase as NodeCase
 
-from engine import onnx_backend
-from engine.errors import InputError, ModelError, UnsupportedOperatorError
-from engine.graph.operators import OPERATORS
-from engine.graph.reader import NEWEST_OPSET
+from tessera.engine import onnx_backend
+from tessera.engine.errors import InputError, ModelError, UnsupportedOperatorError
+from tessera.engine.graph.operators import OPERATORS
+from tessera.engine.graph.reader import NEWEST_OPSET
 from tests.unit.graph.onnx_models import build, node, normal
 
 # Every standard operator that the reader takes, so that none can be left out. Other domains have no node tests.

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.backends.ascend.chips import CHIPS, find_chip
-from engine.backends.ascend.op_summary import Task, operator_times, origin, read_op_summary
-from engine.errors import ModelError
+from tessera.engine.backends.ascend.chips import CHIPS, find_chip
+from tessera.engine.backends.ascend.op_summary import Task, operator_times, origin, read_op_summary
+from tessera.engine.errors import ModelError
 
 # 310B, 910B: prefixed columns, vector columns of the 310B not counted, timestamps with a tab behind them.
 PREFIXED = (

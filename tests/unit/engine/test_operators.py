@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-import engine
+from tessera import engine
 from tests.unit.graph.onnx_models import build, node, normal, run_onnxruntime
 
 

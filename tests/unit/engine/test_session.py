@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-import engine
-from engine.backends.cpu.session import CpuSession
-from engine.graph.ir import Graph
+from tessera import engine
+from tessera.engine.backends.cpu.session import CpuSession
+from tessera.engine.graph.ir import Graph
 
 CLASSES = 7
 SIDE = 20

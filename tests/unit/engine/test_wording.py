@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from engine.wording import counted
+from tessera.engine.wording import counted
 from tests.servers import REPOSITORY
 
 # What is counted in messages; a unit after a number that is never one, such as "ms", is none of these.

@@ -10,10 +10,10 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.graph.ir import Graph
-from engine.graph.passes import lower
-from engine.graph.reader import convert_model
-from engine.graph.reference import run_reference
+from tessera.engine.graph.ir import Graph
+from tessera.engine.graph.passes import lower
+from tessera.engine.graph.reader import convert_model
+from tessera.engine.graph.reference import run_reference
 
 Arrays = Mapping[str, np.ndarray]
 

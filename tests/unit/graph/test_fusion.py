@@ -7,8 +7,8 @@ import onnx
 import pytest
 from hypothesis import given, settings
 
-from engine.graph.passes import lower
-from engine.graph.reader import convert_model
+from tessera.engine.graph.passes import lower
+from tessera.engine.graph.reader import convert_model
 from tests.unit.graph.onnx_models import agree, build, node, normal, ops
 from tests.unit.graph.random_networks import networks
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from engine.errors import InputError, ModelError, UnsupportedOperatorError
-from engine.graph.operators import OPERATORS
-from engine.graph.reader import convert_model
-from engine.graph.reference import run_reference
+from tessera.engine.errors import InputError, ModelError, UnsupportedOperatorError
+from tessera.engine.graph.operators import OPERATORS
+from tessera.engine.graph.reader import convert_model
+from tessera.engine.graph.reference import run_reference
 from tests.unit.graph.onnx_models import agree, build, node, normal, ops
 
 IMAGE = ["N", 3, 4, 5]

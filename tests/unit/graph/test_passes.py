@@ -7,9 +7,9 @@ import onnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.graph.ir import Graph
-from engine.graph.passes import PASSES, lower
-from engine.graph.reader import convert_model
+from tessera.engine.graph.ir import Graph
+from tessera.engine.graph.passes import PASSES, lower
+from tessera.engine.graph.reader import convert_model
 from tests.unit.graph.random_networks import networks
 
 Drawn = tuple[onnx.ModelProto, np.ndarray]

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.graph.ir import Graph, QuantParams
-from engine.graph.passes import lower
-from engine.graph.quantisation import dequantise, quantise
-from engine.graph.reader import convert_model
-from engine.graph.reference import run_reference
+from tessera.engine.graph.ir import Graph, QuantParams
+from tessera.engine.graph.passes import lower
+from tessera.engine.graph.quantisation import dequantise, quantise
+from tessera.engine.graph.reader import convert_model
+from tessera.engine.graph.reference import run_reference
 from tests.unit.graph.onnx_models import agree, build, node, normal, ops
 from tests.unit.graph.random_networks import networks
 

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from engine.errors import ModelError
-from engine.graph import reader, tensors
-from engine.graph.passes import lower
-from engine.graph.reader import convert_model, parse_model, read_model
-from engine.graph.reference import run_reference
+from tessera.engine.errors import ModelError
+from tessera.engine.graph import reader, tensors
+from tessera.engine.graph.passes import lower
+from tessera.engine.graph.reader import convert_model, parse_model, read_model
+from tessera.engine.graph.reference import run_reference
 from tests.unit.graph.onnx_models import agree, build, node, normal
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from engine.graph.ir import Graph
-from engine.graph.passes import lower
-from engine.graph.reader import read_model
-from engine.graph.reference import run_reference
+from tessera.engine.graph.ir import Graph
+from tessera.engine.graph.passes import lower
+from tessera.engine.graph.reader import read_model
+from tessera.engine.graph.reference import run_reference
 from tests.shared_data import SHARED_DATA, requires_shared_data
 from tests.unit.graph.onnx_models import normal, ops
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.errors import ModelError, UnsupportedOperatorError
-from engine.graph.passes import lower
-from engine.graph.reader import convert_model
-from engine.graph.reference import run_reference
+from tessera.engine.errors import ModelError, UnsupportedOperatorError
+from tessera.engine.graph.passes import lower
+from tessera.engine.graph.reader import convert_model
+from tessera.engine.graph.reference import run_reference
 from tests.unit.graph.onnx_models import agree, build, node, normal
 
 few = settings(max_examples=80, deadline=None)

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from engine.graph.ir import Graph
-from engine.graph.operators import OPERATORS
-from engine.graph.passes import lower
-from engine.graph.reader import convert_model
-from engine.graph.reference import run_reference
-from engine.graph.writer import to_onnx
+from tessera.engine.graph.ir import Graph
+from tessera.engine.graph.operators import OPERATORS
+from tessera.engine.graph.passes import lower
+from tessera.engine.graph.reader import convert_model
+from tessera.engine.graph.reference import run_reference
+from tessera.engine.graph.writer import to_onnx
 from tests.unit.graph.onnx_models import assert_close, build, node, normal, run_onnxruntime
 from tests.unit.graph.operator_examples import CASES, EXAMPLES, IMAGE, NAMES, Example, computes_on_integers
 from tests.unit.graph.random_networks import networks

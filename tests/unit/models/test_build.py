@@ -13,10 +13,10 @@ import onnx
 import pytest
 from PIL import Image
 
-from app.cli import main
-from engine.errors import ModelError
-from models.quantise import quantise_model
-from models.registry import list_models, open_model
+from tessera.app.cli import main
+from tessera.engine.errors import ModelError
+from tessera.models.quantise import quantise_model
+from tessera.models.registry import list_models, open_model
 from tests.unit.models.tiny import LABELS, tiny_folder, tiny_model
 from tests.unit.quantize.networks import nodes
 
@@ -93,7 +93,7 @@ def test_damaged_cache_is_built_again(calibrated: Path, tmp_path: Path) -> None:
 BUILD = """
 import sys, time
 from pathlib import Path
-from models.registry import open_model
+from tessera.models.registry import open_model
 folder, cache, here, other = map(Path, sys.argv[1:])
 here.touch()
 deadline = time.monotonic() + 60
@@ -117,7 +117,7 @@ def test_two_processes_at_once_do_not_collide(calibrated: Path, tmp_path: Path) 
 
 KILLED = """
 import os, signal, sys
-from models.registry import open_model
+from tessera.models.registry import open_model
 def progress(stage, fraction):
     if stage == sys.argv[3]:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -143,8 +143,8 @@ def test_killed_build_is_not_taken_for_whole(calibrated: Path, tmp_path: Path, s
 
 FULL_DISK = """
 import resource, sys
-from engine.errors import ModelError
-from models.registry import open_model
+from tessera.engine.errors import ModelError
+from tessera.models.registry import open_model
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 try:
     open_model(sys.argv[1], cache=sys.argv[2])

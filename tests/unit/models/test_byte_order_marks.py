@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import ModelError
-from engine.quantize.calibration import ActivationRange, Calibration
-from models.catalogue import CATALOGUE, read_catalogue
-from models.evaluation.photos import ClassNames, find_labelled, read_wnids
-from models.importer import ImportOptions, add_model
-from models.package import read_labels, read_package
+from tessera.engine.errors import ModelError
+from tessera.engine.quantize.calibration import ActivationRange, Calibration
+from tessera.models.catalogue import CATALOGUE, read_catalogue
+from tessera.models.evaluation.photos import ClassNames, find_labelled, read_wnids
+from tessera.models.importer import ImportOptions, add_model
+from tessera.models.package import read_labels, read_package
 from tests.imagefiles import png
 from tests.unit.models.classifiers import CLASSES, classifier
 from tests.unit.models.tiny import LABELS, tiny_folder

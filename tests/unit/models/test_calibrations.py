@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from app.cli import main
-from engine.errors import ModelError
-from engine.quantize import Calibration, Gate
-from engine.quantize.calibration import Verdict
-from models.calibrations import CalibrationFiles
-from models.package import read_package
-from models.quantise import quantise_model
-from models.registry import BUNDLED, Variant, open_model
+from tessera.app.cli import main
+from tessera.engine.errors import ModelError
+from tessera.engine.quantize import Calibration, Gate
+from tessera.engine.quantize.calibration import Verdict
+from tessera.models.calibrations import CalibrationFiles
+from tessera.models.package import read_package
+from tessera.models.quantise import quantise_model
+from tessera.models.registry import BUNDLED, Variant, open_model
 from tests.unit.models.tiny import tiny_folder
 
 EASY = Gate(1.0, 0.0)

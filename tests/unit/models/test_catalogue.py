@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import ModelError
-from models.catalogue import find_entry, read_catalogue
+from tessera.engine.errors import ModelError
+from tessera.models.catalogue import find_entry, read_catalogue
 
 GOOD = '[m]\ndescription = ""\nfile = "m.onnx"\nbytes = 3\nsha256 = "0123abcd"\nurls = ["http://x/m"]\n'
 

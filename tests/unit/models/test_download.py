@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import ModelError
-from models.catalogue import CatalogueEntry
-from models.download import Patience, download
+from tessera.engine.errors import ModelError
+from tessera.models.catalogue import CatalogueEntry
+from tessera.models.download import Patience, download
 from tests.unit.models.fileserver import FileServer, Served, files
 
 __all__ = ["files"]

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import engine
-from engine.errors import ModelError
-from engine.quantize.measures import agreement, sqnr
-from models.evaluation.photos import ClassNames, LabelledPhoto, PhotoSet, find_labelled, read_wnids
-from models.evaluation.report import result
-from models.evaluation.runner import Watcher, evaluate
-from models.evaluation.state import Block, StateFile
-from models.evaluation.tally import Tally, label_ranks
+from tessera import engine
+from tessera.engine.errors import ModelError
+from tessera.engine.quantize.measures import agreement, sqnr
+from tessera.models.evaluation.photos import ClassNames, LabelledPhoto, PhotoSet, find_labelled, read_wnids
+from tessera.models.evaluation.report import result
+from tessera.models.evaluation.runner import Watcher, evaluate
+from tessera.models.evaluation.state import Block, StateFile
+from tessera.models.evaluation.tally import Tally, label_ranks
 from tests.unit.models.tiny import LABELS, SIZE, tiny_model
 
 SHAPE = (SIZE, SIZE, 3)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from app.cli import main
-from engine.errors import ModelError
-from models.export import export_model
-from models.importer import ImportOptions
-from models.preprocessing import Preprocessing
-from models.registry import open_model
+from tessera.app.cli import main
+from tessera.engine.errors import ModelError
+from tessera.models.export import export_model
+from tessera.models.importer import ImportOptions
+from tessera.models.preprocessing import Preprocessing
+from tessera.models.registry import open_model
 
 
 def test_without_the_extra_the_command_says_how_to_get_it(
@@ -34,7 +34,7 @@ def torch() -> Any:
 
 
 def logits(folder: Path, cache: Path, images: np.ndarray) -> np.ndarray:
-    import engine
+    from tessera import engine
 
     with engine.load(open_model(folder, cache=cache).variants["optimised"].path, backend="cpu") as session:
         return session.run(images)

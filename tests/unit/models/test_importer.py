@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save, save_file
 
-from engine.errors import ModelError
-from engine.quantize.pipeline import calibrate
-from engine.quantize.writer import quantised_model
-from models.importer import ImportOptions, add_model
-from models.preprocessing import Preprocessing
-from models.registry import list_models, open_model
-from models.weights import read_weights
+from tessera.engine.errors import ModelError
+from tessera.engine.quantize.pipeline import calibrate
+from tessera.engine.quantize.writer import quantised_model
+from tessera.models.importer import ImportOptions, add_model
+from tessera.models.preprocessing import Preprocessing
+from tessera.models.registry import list_models, open_model
+from tessera.models.weights import read_weights
 from tests.unit.models import torchfiles
 from tests.unit.models.tiny import LABELS, SIZE, State, tiny_images, tiny_model, tiny_state
 from tests.unit.quantize.networks import run

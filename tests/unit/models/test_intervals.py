@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.evaluation.intervals import (
+from tessera.models.evaluation.intervals import (
     binomial_at_least,
     binomial_at_most,
     sign_test,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.backends import BACKENDS
-from engine.backends.ascend.backend import AscendBackend
-from engine.errors import BackendUnavailableError, ModelError
-from engine.normalisation import Normalisation
-from models.cache import library_folder
-from models.package import OfflineModels, read_package
-from models.registry import list_models, open_model
+from tessera.engine.backends import BACKENDS
+from tessera.engine.backends.ascend.backend import AscendBackend
+from tessera.engine.errors import BackendUnavailableError, ModelError
+from tessera.engine.normalisation import Normalisation
+from tessera.models.cache import library_folder
+from tessera.models.package import OfflineModels, read_package
+from tessera.models.registry import list_models, open_model
 from tests.servers import tessera
 from tests.unit.models.ascend.fake_cann import write_om
 from tests.unit.models.tiny import LABELS, MEAN, STD, tiny_folder, tiny_model
@@ -133,7 +133,7 @@ def test_serving_without_a_conversion_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_the_session_says_what_is_missing(tmp_path: Path) -> None:
-    import engine
+    from tessera import engine
 
     variant = open_model(converted_folder(tmp_path / "tiny"), target="ascend").variants["baseline"]
     with pytest.raises(BackendUnavailableError, match=r"libascendcl\.so"):

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import ModelError
-from models.package import read_package
-from models.preprocessing import Preprocessing
-from models.registry import BUNDLED
+from tessera.engine.errors import ModelError
+from tessera.models.package import read_package
+from tessera.models.preprocessing import Preprocessing
+from tessera.models.registry import BUNDLED
 from tests.unit.models.tiny import LABELS, tiny_folder, tiny_model
 
 GOOD = """

@@ -10,10 +10,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from engine.errors import ModelError
-from models.registry import BUNDLED
-from models.resnet import build_resnet
-from models.weights import read_weights
+from tessera.engine.errors import ModelError
+from tessera.models.registry import BUNDLED
+from tessera.models.resnet import build_resnet
+from tessera.models.weights import read_weights
 from tests.unit.models.tiny import LABELS, MEAN, SIZE, STD, State, tiny_images, tiny_model, tiny_state
 from tests.unit.quantize.networks import run
 

@@ -11,14 +11,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-import engine
-from engine.errors import ModelError
-from models.importer import ImportOptions, add_model
-from models.package import read_package
-from models.preprocessing import Preprocessing
-from models.quantise import quantise_model
-from models.registry import open_model
-from models.source import float_model
+from tessera import engine
+from tessera.engine.errors import ModelError
+from tessera.models.importer import ImportOptions, add_model
+from tessera.models.package import read_package
+from tessera.models.preprocessing import Preprocessing
+from tessera.models.quantise import quantise_model
+from tessera.models.registry import open_model
+from tessera.models.source import float_model
 from tests.imagefiles import png
 from tests.unit.models.classifiers import CHANNELS, CLASSES, FLATTEN, GEMM, SIZE, classifier, right_logits, weights
 

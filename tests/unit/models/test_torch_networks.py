@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from engine.errors import ModelError
-from models.importer import ImportOptions, add_model
-from models.source import float_model
+from tessera.engine.errors import ModelError
+from tessera.models.importer import ImportOptions, add_model
+from tessera.models.source import float_model
 from tests.unit.quantize.networks import run
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; it is only needed to check imports against it")

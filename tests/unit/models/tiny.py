@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from models.resnet import build_resnet
+from tessera.models.resnet import build_resnet
 
 SIZE = 32
 MEAN = (0.485, 0.456, 0.406)

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from engine.errors import ModelError
-from engine.quantize import ActivationRange, Calibration
-from engine.quantize.observation.histogram import Histogram
-from engine.quantize.rounding.weights import quantise_weights
+from tessera.engine.errors import ModelError
+from tessera.engine.quantize import ActivationRange, Calibration
+from tessera.engine.quantize.observation.histogram import Histogram
+from tessera.engine.quantize.rounding.weights import quantise_weights
 
 VALUES = hnp.arrays(np.float32, st.integers(1, 200), elements=st.floats(-1e4, 1e4, width=32))
 NUMBERS = st.floats(-1e20, 1e20)

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import engine
-from engine.errors import ModelError
-from engine.graph.ir import Node
-from engine.quantize import Calibration, calibrate, quantised_model
-from engine.quantize.measures import sqnr
-from engine.quantize.network.layers import read_network
-from engine.quantize.network.runners import NodeRunners
-from engine.quantize.placement.narrowing import NARROW, crowding, narrow_layers
-from engine.quantize.rounding.weights import quantise_weights
+from tessera import engine
+from tessera.engine.errors import ModelError
+from tessera.engine.graph.ir import Node
+from tessera.engine.quantize import Calibration, calibrate, quantised_model
+from tessera.engine.quantize.measures import sqnr
+from tessera.engine.quantize.network.layers import read_network
+from tessera.engine.quantize.network.runners import NodeRunners
+from tessera.engine.quantize.placement.narrowing import NARROW, crowding, narrow_layers
+from tessera.engine.quantize.rounding.weights import quantise_weights
 from tests.unit.models.tiny import tiny_images, tiny_model
 from tests.unit.quantize.networks import constants, nodes, producers, run
 

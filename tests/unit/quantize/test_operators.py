@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 
-import engine
-from engine.errors import ModelError
-from engine.graph.operators import OPERATORS
-from engine.graph.reader import convert_model
-from engine.quantize import calibrate, quantised_model
-from engine.quantize.measures import sqnr
+from tessera import engine
+from tessera.engine.errors import ModelError
+from tessera.engine.graph.operators import OPERATORS
+from tessera.engine.graph.reader import convert_model
+from tessera.engine.quantize import calibrate, quantised_model
+from tessera.engine.quantize.measures import sqnr
 from tests.unit.graph.onnx_models import build, node, normal
 from tests.unit.graph.operator_examples import CASES, EXAMPLES, IMAGE, NAMES, Example, computes_on_integers
 from tests.unit.quantize.networks import nodes, producers, run

@@ -8,9 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from engine.quantize import calibrate
-from engine.quantize.observation.histogram import Histogram
-from engine.quantize.settlement.bias import shift_before_relu
+from tessera.engine.quantize import calibrate
+from tessera.engine.quantize.observation.histogram import Histogram
+from tessera.engine.quantize.settlement.bias import shift_before_relu
 from tests.unit.models.tiny import tiny_images, tiny_model
 
 VALUES = hnp.arrays(np.float32, st.integers(0, 200), elements=st.floats(-1e4, 1e4, width=32))

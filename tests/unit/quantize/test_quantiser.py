@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import engine
-from engine.errors import ModelError
-from engine.graph.writer import to_onnx
-from engine.quantize import Calibration, Gate, calibrate, quantised_model
-from engine.quantize.measures import sqnr
-from engine.quantize.network.layers import read_network
-from engine.quantize.observation.histogram import Histogram
-from engine.quantize.rounding.weights import least_error_scales, quantise_weights
-from engine.quantize.settlement.equalisation import apply_scales, tied_tensors
-from engine.quantize.settlement.sensitivity import Sensitivity, choose_floats
+from tessera import engine
+from tessera.engine.errors import ModelError
+from tessera.engine.graph.writer import to_onnx
+from tessera.engine.quantize import Calibration, Gate, calibrate, quantised_model
+from tessera.engine.quantize.measures import sqnr
+from tessera.engine.quantize.network.layers import read_network
+from tessera.engine.quantize.observation.histogram import Histogram
+from tessera.engine.quantize.rounding.weights import least_error_scales, quantise_weights
+from tessera.engine.quantize.settlement.equalisation import apply_scales, tied_tensors
+from tessera.engine.quantize.settlement.sensitivity import Sensitivity, choose_floats
 from tests.unit.models.tiny import tiny_images, tiny_model
 from tests.unit.quantize.networks import constants, nodes, producers, run
 

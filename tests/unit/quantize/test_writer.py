@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.errors import InputError, ModelError, UnsupportedOperatorError
-from engine.quantize import ActivationRange, Calibration, calibrate, quantised_model, quantize, write_quantised
+from tessera.engine.errors import InputError, ModelError, UnsupportedOperatorError
+from tessera.engine.quantize import ActivationRange, Calibration, calibrate, quantised_model, quantize, write_quantised
 from tests.unit.models.tiny import tiny_images, tiny_model
 from tests.unit.quantize.networks import constants, nodes, producers, run
 

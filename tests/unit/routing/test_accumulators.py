@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.routing.accumulators import Distribution, RatioMean
+from tessera.app.routing.accumulators import Distribution, RatioMean
 
 
 def test_the_ratio_interval_covers_the_truth_as_often_as_it_says() -> None:

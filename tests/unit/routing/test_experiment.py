@@ -7,12 +7,12 @@ import logging
 
 import pytest
 
-from app.errors import InvalidParameterError, UnknownVariantError
-from app.routing.events import Answered, Compared, Loaded, NotCompared, decode_events, encode_events
-from app.routing.experiment import Experiment
-from app.routing.guard import MIN_SAMPLES, Guard
-from app.routing.router import Decision, Plan, Router, shadow_of
-from app.routing.shadow import Comparison
+from tessera.app.errors import InvalidParameterError, UnknownVariantError
+from tessera.app.routing.events import Answered, Compared, Loaded, NotCompared, decode_events, encode_events
+from tessera.app.routing.experiment import Experiment
+from tessera.app.routing.guard import MIN_SAMPLES, Guard
+from tessera.app.routing.router import Decision, Plan, Router, shadow_of
+from tessera.app.routing.shadow import Comparison
 
 VARIANTS = ("optimised", "baseline")
 SPLIT = {"optimised": 0.5, "baseline": 0.5}

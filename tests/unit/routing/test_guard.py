@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.routing.guard import (
+from tessera.app.routing.guard import (
     ALARM_LEVEL,
     MIN_SAMPLES,
     Guard,
     GuardState,
     smallest_recovery_window,
 )
-from models.evaluation.intervals import binomial_at_most
+from tessera.models.evaluation.intervals import binomial_at_most
 
 BOUND = 0.98
 WINDOW = 500

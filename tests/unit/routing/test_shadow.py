@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.routing.shadow import Run, ShadowRecord, compare, logit_distance, pixel_digest
+from tessera.app.routing.shadow import Run, ShadowRecord, compare, logit_distance, pixel_digest
 
 
 def run(*logits: float, seconds: float = 0.1, batch_size: int = 1) -> Run:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import InvalidParameterError
-from app.routing.split import Split, experiment_key, parse_split
+from tessera.app.errors import InvalidParameterError
+from tessera.app.routing.split import Split, experiment_key, parse_split
 
 KEYS = [f"user-{number}" for number in range(20_000)]
 

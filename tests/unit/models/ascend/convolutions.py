@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from models.ascend.custom_conv.tbe.geometry import Shape
+from tessera.models.ascend.custom_conv.tbe.geometry import Shape
 from tests.servers import REPOSITORY
 
 PACKAGE = REPOSITORY / "models" / "ascend" / "custom_conv"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.normalisation import Normalisation
-from models.ascend.aipp import aipp_configuration, aipp_reference
-from models.preprocessing import Preprocessing
+from tessera.engine.normalisation import Normalisation
+from tessera.models.ascend.aipp import aipp_configuration, aipp_reference
+from tessera.models.preprocessing import Preprocessing
 
 IMAGENET = Preprocessing()
 

@@ -13,14 +13,14 @@ import onnx
 import pytest
 from PIL import Image
 
-import engine
-from app.cli import main
-from engine.errors import ModelError
-from models.ascend.commands import Command, check_gears
-from models.ascend.convert import Conversion, ConvertOptions, convert_model
-from models.package import read_package
-from models.quantise import quantise_model
-from models.registry import open_model
+from tessera import engine
+from tessera.app.cli import main
+from tessera.engine.errors import ModelError
+from tessera.models.ascend.commands import Command, check_gears
+from tessera.models.ascend.convert import Conversion, ConvertOptions, convert_model
+from tessera.models.package import read_package
+from tessera.models.quantise import quantise_model
+from tessera.models.registry import open_model
 from tests.unit.models.tiny import LABELS, tiny_folder, tiny_images
 
 B1 = ConvertOptions("Ascend310B1")

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-import engine
-from engine.backends.ascend.chips import CHIPS
-from models.ascend.custom_conv.tbe.geometry import (
+from tessera import engine
+from tessera.engine.backends.ascend.chips import CHIPS
+from tessera.models.ascend.custom_conv.tbe.geometry import (
     Buffers,
     Shape,
     Tile,

@@ -12,8 +12,8 @@ from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_conv import _conv_implementation
 from onnxruntime import InferenceSession
 
-from engine.errors import ModelError
-from models.ascend.graphs import OPSET, for_atc, with_own_convolution
+from tessera.engine.errors import ModelError
+from tessera.models.ascend.graphs import OPSET, for_atc, with_own_convolution
 from tests.unit.graph.onnx_models import assert_close, build, node, normal, run_onnxruntime
 from tests.unit.models.tiny import tiny_images, tiny_model
 

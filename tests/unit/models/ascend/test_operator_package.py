@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.ascend.custom_conv.tbe.geometry import Shape
-from models.ascend.graphs import OWN_DOMAIN, OWN_OPERATOR
-from models.ascend.operators import check_operator_package
+from tessera.models.ascend.custom_conv.tbe.geometry import Shape
+from tessera.models.ascend.graphs import OWN_DOMAIN, OWN_OPERATOR
+from tessera.models.ascend.operators import check_operator_package
 from tests.unit.models.ascend.convolutions import PACKAGE, STUBS, shapes
 
 
@@ -204,8 +204,8 @@ def test_the_tbe_operator_builds_its_kernel(monkeypatch: pytest.MonkeyPatch) -> 
     }
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delitem(sys.modules, "models.ascend.custom_conv.tbe.conv_bias_relu", raising=False)
-    operator = importlib.import_module("models.ascend.custom_conv.tbe.conv_bias_relu")
+    monkeypatch.delitem(sys.modules, "tessera.models.ascend.custom_conv.tbe.conv_bias_relu", raising=False)
+    operator = importlib.import_module("tessera.models.ascend.custom_conv.tbe.conv_bias_relu")
     x, y = ({"ori_shape": (4, 64, 56, 56), "dtype": "float16"} for _ in range(2))
     filters, bias = {"ori_shape": (128, 64, 3, 3)}, {"ori_shape": (128,)}
     operator.conv_bias_relu(x, filters, bias, y, [1, 1, 2, 1], [0, 1, 2, 3], kernel_name="k")
@@ -243,7 +243,7 @@ def test_the_tbe_operator_builds_its_kernel(monkeypatch: pytest.MonkeyPatch) -> 
     assert config["name"] == "k"
     with pytest.raises(ValueError, match="same channels"):
         operator.conv_bias_relu(x, {"ori_shape": (128, 32, 3, 3)}, bias, y, [1, 1, 1, 1], [1, 1, 1, 1])
-    sys.modules.pop("models.ascend.custom_conv.tbe.conv_bias_relu")
+    sys.modules.pop("tessera.models.ascend.custom_conv.tbe.conv_bias_relu")
 
 
 @pytest.mark.parametrize("file", sorted((PACKAGE / "tbe").glob("*.py")), ids=lambda path: path.name)
