@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _told_errors() -> tuple[type[Exception], ...]:
     """Errors whose message is all that a user needs. Those of the engine count where a command has loaded it."""
-    if "engine" not in sys.modules:
+    if "tessera.engine" not in sys.modules:
         return (TesseraError,)
     from tessera.engine.errors import EngineError
 

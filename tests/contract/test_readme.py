@@ -29,6 +29,7 @@ FOLDERS = (
     ".",
     "app",
     "app/api",
+    "app/oip/wire",
     "engine",
     "engine/graph",
     "engine/backends/cpu",

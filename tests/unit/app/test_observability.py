@@ -22,7 +22,7 @@ def test_a_log_line_holds_its_fields_and_the_request_id() -> None:
         written = line("request", status=200, milliseconds=1.23456, path="/v1/classify")
     finally:
         request_id.reset(token)
-    assert written.endswith("info app.x request status=200 milliseconds=1.235 path=/v1/classify request_id=abc")
+    assert written.endswith("info tessera.x request status=200 milliseconds=1.235 path=/v1/classify request_id=abc")
 
 
 def test_a_client_cannot_forge_a_log_line() -> None:
