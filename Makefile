@@ -9,8 +9,9 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find engine/csrc -type f)
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 SERVING := build/serving
+LOWEST := build/lowest
 
-.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz lint types native-test native-aarch64 descriptors python-test format clean
+.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz lint types native-test native-aarch64 descriptors lowest python-test format clean
 
 serve: $(VENV)/installed
 	@$(BIN)/tessera serve
@@ -80,6 +81,18 @@ quantisers: $(VENV)/installed
 descriptors: $(VENV)/test-installed
 	$(BIN)/python -m grpc_tools.protoc -Iapp/grpc/proto --descriptor_set_out=app/oip/grpc/proto/descriptors.binpb \
 		$(notdir $(wildcard app/oip/grpc/proto/*.proto))
+
+# Unit and contract tests on the lowest versions that pyproject.toml admits, in an environment of their own. What is left out
+# needs the newest protobuf.
+lowest: $(VENV)/test-installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --extra grpc --extra tracing --python $(LOWEST)/bin/python \
+		--output-file $(LOWEST)/versions.txt pyproject.toml > /dev/null
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --requirement $(LOWEST)/versions.txt \
+		cmake hypothesis ninja packaging pytest pytest-timeout pytest-xdist pyyaml scikit-build-core
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps --no-build-isolation --editable .
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m 'not alone' tests/unit tests/contract \
+		--ignore tests/unit/app/test_grpc_schema.py
 
 lint: $(VENV)/test-installed
 	$(BIN)/ruff check .
