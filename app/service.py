@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
@@ -25,6 +26,7 @@ from tessera.app.errors import (
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.app.imaging.pool import DecoderPool, Decoding
 from tessera.app.limits.admin import AdminGate
+from tessera.app.limits.clients import client
 from tessera.app.observability.logs import request_id
 from tessera.app.observability.metrics import Metrics
 from tessera.app.protocol.classify import Classified
@@ -191,7 +193,7 @@ class Service:
 
         Raises:
             QueueFullError: No room for so many images.
-            DeadlineUnreachableError: The answer could not be ready by the deadline.
+            DeadlineUnreachableError: The answer could not be ready by the deadline, or the image not be decoded.
             DeadlineExceededError: It was not ready by the deadline.
             EngineLostError: The engine process died, and died again when the images were run once more.
             RequestError: An image cannot be decoded; the message names it when there are several.
@@ -202,6 +204,8 @@ class Service:
             [upload.data for upload in uploads],
             reservation.rows,
             over=partial(self._run_decoded, reservation, uploads),
+            client=client.get(),
+            deadline=math.inf if deadline is None else deadline,
         )
         try:
             outcomes = await reservation.done
@@ -303,7 +307,7 @@ class Service:
         if self._decoders is None:  # a model never changes how its photos are prepared, see `reload_variant`
             preprocessing = self.dispatcher.model().preprocessing
             decoder = ImageDecoder(preprocessing, max_pixels=self.settings.max_pixels)
-            self._decoders = DecoderPool(decoder, self.dispatcher.decoders)
+            self._decoders = DecoderPool(decoder, self.dispatcher.decoders, self.dispatcher.decode_memory)
         return self._decoders
 
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tessera.app.api.handlers import error_response
 from tessera.app.errors import InternalError, RequestError, TooManyHeadersError
-from tessera.app.limits.clients import RateLimiter, client_key
+from tessera.app.limits.clients import RateLimiter, client, client_key
 from tessera.app.limits.uploads import Upload, UploadBudget
 from tessera.app.observability import tracing
 from tessera.app.observability.logs import request_id, trace_id
@@ -147,6 +147,7 @@ class RequestContext:
         state["request_id"] = identity
         upload = state["upload"] = Upload(self._uploads)
         token = request_id.set(identity)
+        client.set(client_key(scope["client"][0]) if scope["client"] is not None else "")
         trace = self._begin_trace(scope, identity)
         started = time.perf_counter()
         status = 0

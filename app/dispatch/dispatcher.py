@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from tessera.app.dispatch.experiment import ExperimentAccess
+from tessera.app.imaging.memory import DecodeMemory
 from tessera.app.scheduling.snapshot import Snapshot
 from tessera.app.scheduling.ticket import InputType, Outcome, Priority
 from tessera.app.served.model import ServedModel
@@ -63,7 +64,12 @@ class Dispatcher(Protocol):
     A request goes through `check_room` (before its body is read), `reserve` (before its images are decoded), `submit`,
     and `release`, which every reservation must come to, whatever happened. Times are seconds on `time.perf_counter`,
     which is the same clock in every process of a machine.
+
+    Attributes:
+        decode_memory: What images that are decoded in this process take their memory from.
     """
+
+    decode_memory: DecodeMemory
 
     def start(self) -> None:
         """Begin loading; `status` tells how it goes."""

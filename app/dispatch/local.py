@@ -13,6 +13,7 @@ from tessera.app.dispatch.dispatcher import Phase, Reservation, Status
 from tessera.app.dispatch.experiment import ExperimentAccess, LocalExperiment, open_experiment
 from tessera.app.dispatch.host import EngineHost
 from tessera.app.errors import NotReadyError
+from tessera.app.imaging.memory import DecodeMemory, LocalMemory
 from tessera.app.observability.metrics import Metrics
 from tessera.app.scheduling.rows import row_shapes
 from tessera.app.scheduling.scheduler import Scheduler
@@ -47,6 +48,7 @@ class LocalDispatcher:
         self._host = EngineHost(settings, metrics, deliver=self._resolve, progress=progress)
         self._settings = settings
         self._experiment: LocalExperiment | None = None
+        self.decode_memory: DecodeMemory = LocalMemory()
         self._waiting: dict[Ticket, asyncio.Future[list[Outcome]]] = {}
 
     def start(self) -> None:

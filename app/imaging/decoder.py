@@ -38,8 +38,8 @@ from tessera.models.preprocessing import Preprocessing, geometry, resize_and_cro
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
-BYTES_PER_PIXEL = 8  # of `max_pixels`: what all decoders together may hold, and so what one picture may
-LEAST_MEMORY = 64 * 1024 * 1024
+BYTES_PER_PIXEL = 8  # what decoding may hold for each of `max_pixels`
+MEMORY_BESIDE = 32 * 1024 * 1024  # and for a file, its buffers and a band of its picture, or for many small pictures
 
 _LIST = ", ".join(FORMATS)
 _SCALES = (2, 4, 8)  # by which libjpeg can divide a picture's sides while it decodes
@@ -55,22 +55,21 @@ _TRANSPOSE = {
 }
 
 
-def decode_memory(max_pixels: int) -> int:
-    """Bytes that decoding may hold at once, over all requests, where pictures have up to `max_pixels`."""
-    return max(BYTES_PER_PIXEL * max_pixels, LEAST_MEMORY)
-
-
 class ImageDecoder:
     """Decodes image files; one instance serves any number of threads.
 
     Args:
         preprocessing: What the model expects of a photo.
         max_pixels: Most pixels (width x height) a file's header may declare, and the resized picture may have.
+
+    Attributes:
+        memory: Bytes that one decode may hold, and all decodes of the service together.
     """
 
     def __init__(self, preprocessing: Preprocessing, *, max_pixels: int) -> None:
         self._preprocessing = preprocessing
         self._max_pixels = max_pixels
+        self.memory = BYTES_PER_PIXEL * max_pixels + MEMORY_BESIDE
         # A stranger's odd file is no business of our log. The filter is process-wide, the only scope Python offers that
         # holds in threads, and it touches warnings attributed to Pillow's own modules only.
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -149,9 +148,8 @@ class ImageDecoder:
 
     def _affordable(self, picture: Image.Image, data: bytes, scans: float) -> tuple[Estimate, int]:
         """What decoding will cost, and by what a JPEG's sides are to be divided so that it can be paid."""
-        most = decode_memory(self._max_pixels)
         whole = estimate(picture, data, self._preprocessing, scans=scans)
-        if whole.size <= most:
+        if whole.size <= self.memory:
             return whole, 1
         if picture.format in ("JPEG", "MPO"):
             for scale in _SCALES:
@@ -159,11 +157,11 @@ class ImageDecoder:
                 if min(picture.size) // scale < 2 * self._preprocessing.resize:
                     break
                 scaled = estimate(picture, data, self._preprocessing, scans=scans, scale=scale)
-                if scaled.size <= most:
+                if scaled.size <= self.memory:
                     return scaled, scale
         raise ImageTooLargeError(
             f"Decoding the {picture.width} x {picture.height} pixels of this {picture.format} file would hold "
-            f"{whole.size >> 20} MB of memory; the limit is {most >> 20}. Send fewer pixels, or a baseline JPEG."
+            f"{whole.size >> 20} MB of memory; the limit is {self.memory >> 20}. Send fewer pixels, or a baseline JPEG."
         )
 
     def _check_size(self, width: int, height: int) -> None:

@@ -7,6 +7,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextvars import ContextVar
 
 from tessera.app.errors import RateLimitedError
 
@@ -72,6 +73,10 @@ class RateLimiter:
             if self._full_at[oldest] > now and len(self._full_at) < self._most:
                 return
             del self._full_at[oldest]
+
+
+# Whose request is being answered, as `client_key` names it; "" where the connection has no address.
+client: ContextVar[str] = ContextVar("client", default="")
 
 
 def client_key(address: str) -> str:

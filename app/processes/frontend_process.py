@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from tessera.app.heap import freeze_heap
 from tessera.app.http.server import http_config, in_flight_of, service_of
+from tessera.app.imaging.memory import SharedMemory
 from tessera.app.main import create_app
 from tessera.app.observability.metrics import Metrics
 from tessera.app.processes.child_process import configuration, inherited
@@ -77,7 +78,7 @@ def main() -> None:
     """Be a frontend process; see `tessera.app.processes.child_process.spawn`."""
     control_number, listener_number = inherited()
     control, listener = socket.socket(fileno=control_number), socket.socket(fileno=listener_number)
-    settings, told, (board_file,) = configuration(control)
+    settings, told, (board_file, memory_file) = configuration(control)
     index = int(str(told["index"]))
     board = Board(board_file)
     os.close(board_file)
@@ -88,6 +89,7 @@ def main() -> None:
             metrics,
             control=control,
             board=board,
+            decode_memory=SharedMemory(memory_file),
             on_leave=lambda: server.leave(),
             on_drain=lambda: server.drain(),
             on_stop=lambda: server.stop(),

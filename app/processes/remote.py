@@ -22,6 +22,7 @@ from tessera.app.errors import (
     QueueFullError,
     RequestError,
 )
+from tessera.app.imaging.memory import DecodeMemory
 from tessera.app.observability.merge import registry_to_json
 from tessera.app.observability.metrics import Metrics
 from tessera.app.processes.experiment import RemoteExperiment
@@ -66,6 +67,7 @@ class RemoteDispatcher:
         metrics: What this process counts.
         control: The connection with the supervisor.
         board: Where the engine process shows its state.
+        decode_memory: What all frontends decode large images in.
         on_leave: Called when readiness is to be turned off.
         on_drain: Called when requests are to be refused.
         on_stop: Called when this process is to end.
@@ -78,6 +80,7 @@ class RemoteDispatcher:
         *,
         control: socket.socket,
         board: Board,
+        decode_memory: DecodeMemory,
         on_leave: Callable[[], None],
         on_drain: Callable[[], None],
         on_stop: Callable[[], None],
@@ -89,6 +92,7 @@ class RemoteDispatcher:
         self._area: SlotArea | None = None  # comes with the first engine process
         self._allocator = SlotAllocator(0)
         self._board = board
+        self.decode_memory = decode_memory
         self._on_leave = on_leave
         self._on_drain = on_drain
         self._on_stop = on_stop

@@ -22,6 +22,7 @@ from tessera.app.processes.shared_rows import SlotLayout, create_slots
 from tessera.app.processes.status_page import Board, create_board
 from tessera.app.processes.watchdog import INTERVAL, SERVING, SERVING_FRONTEND, STARTING, Patience, Running
 from tessera.app.served.model import ServedModel
+from tessera.app.imaging.memory import create_shared_memory
 from tessera.app.settings import Settings
 from tessera.app.signals import ending_signals, release_signals
 
@@ -59,6 +60,7 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._board_file = create_board()
         self._board = Board(self._board_file)
+        self._memory_file = create_shared_memory()
         self._generations = count(1)
         self._engine: Child | None = None
         self._spare: Child | None = None
@@ -103,7 +105,7 @@ class Supervisor:
         self._board.wipe()
         known = None if self._model is None else self._model.to_json().decode()
         self._engine, self._spare = self._spare or self._new_engine(), None
-        self._engine.configure(configure({"known": known}, self._settings), (self._board_file,))
+        self._engine.configure(configure({"known": known}, self._settings), (self._board_file, self._memory_file))
 
     def _new_engine(self) -> Child:
         return Child(
@@ -132,7 +134,7 @@ class Supervisor:
             on_message=self._hear_frontend,
             on_end=self._frontend_ended,
         )
-        frontend.configure(configure({"index": index}, self._settings), (self._board_file,))
+        frontend.configure(configure({"index": index}, self._settings), (self._board_file, self._memory_file))
 
     def _hear_engine(self, engine: Child, message: Message) -> None:
         if message.kind == Kind.WAITING:

@@ -14,7 +14,7 @@ import grpc
 from tessera.app.api.context import InFlight, access_log
 from tessera.app.errors import DeadlineExceededError, InternalError, RequestError, UnsupportedOperationError
 from tessera.app.limits.admin import AdminGate
-from tessera.app.limits.clients import RateLimiter, client_key
+from tessera.app.limits.clients import RateLimiter, client, client_key
 from tessera.app.limits.uploads import UploadBudget
 from tessera.app.observability import tracing
 from tessera.app.observability.logs import request_id, trace_id
@@ -160,6 +160,7 @@ class Calls:
 
     def _admit(self, name: str, context: Any) -> None:
         host = peer_host(context)
+        client.set(client_key(host) if host is not None else "")
         if self._rate_limiter is not None and host is not None and not name.startswith(_PROBES):
             with self._requests.admission():
                 self._rate_limiter.admit(client_key(host))

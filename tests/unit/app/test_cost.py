@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import re
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,3 +154,53 @@ def test_a_jpeg_inside_a_tiff_is_bounded_too() -> None:
         decode(tiff_around(with_more_scans(progressive, 60), size))
     with pytest.raises(RequestError, match="overlap"):
         decode(tiff_around(encode("JPEG", (1000, 500)), size, strips=2))
+
+
+MEASURED = """
+import resource, sys, numpy as np
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.models.preprocessing import Preprocessing
+decoder = ImageDecoder(Preprocessing(), max_pixels=1 << 26)
+row = np.zeros(decoder.shape, np.uint8)
+decoder.decode(open(sys.argv[1], "rb").read(), row)
+data = open(sys.argv[2], "rb").read()
+opened = decoder.open(data)
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+before = resident()
+open("/proc/self/clear_refs", "w").write("5")
+opened.decode(row)
+peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(peak - before, opened.cost.size)
+"""
+
+SIZE = (3000, 2000)
+COSTLY: dict[str, dict[str, object]] = {
+    "JPEG": {},
+    "JPEG progressive": {"progressive": True},
+    "JPEG progressive, whole colours": {"progressive": True, "subsampling": 0},
+    "JPEG turned": {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"},
+    "PNG": {},
+    "WEBP": {"lossless": True, "method": 0},
+    "GIF": {},
+    "BMP": {},
+    "TIFF": {"compression": "tiff_lzw"},
+    "TIFF in one strip": {"compression": "tiff_lzw", "tiffinfo": {278: SIZE[1]}},
+}
+
+
+@pytest.mark.parametrize("kind", COSTLY)
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_what_a_decode_will_hold_is_known_before_it_begins(kind: str, mode: str, tmp_path: Path) -> None:
+    picture = Image.linear_gradient("L").resize(SIZE).convert("RGB" if mode != "I;16" else "I;16")
+    small, large = tmp_path / "small", tmp_path / "large"
+    try:
+        picture.resize((30, 20)).convert(mode).save(small, kind.split()[0], **COSTLY[kind])
+        picture.convert(mode).save(large, kind.split()[0], **COSTLY[kind])
+    except (OSError, ValueError):
+        pytest.skip("the format has no such pixels")
+    output = subprocess.check_output([sys.executable, "-c", MEASURED, str(small), str(large)], text=True)
+    held, expected = map(int, output.split())
+    pixels = SIZE[0] * SIZE[1]
+    assert held < expected + 0.3 * pixels, f"{held / pixels:.1f} bytes a pixel, {expected / pixels:.1f} were expected"
+    assert held > expected / 3 - 4 * pixels
