@@ -17,6 +17,7 @@ from tessera.engine.graph.ir import Shape
 from tessera.engine.graph.protos import insert_constants, unused_name
 from tessera.engine.graph.reader import check_model, convert_model, read_constants
 from tessera.engine.graph.tensors import type_of
+from tessera.engine.wording import counted
 from tessera.models.logits import check_logits, expose_logits
 
 _DEFAULT_SIZE = 224
@@ -68,7 +69,7 @@ def _image(model: ModelProto) -> ValueInfoProto:
     inputs = [value for value in model.graph.input if value.name not in constants]
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs) or "none"
-        raise ModelError(f"It has {len(inputs)} inputs ({names}), not one image; it is no image classifier.")
+        raise ModelError(f"It has {counted(len(inputs), 'input')} ({names}), not one image; it is no image classifier.")
     return inputs[0]
 
 
@@ -105,8 +106,8 @@ def _require_one_output(model: ModelProto, image: str) -> None:
     names = [value.name for value in model.graph.output]
     if len(names) != 1:
         raise ModelError(
-            f"It has {len(names)} outputs ({', '.join(names)}); one result [N, classes] is expected. Keep the one with "
-            f'the scores: python -c \'import onnx; onnx.utils.extract_model("FILE.onnx", "ONE.onnx", ["{image}"], '
+            f"It has {counted(len(names), 'output')} ({', '.join(names)}); one result [N, classes] is expected. Keep the "
+            f'one with the scores: python -c \'import onnx; onnx.utils.extract_model("FILE.onnx", "ONE.onnx", ["{image}"], '
             f'["{names[0]}"])\''
         )
 

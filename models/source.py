@@ -11,6 +11,7 @@ import onnx
 
 from tessera.engine.errors import ModelError, UnsupportedOperatorError
 from tessera.engine.graph.reader import parse_model
+from tessera.engine.wording import counted
 from tessera.models.package import Package
 from tessera.models.resnet import build_resnet
 from tessera.models.serving_form import to_serving_form
@@ -58,7 +59,7 @@ def float_model(package: Package) -> onnx.ModelProto:
 def _check_labels(package: Package, classes: int) -> None:
     if classes != len(package.labels):
         raise ModelError(
-            f"{package.source} has {classes} classes, but there are {len(package.labels)} labels. "
+            f"{package.source} has {counted(classes, 'class', 'classes')} and {counted(len(package.labels), 'label')}. "
             "The labels must match the network's classes."
         )
 

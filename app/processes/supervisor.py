@@ -13,6 +13,7 @@ from itertools import count
 from tessera.app.dispatch.dispatcher import Phase
 from tessera.app.dispatch.experiment import open_experiment
 from tessera.app.errors import StartupError
+from tessera.app.imaging.memory import create_shared_memory
 from tessera.app.processes.child_process import configure
 from tessera.app.processes.children import Child, connect, end, report_end
 from tessera.app.processes.experiment import ExperimentHost
@@ -22,7 +23,6 @@ from tessera.app.processes.shared_rows import SlotLayout, create_slots
 from tessera.app.processes.status_page import Board, create_board
 from tessera.app.processes.watchdog import INTERVAL, SERVING, SERVING_FRONTEND, STARTING, Patience, Running
 from tessera.app.served.model import ServedModel
-from tessera.app.imaging.memory import create_shared_memory
 from tessera.app.settings import Settings
 from tessera.app.signals import ending_signals, release_signals
 
