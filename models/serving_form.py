@@ -106,9 +106,9 @@ def _require_one_output(model: ModelProto, image: str) -> None:
     names = [value.name for value in model.graph.output]
     if len(names) != 1:
         raise ModelError(
-            f"It has {counted(len(names), 'output')} ({', '.join(names)}); one result [N, classes] is expected. Keep the "
-            f'one with the scores: python -c \'import onnx; onnx.utils.extract_model("FILE.onnx", "ONE.onnx", ["{image}"], '
-            f'["{names[0]}"])\''
+            f"It has {counted(len(names), 'output')} ({', '.join(names)}); one result [N, classes] is expected. Keep "
+            f'the one with the scores: python -c \'import onnx; onnx.utils.extract_model("FILE.onnx", "ONE.onnx", '
+            f'["{image}"], ["{names[0]}"])\''
         )
 
 
