@@ -27,7 +27,7 @@ from tessera.app.limits.clients import client_key
 from tessera.app.limits.connections import ConnectionTable, Place
 
 _LINGER = 1.0  # seconds
-_LOOK = 0.05  # seconds between looks whether a client that sends nothing more is still there
+_LOOK = 0.02  # seconds between looks whether a client that sends nothing more is still there
 _PROGRESS = 1024  # bytes that count as progress of a client which sends a body
 
 
@@ -143,7 +143,9 @@ class HttpProtocol(RequestReader):
         if exchange is None or self._refused or not self._is_answering():
             return False
         exchange.keep_alive = exchange.keep_alive and self._broken is not None
-        cast(Exchange, self._answering).begin()
+        cast(Exchange, self._answering).begin(self._socket().fileno())
+        if self._is_gone():
+            return False
         self.loop.call_later(_LOOK, self._look_for_client)
         return True
 
@@ -300,13 +302,17 @@ class HttpProtocol(RequestReader):
             (self._table.waits if waits else self._table.works)(self._place)
 
     def _look_for_client(self) -> None:
-        """Notice that a client which sends nothing more has closed altogether: its end has refused our first bytes."""
+        """Notice a client that has closed altogether, though it seemed to only send nothing more."""
         if self.transport.is_closing() or not self._is_answering():
             return
-        if self._socket().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        if self._is_gone():
             self.transport.abort()
         else:
             self.loop.call_later(_LOOK, self._look_for_client)
+
+    def _is_gone(self) -> bool:
+        """Whether the client's end has refused what it was sent."""
+        return self._socket().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
     def _socket(self) -> socket.socket:
         return cast(socket.socket, self.transport.get_extra_info("socket"))

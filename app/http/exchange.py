@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -46,12 +48,19 @@ class Exchange(RequestResponseCycle):
     _head: bytes | None = None  # waits for the body
     _begun = False
 
-    def begin(self) -> None:
-        """Send the first bytes of the answer before the rest is there, to see what the client's end says to them."""
-        if not self.response_started and not self.flow.write_paused:
-            self._begun = True
+    def begin(self, connection: int) -> None:
+        """Send the first bytes of the answer before the rest is there, to see what the client's end says to them.
+
+        They go past the transport, which would send them later: what an end on this machine says is known at once.
+
+        Args:
+            connection: The descriptor of the connection.
+        """
+        if self.response_started or self.transport.get_write_buffer_size() > 0:
+            return
+        with suppress(OSError):  # there is no room, or nobody; then nothing has been sent
+            self._begun = os.write(connection, _VERSION) == len(_VERSION)
             self.waiting_for_100_continue = False
-            self.transport.write(_VERSION)
 
     async def send(self, message: Any) -> None:
         """Take an ASGI message of the application."""
