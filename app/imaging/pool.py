@@ -232,11 +232,13 @@ class DecoderPool:
         decoding.look(index, self._decoder, queue)
 
     def _decode_large(self, job: Job[Decoding], express: bool) -> None:
-        grant = self._memory.take(job.share)
         try:
+            grant = self._memory.take(job.share)
+        finally:
             with self._ready:
                 self._asking = False
                 self._ready.notify_all()
+        try:
             self._decode(job, express)
         finally:
             self._memory.give_back(grant)

@@ -105,7 +105,7 @@ class Supervisor:
         self._board.wipe()
         known = None if self._model is None else self._model.to_json().decode()
         self._engine, self._spare = self._spare or self._new_engine(), None
-        self._engine.configure(configure({"known": known}, self._settings), (self._board_file, self._memory_file))
+        self._engine.configure(configure({"known": known}, self._settings), (self._board_file,))
 
     def _new_engine(self) -> Child:
         return Child(

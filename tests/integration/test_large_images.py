@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from tests import imagefiles
-from tests.processes import children, until
+from tests.processes import children
 from tests.servers import ServerProcess
+from tests.waiting import until
 
 pytestmark = pytest.mark.alone
 
