@@ -52,19 +52,26 @@ def test_bf16_networks_are_near_the_reference(drawn: tuple[onnx.ModelProto, np.n
         np.testing.assert_allclose(actual, expected, rtol=0, atol=0.05 * max(1.0, np.abs(expected).max()))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=RELAXED)
-@given(drawn=networks(quantised=True))
-def test_quantised_networks_match_the_reference(drawn: tuple[onnx.ModelProto, np.ndarray], tmp_path: Path) -> None:
-    model, batch = drawn
-    actual = compute(model, batch, tmp_path, "auto")
-    if actual is None:
-        return
-    expected = run_reference(lower(convert_model(model)), {"x": batch})["y"]
-    # A sum that lies on the border of two quanta may round either way, and later layers carry that on: nearly all
-    # values agree to float rounding, and none is far off.
-    scale = max(1.0, float(np.abs(expected).max()))
-    assert np.median(np.abs(actual - expected)) <= 1e-4 * scale
-    assert np.abs(actual - expected).max() <= 0.1 * scale
+def test_quantised_networks_match_the_reference(tmp_path: Path) -> None:
+    """A sum on the border of two quanta may round either way, and later layers carry that on to all their values.
+
+    So of all values of all networks nearly all agree to float rounding, and none is far off.
+    """
+    errors = []
+
+    @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=RELAXED)
+    @given(drawn=networks(quantised=True))
+    def explore(drawn: tuple[onnx.ModelProto, np.ndarray]) -> None:
+        model, batch = drawn
+        actual = compute(model, batch, tmp_path, "auto")
+        if actual is not None:
+            expected = run_reference(lower(convert_model(model)), {"x": batch})["y"]
+            error = np.abs(actual - expected) / max(1.0, float(np.abs(expected).max()))
+            assert error.max() <= 0.1
+            errors.append(error.ravel())
+
+    explore()
+    assert np.quantile(np.concatenate(errors), 0.95) <= 1e-4
 
 
 def test_most_float_networks_run_natively(tmp_path: Path) -> None:
