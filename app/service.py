@@ -30,7 +30,7 @@ from tessera.app.limits.clients import client
 from tessera.app.observability.logs import request_id
 from tessera.app.observability.metrics import Metrics
 from tessera.app.protocol.classify import Classified
-from tessera.app.protocol.multipart import Upload
+from tessera.app.protocol.multipart import ImageFile
 from tessera.app.routing.events import Answered, Loaded
 from tessera.app.routing.router import BASELINE, Decision, Router
 from tessera.app.routing.split import KEY_HEADER
@@ -177,7 +177,7 @@ class Service:
 
     async def classify(
         self,
-        uploads: Sequence[Upload],
+        uploads: Sequence[ImageFile],
         variant: str,
         *,
         deadline: float | None = None,
@@ -283,7 +283,7 @@ class Service:
         """The variants that answer requests."""
         return self.dispatcher.model().variants.keys() - self.unloaded
 
-    def _run_decoded(self, reservation: Reservation, uploads: Sequence[Upload], decoding: Decoding) -> None:
+    def _run_decoded(self, reservation: Reservation, uploads: Sequence[ImageFile], decoding: Decoding) -> None:
         """Run a request whose images are decoded, or end it; called on the thread that decoded the last one."""
         try:
             if decoding.failures:
@@ -316,7 +316,7 @@ def _fail(done: asyncio.Future[list[Outcome]], error: Exception) -> None:
         done.set_exception(error)
 
 
-def _classified(uploads: Sequence[Upload], index: int, outcome: Outcome, decode_seconds: float) -> Classified:
+def _classified(uploads: Sequence[ImageFile], index: int, outcome: Outcome, decode_seconds: float) -> Classified:
     if outcome.logits is None:
         failure = outcome.failure or InferenceError("The engine failed on this image.")
         raise _naming(failure, uploads, index) from failure
@@ -330,7 +330,7 @@ def _classified(uploads: Sequence[Upload], index: int, outcome: Outcome, decode_
     )
 
 
-def _naming(error: RequestError, uploads: Sequence[Upload], index: int) -> RequestError:
+def _naming(error: RequestError, uploads: Sequence[ImageFile], index: int) -> RequestError:
     """The same error, saying which of the request's images it is about."""
     if name := uploads[index].filename:
         return error.about(f"File {name[:80]!r}")

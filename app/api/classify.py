@@ -13,11 +13,12 @@ from tessera.app.api.context import DirectRoute, ServiceDependency
 from tessera.app.api.openapi import CLASSIFY_OPENAPI, CLASSIFY_RESPONSES
 from tessera.app.api.query import check_query
 from tessera.app.api.waiting import answer_in_time
-from tessera.app.errors import InvalidParameterError, RequestError, UnsupportedEncodingError, quoted
+from tessera.app.errors import InvalidParameterError, UnsupportedEncodingError, quoted
 from tessera.app.observability import tracing
+from tessera.app.observability.recording import recorded
 from tessera.app.observability.tracing import trace_images
 from tessera.app.protocol.classify import Classified, build_answer, resolve_top_k
-from tessera.app.protocol.multipart import Upload, is_multipart, parse_multipart
+from tessera.app.protocol.multipart import ImageFile, is_multipart, parse_multipart
 from tessera.app.protocol.urgency import PRIORITY_HEADER, TIMEOUT_HEADER, parse_priority, parse_timeout
 from tessera.app.routing.variants import HEADER
 from tessera.app.scheduling.ticket import Priority
@@ -35,9 +36,6 @@ class _Answer(JSONResponse):
         return _encode(content).encode()
 
 
-UNRESOLVED = "none"  # the variant label of requests refused before a variant was chosen
-
-
 @router.post(
     "/v1/classify",
     operation_id="classify",
@@ -48,37 +46,28 @@ UNRESOLVED = "none"  # the variant label of requests refused before a variant wa
 )
 async def classify(request: Request, service: ServiceDependency) -> JSONResponse:
     """Classify the image in the body, or every image of a multipart form, with the variant that the header names."""
-    started = time.perf_counter()
-    variant, outcome = UNRESOLVED, "internal_error"
     try:
-        model = service.check_ready()
-        decision = service.route(request.headers.getlist)
-        variant = decision.variant
-        check_query(request)
-        _check_encoding(request)
-        top_k = resolve_top_k(_single(request, "top_k"), len(model.labels))
-        priority = parse_priority(request.headers.getlist(PRIORITY_HEADER))
-        timeout_ms = parse_timeout(request.headers.getlist(TIMEOUT_HEADER), service.settings.request_timeout_ms)
-        service.check_room(variant, deadline=started + timeout_ms / 1000, priority=priority)
-        images = await _answer_in_time(request, service, variant, priority, started, timeout_ms)
-        postprocessing = time.perf_counter()
-        trace_images(images, postprocessing)
-        answer = build_answer(model.name, variant, images, model.labels, top_k)
-        response = _Answer(answer, headers={HEADER: variant})
-        answered = time.perf_counter()
-        service.metrics.answer_built(variant, answered - postprocessing)
-        tracing.stage("postprocess", postprocessing, answered)
-        outcome = "ok"
-        service.answered(decision, time.perf_counter() - started)
-        return response
-    except RequestError as error:
-        outcome = error.code
-        if error.status < 500 or error.status == 503:
-            service.metrics.rejected(error.code)
-        raise
+        with recorded(service.metrics, service.answered) as record:
+            model = service.check_ready()
+            record.decision = service.route(request.headers.getlist)
+            variant = record.variant
+            check_query(request)
+            _check_encoding(request)
+            top_k = resolve_top_k(_single(request, "top_k"), len(model.labels))
+            priority = parse_priority(request.headers.getlist(PRIORITY_HEADER))
+            timeout_ms = parse_timeout(request.headers.getlist(TIMEOUT_HEADER), service.settings.request_timeout_ms)
+            service.check_room(variant, deadline=record.started + timeout_ms / 1000, priority=priority)
+            images = await _answer_in_time(request, service, variant, priority, record.started, timeout_ms)
+            postprocessing = time.perf_counter()
+            trace_images(images, postprocessing)
+            answer = build_answer(model.name, variant, images, model.labels, top_k)
+            response = _Answer(answer, headers={HEADER: variant})
+            answered = time.perf_counter()
+            service.metrics.answer_built(variant, answered - postprocessing)
+            tracing.stage("postprocess", postprocessing, answered)
+            return response
     finally:
-        service.metrics.request_finished(variant=variant, outcome=outcome, seconds=time.perf_counter() - started)
-        request.state.log_fields = {"variant": variant, "outcome": outcome}
+        request.state.log_fields = record.fields()
 
 
 async def _answer_in_time(
@@ -97,7 +86,7 @@ async def _answer_in_time(
     if content_type is not None and is_multipart(content_type):
         uploads = parse_multipart(content_type, body, max_files=settings.max_images_per_request)
     else:
-        uploads = [Upload(None, body)]
+        uploads = [ImageFile(None, body)]
     work = service.classify(uploads, variant, deadline=deadline, priority=priority)
     return await answer_in_time(request, work, deadline=deadline, late=lambda: service.late(variant, timeout_ms / 1000))
 

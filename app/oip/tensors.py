@@ -9,14 +9,14 @@ import numpy as np
 from tessera.app.errors import InvalidInferenceRequestError
 from tessera.app.oip.wire.request import InputTensor, RequestedOutput
 from tessera.app.oip.wire.response import OutputTensor, classify_output
-from tessera.app.protocol.multipart import Upload
+from tessera.app.protocol.multipart import ImageFile
 
 # No normalised picture comes near it, and no network in use overflows fp32 from it; beyond it, sums may become infinite
 # and the answer meaningless. It is the largest value of half precision.
 _LARGEST = 65504.0
 
 
-def images_of(tensor: InputTensor) -> list[Upload] | np.ndarray:
+def images_of(tensor: InputTensor) -> list[ImageFile] | np.ndarray:
     """Take the images out of a request's tensor.
 
     Returns:
@@ -26,7 +26,7 @@ def images_of(tensor: InputTensor) -> list[Upload] | np.ndarray:
         InvalidInferenceRequestError: Values out of range.
     """
     if tensor.values is None:
-        return [Upload(None, element) for element in tensor.elements]
+        return [ImageFile(None, element) for element in tensor.elements]
     return _checked(tensor.name, tensor.values)
 
 

@@ -15,7 +15,7 @@ _MAX_CONTENT_TYPE = 1024  # characters; a boundary has 70 at most
 _MAX_PART_HEADERS = 8192  # bytes of one part's header section
 
 
-class Upload(NamedTuple):
+class ImageFile(NamedTuple):
     """One image as it was sent.
 
     Attributes:
@@ -32,7 +32,7 @@ def is_multipart(content_type: str | None) -> bool:
     return content_type is not None and content_type.lstrip().lower().startswith("multipart/")
 
 
-def parse_multipart(content_type: str, body: bytes, *, max_files: int) -> list[Upload]:
+def parse_multipart(content_type: str, body: bytes, *, max_files: int) -> list[ImageFile]:
     """Split a multipart body into its files, in order.
 
     Args:
@@ -103,7 +103,7 @@ class _Collector:
     """Gathers what the streaming parser reports."""
 
     def __init__(self, max_files: int) -> None:
-        self.uploads: list[Upload] = []
+        self.uploads: list[ImageFile] = []
         self.ended = False
         self._max_files = max_files
         self._data: list[bytes] = []
@@ -150,7 +150,7 @@ class _Collector:
         self._data.append(data[start:end])
 
     def part_end(self) -> None:
-        self.uploads.append(Upload(self._filename, b"".join(self._data)))
+        self.uploads.append(ImageFile(self._filename, b"".join(self._data)))
 
     def end(self) -> None:
         self.ended = True

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
+from PIL import Image
 
 from tests.chaos.clients import HANG_SECONDS, VARIANTS, Clients, same
+from tests.imagefiles import encode
 
 _PAGES = ("/metrics", "/v1/experiments", "/v1/models", "/healthz", "/readyz", "/v2/models/small/stats", "/openapi.json")
 # Random weights that tell the pictures apart.
@@ -22,10 +24,21 @@ CONNECTIONS = 40
 _MOST_DAWDLERS = 4 * CONNECTIONS
 _HALF_A_BODY = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
 _REFUSED = {400, 404, 405, 413, 415, 422}
+_IMAGE = {"name": "input", "shape": [1], "datatype": "BYTES", "data": [""]}
+# Small requests that say much: names that were compared with each other, elements that became objects.
+_BURYING = [
+    json.dumps({"inputs": [_IMAGE], "outputs": [{"name": str(number)} for number in range(20_000)]}).encode(),
+    json.dumps({"inputs": [{**_IMAGE, "shape": [200_000], "data": [""] * 200_000}]}).encode(),
+]
+# Small files of many pixels: several passes over them, or samples of two bytes.
+_SWELLING = [
+    encode(Image.new("RGB", (2400, 2400)), "JPEG", progressive=True),
+    encode(Image.fromarray(np.zeros((2400, 2400), np.uint16)), "PNG"),
+]
 
 
 class Mixture(Clients):
-    """Photos, tensors of the Open Inference Protocol, broken files, wrong paths, scrapes, clients that leave or dawdle.
+    """Photos, tensors of the Open Inference Protocol, broken files, wrong paths, scrapes, clients that leave or attack.
 
     The service must serve the model of `tests.small_model` with seed `SEED`. With `CONNECTIONS` as `max_connections`,
     the clients that dawdle, all from another address, take every connection of a process.
@@ -45,6 +58,7 @@ class Mixture(Clients):
             return super()._ask(connection, chance)
         kinds: list[Callable[[http.client.HTTPConnection, random.Random], bool]]
         kinds = [self._infer, self._infer, self._read, self._break, self._miss, self._leave, self._dawdle]
+        kinds += [self._bury, self._swell]
         return chance.choice(kinds)(connection, chance)
 
     def _infer(self, connection: http.client.HTTPConnection, chance: random.Random) -> bool:
@@ -88,6 +102,17 @@ class Mixture(Clients):
             self._judge("any", [], status, headers, answer)
             return False
         self.report.note("turned down" if status in _REFUSED else "unclean", f"{path} {status} {answer[:300]!r}")
+        return True
+
+    def _bury(self, connection: http.client.HTTPConnection, chance: random.Random) -> bool:
+        return self._refused(connection, "/v2/models/small/infer", chance.choice(_BURYING))
+
+    def _swell(self, connection: http.client.HTTPConnection, chance: random.Random) -> bool:
+        status, headers, answer = self._send(connection, "POST", "/v1/classify", chance.choice(_SWELLING))
+        if status != 200:
+            self._judge("any", [], status, headers, answer)
+            return False
+        self.report.note("read")
         return True
 
     def _leave(self, connection: http.client.HTTPConnection, chance: random.Random) -> bool:

@@ -16,7 +16,7 @@ from tessera.app.errors import (
     TooManyImagesError,
 )
 from tessera.app.protocol.classify import Classified, build_answer, resolve_top_k, softmax, top_predictions
-from tessera.app.protocol.multipart import Upload, is_multipart, parse_multipart
+from tessera.app.protocol.multipart import ImageFile, is_multipart, parse_multipart
 from tessera.app.protocol.request_id import request_id_for
 
 LABELS = ["ant", "bee", "cat", "dog"]
@@ -30,7 +30,7 @@ def form(*parts: tuple[str, bytes], close: bool = True) -> bytes:
     return body + (b"--b--\r\n" if close else b"")
 
 
-def parse(body: bytes, content_type: str = TYPE, max_files: int = 8) -> list[Upload]:
+def parse(body: bytes, content_type: str = TYPE, max_files: int = 8) -> list[ImageFile]:
     return parse_multipart(content_type, body, max_files=max_files)
 
 
@@ -59,7 +59,7 @@ def test_any_bytes_give_files_or_a_request_error(noise: bytes) -> None:
 
 
 def test_a_part_without_a_filename_is_an_image_too() -> None:
-    assert parse(form(('form-data; name="file"', b"x"))) == [Upload(None, b"x")]
+    assert parse(form(('form-data; name="file"', b"x"))) == [ImageFile(None, b"x")]
 
 
 def test_files_may_share_a_name() -> None:
