@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import signal
+
 from tests.holding import holding
 from tests.servers import client, server
 
 __all__ = ["client", "holding", "server"]
+
+# A runner that ignores it, as nohup does, would pass that on to every server that a test starts.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
