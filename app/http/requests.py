@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from typing import Any
 
 import httptools
@@ -84,9 +85,9 @@ class RequestReader(HttpToolsProtocol):
         self._body_left = 0
         super().on_message_complete()
 
+    @abstractmethod
     def _may_parse(self) -> bool:
         """Whether what arrives belongs to the request that is being answered, or to none yet."""
-        raise NotImplementedError
 
     def _is_restored(self) -> bool:
         """Note that a head is complete; returns whether that was only to restore the parser."""
