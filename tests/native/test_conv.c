@@ -16,7 +16,7 @@ typedef struct {
     int channels, height, width, outputs, groups;
     int kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
     int top, left, bottom, right;
-    int images, residual, packed, zero, out_zero, extreme, relu;
+    int images, capacity, residual, packed, zero, out_zero, extreme, relu;
     int blocks[4];          /* C0 of the input, residual, output and its float copy, at the levels that are compared */
     int largest; /* magnitude of s8 weights: small ones leave room in 16-bit sums, large ones none */
 } shape;
@@ -51,6 +51,7 @@ static shape random_shape(random_source *random, ts_dtype dtype)
     if (s.width < reach_w)
         s.width = reach_w;
     s.images = random_between(random, 1, 3);
+    s.capacity = 2;
     s.residual = random_between(random, 0, 1);
     s.zero = random_between(random, 0, 1) ? random_between(random, 0, 255) : 0;
     s.out_zero = random_between(random, 0, 1) ? random_between(random, 0, 255) : 0;
@@ -76,6 +77,29 @@ static shape winograd_shape(random_source *random)
     s.left = random_between(random, 0, 2);
     s.height = 2 + random_between(random, 3, 14);
     s.width = 2 + random_between(random, 3, 30);
+    return s;
+}
+
+/* What matrix units take: whole blocks of 64 channels on both sides. Sometimes as many images as fill a tile. */
+static shape matrix_shape(random_source *random)
+{
+    shape s = random_shape(random, TS_U8);
+    s.packed = 0;
+    s.groups = 1;
+    s.channels = 64 * random_between(random, 1, 5);
+    s.outputs = 64 * random_between(random, 1, 3);
+    s.out_dtype = TS_U8;
+    if (random_between(random, 0, 2) == 0) {
+        s.height = s.width = 7;
+        s.capacity = 16;
+        s.images = random_between(random, 9, 18);
+        s.zero *= random_between(random, 0, 1);
+    } else {
+        s.width = s.width < 40 ? s.width : 40;
+    }
+    if (s.channels * s.kernel_h * s.kernel_w > 1600) /* more than 32-bit sums of extreme values can hold is refused */
+        s.kernel_h = s.kernel_w = 1;
+    s.blocks[0] = s.blocks[1] = s.blocks[2] = 64;
     return s;
 }
 
@@ -136,30 +160,31 @@ static void run_level(const shape *s, const buffers *b, int out_h, int out_w, co
 {
     ts_program *p = ts_program_new(threads, level);
     CHECK(p, "level %s", level);
+    const size_t images = (size_t)s->capacity;
     size_t offset = 0;
     ts_tensor_desc x = {.dtype = s->dtype, .channels = s->channels, .height = s->height, .width = s->width,
                         .top = s->top, .left = s->left, .bottom = s->bottom, .right = s->right,
-                        .zero = s->dtype == TS_U8 ? s->zero : 0, .block = s->packed ? s->channels : blocks[0], .images = 2};
-    offset += 2 * ts_image_bytes(&x);
+                        .zero = s->dtype == TS_U8 ? s->zero : 0, .block = s->packed ? s->channels : blocks[0], .images = s->capacity};
+    offset += images * ts_image_bytes(&x);
     ts_tensor_desc y = {.dtype = s->out_dtype, .channels = s->outputs, .height = out_h, .width = out_w,
-                        .zero = s->out_dtype == TS_U8 ? s->out_zero : 0, .block = blocks[1], .images = 2, .offset = offset,
+                        .zero = s->out_dtype == TS_U8 ? s->out_zero : 0, .block = blocks[1], .images = s->capacity, .offset = offset,
                         .top = 1, .left = 2, .bottom = 1, .right = 0};
-    offset += 2 * ts_image_bytes(&y);
+    offset += images * ts_image_bytes(&y);
     ts_tensor_desc r = y;
     r.offset = offset;
     r.left = 0;
     r.block = blocks[2];
-    offset += 2 * ts_image_bytes(&r);
+    offset += images * ts_image_bytes(&r);
     ts_tensor_desc f = y;
     f.offset = offset;
     f.block = blocks[3];
     f.dtype = TS_F32;
     f.zero = 0;
-    offset += 2 * ts_image_bytes(&f);
+    offset += images * ts_image_bytes(&f);
     const int xi = ts_program_tensor(p, &x), yi = ts_program_tensor(p, &y), ri = ts_program_tensor(p, &r),
               fi = ts_program_tensor(p, &f);
     CHECK(xi >= 0 && yi >= 0 && ri >= 0 && fi >= 0, "%s", ts_program_error(p));
-    ts_program_segment(p, 2);
+    ts_program_segment(p, s->capacity);
     ts_input_desc input = {.target = xi, .scale = 1.0f};
     CHECK(!ts_program_input(p, &input), "%s", ts_program_error(p));
     const int quantised = s->out_dtype == TS_U8;
@@ -179,7 +204,7 @@ static void run_level(const shape *s, const buffers *b, int out_h, int out_w, co
     ts_eltwise_desc convert = {.source = yi, .other = -1, .target = fi, .source_scale = 1.0f, .low = -INFINITY, .high = INFINITY};
     CHECK(!ts_program_eltwise(p, &convert), "%s", ts_program_error(p));
     CHECK(!ts_program_output(p, fi), "%s", ts_program_error(p));
-    CHECK(!ts_program_finish(p, offset, 2), "%s", ts_program_error(p));
+    CHECK(!ts_program_finish(p, offset, s->capacity), "%s", ts_program_error(p));
     CHECK(!ts_program_run(p, b->input, TS_INPUT_F32_NCHW, s->images, output, NULL), "%s", ts_program_error(p));
     ts_program_free(p);
 }
@@ -239,7 +264,7 @@ int main(int argc, char **argv)
     const int unblocked[4] = {TS_GROUP, TS_GROUP, TS_GROUP, TS_GROUP};
     int compared = 0;
     for (int round = 0; round < rounds; round++) {
-        const shape s = round % 7 == 6 ? winograd_shape(&random) : random_shape(&random, (ts_dtype)(round % 3));
+        const shape s = round % 7 == 6 ? winograd_shape(&random) : round % 7 == 5 ? matrix_shape(&random) : random_shape(&random, (ts_dtype)(round % 3));
         const int out_h = out_size(s.height, s.top + s.bottom, s.kernel_h, s.dilation_h, s.stride_h);
         const int out_w = out_size(s.width, s.left + s.right, s.kernel_w, s.dilation_w, s.stride_w);
         buffers b = make_buffers(&s, out_h, out_w, &random);

@@ -26,9 +26,7 @@ static const expectation expectations[] = {
     {"avx512vnni", TS_U8, TS_CPU_AVX512VNNI},
     {"avx512bf16", TS_U8, TS_CPU_AVX512VNNI},
     {"avx512bf16", TS_BF16, TS_CPU_AVX512BF16},
-#ifdef TS_WITH_AMX
-    {"amx", TS_U8, TS_CPU_AMXINT8},
-#endif
+    {"amx", TS_U8, TS_CPU_AVX512VNNI},
     {"amx", TS_BF16, TS_CPU_AVX512BF16},
 #elif defined(__aarch64__)
     {"neon", TS_F32, TS_CPU_NEON},
@@ -56,6 +54,16 @@ static void uses_the_best_of_each_level(void)
         const ts_kernel *kernel = ts_find_kernel(TS_CONV, e->dtype, find_level(e->level)->features);
         CHECK((kernel->features & e->uses) == e->uses, "level %s, dtype %d: %s", e->level, e->dtype, kernel->name);
     }
+}
+
+/* Convolutions of whole blocks run on the matrix unit wherever there is one, and tensors get its block. */
+static void matrix_units_are_used(void)
+{
+#ifdef TS_WITH_AMX
+    const ts_kernel *kernel = ts_find_kernel(TS_MATRIX, TS_U8, find_level("amx")->features);
+    CHECK(kernel && (kernel->features & TS_CPU_AMXINT8), "level amx has no matrix kernel");
+#endif
+    CHECK(!ts_find_kernel(TS_MATRIX, TS_U8, 0), "a matrix unit without any CPU feature");
 }
 
 static void needs_no_more_than_each_level(void)
@@ -101,6 +109,7 @@ static void rows_keep_their_contract(void)
 int main(void)
 {
     uses_the_best_of_each_level();
+    matrix_units_are_used();
     needs_no_more_than_each_level();
     every_level_has_what_steps_rely_on();
     rows_keep_their_contract();

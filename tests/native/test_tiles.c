@@ -1,6 +1,6 @@
 /*
  * Single tiles of every u8 kernel against the scalar one, to the bit: random reductions, addresses, shapes and epilogues,
- * further than convolutions would go. Kernels of instructions that this CPU lacks come in an emulated build.
+ * further than convolutions would go.
  */
 #include "check.h"
 #include "layout/bf16.h"
@@ -17,10 +17,6 @@ enum {
     LARGEST_BLOCK = 5 * TS_GROUP, /* C0 of what is stored */
     RUN_BYTES = TS_MAX_PIXELS * LARGEST_BLOCK * 4 + GUARD,
 };
-
-#if defined(__x86_64__)
-extern const ts_kernel emulated_avxvnni, emulated_amx;
-#endif
 
 typedef struct {
     ts_tile tile;
@@ -216,15 +212,5 @@ int main(int argc, char **argv)
     for (const ts_kernel *const *row = ts_kernels; *row; row++)
         if ((*row)->kind == TS_CONV && (*row)->dtype == TS_U8 && (*row)->conv.packing == TS_PACK_DWORD && ((*row)->features & ~features) == 0)
             check_kernel(*row, rounds, &random);
-#if defined(__x86_64__)
-    const uint32_t needed = TS_CPU_AVX512 | TS_CPU_AVX512VNNI;
-    if ((features & needed) == needed) {
-        puts("emulated:");
-        check_kernel(&emulated_avxvnni, rounds, &random);
-        check_kernel(&emulated_amx, rounds, &random);
-    } else {
-        puts("AVX-VNNI and AMX not checked: their emulated builds need AVX-512 VNNI, which this CPU does not have");
-    }
-#endif
     return 0;
 }

@@ -2,7 +2,8 @@
 #include "conv/conv.h"
 
 /* The first that takes a problem runs it; the last one takes all that are left. */
-static const ts_conv_algorithm *const algorithms[] = {&ts_conv_winograd, &ts_conv_bf16_int16, &ts_conv_chains, &ts_conv_direct};
+static const ts_conv_algorithm *const algorithms[] = {&ts_conv_matrix, &ts_conv_winograd, &ts_conv_bf16_int16,
+                                                     &ts_conv_chains, &ts_conv_direct};
 
 static const ts_conv_algorithm *choose(const ts_conv_problem *problem)
 {
@@ -61,18 +62,24 @@ int ts_program_conv(ts_program *program, const ts_conv_desc *desc)
     return ts_append(program, step);
 }
 
-/*
- * The block that most multiplications of a dtype want. A kernel that works on larger blocks than TS_GROUP counts for them
- * only where it finds whole ones on both sides.
- */
+/* The block that the kernel of a convolution wants; one that works on larger blocks than TS_GROUP needs whole ones on both sides. */
+static int wanted_block(const ts_conv_outline *conv, uint32_t features)
+{
+    const ts_kernel *matrix = ts_find_kernel(TS_MATRIX, conv->dtype, features);
+    const int blocks[] = {matrix ? matrix->matrix.block : TS_GROUP, ts_choose_conv_kernel(conv->dtype, features, conv->width)->conv.block};
+    for (int i = 0; i < 2; i++)
+        if (blocks[i] > TS_GROUP && conv->inputs % blocks[i] == 0 && conv->outputs % blocks[i] == 0)
+            return blocks[i];
+    return TS_GROUP;
+}
+
+/* The block that most multiplications of a dtype want. */
 void ts_program_blocks(const ts_program *program, const ts_conv_outline *convs, int count, int blocks[TS_DTYPES])
 {
     int64_t macs[TS_DTYPES][TS_MAX_BLOCK / TS_GROUP + 1] = {{0}};
     for (int i = 0; i < count; i++) {
         const ts_conv_outline *conv = &convs[i];
-        const int wanted = ts_choose_conv_kernel(conv->dtype, program->features, conv->width)->conv.block;
-        const int whole = conv->inputs % wanted == 0 && conv->outputs % wanted == 0;
-        macs[conv->dtype][(whole ? wanted : TS_GROUP) / TS_GROUP] += conv->macs;
+        macs[conv->dtype][wanted_block(conv, program->features) / TS_GROUP] += conv->macs;
     }
     for (int dtype = 0; dtype < TS_DTYPES; dtype++) {
         int best = 1;

@@ -5,12 +5,14 @@
 #include "kernels/bf16_int16.h"
 #include "kernels/contract.h"
 #include "kernels/elementwise.h"
+#include "kernels/matrix.h"
 #include "kernels/winograd.h"
 #include "run/cpu.h"
 
 /* What a kernel does, and so which member of its row's union holds it. */
 typedef enum {
     TS_CONV,         /* conv: tiles of a convolution. TS_U8 means s8 weights and s32 accumulation */
+    TS_MATRIX,       /* matrix: convolutions on a matrix unit */
     TS_INT16,        /* int16: bfloat16 convolutions in 16-bit whole numbers */
     TS_WINOGRAD,     /* winograd */
     TS_MAXIMUM,      /* maximum: pooling */
@@ -31,6 +33,7 @@ typedef struct {
     uint32_t features; /* TS_CPU_* bits it needs */
     union {
         ts_conv_kernel conv;
+        ts_matrix_kernel matrix;
         ts_int16_kernel int16;
         ts_winograd_kernel winograd;
         ts_maximum_fn maximum;

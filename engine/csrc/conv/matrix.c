@@ -1,0 +1,255 @@
+/*
+ * Convolutions on a matrix unit: u8 tensors in blocks of 64 channels on both sides. Contract and layout of weights:
+ * kernels/matrix.h; how pixels become tiles: matrix_tiles.h.
+ */
+#include "conv/conv.h"
+#include "conv/matrix_tiles.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    LEAST_ACROSS = 11,           /* images that make tiles across images fuller than tiles of a 7x7 map */
+    SMALL_MAP = 64,              /* output pixels up to which tiles across images pay */
+    CACHED_STEPS = 2,            /* steps whose weights stay in L1 beside pixels and sums: 16 KB of panel */
+    ROW_STEPS = 4,               /* steps up to which a whole panel stays in L1 while all pixels pass */
+    WIDE_ROW_STEPS = 8,          /* the same where outputs are many more than inputs */
+    APART_STEPS = 4,             /* steps up to which a block must be finished during both halves of the next */
+    RESIDENT_1X1 = 1 << 20,      /* bytes of weights that stay in L2 while pixels pass */
+    RESIDENT_LARGER = 700 << 10, /* the same beside the windows of larger kernels */
+};
+
+typedef struct {
+    const ts_matrix_kernel *kernel;
+    ts_matrix_form form;
+    ts_conv_ending ending;
+    ts_tiling in_images, across; /* the second without tiles where it never pays */
+    int8_t *weights;             /* in the program's region */
+    size_t panel_bytes;
+    int panels;
+    int resident;                /* all weights stay in L2 */
+} matrix;
+
+static int suits(const ts_tensor *tensor)
+{
+    return tensor->desc.dtype == TS_U8 && tensor->desc.block == TS_MATRIX_BYTES && tensor->desc.channels % TS_MATRIX_BYTES == 0;
+}
+
+static int takes(const ts_conv_problem *problem)
+{
+    return ts_find_kernel(TS_MATRIX, problem->source->desc.dtype, problem->features) && problem->desc->groups == 1 &&
+           suits(problem->source) && suits(problem->target) && (!problem->residual || suits(problem->residual));
+}
+
+static void matrix_free(void *pointer)
+{
+    matrix *m = pointer;
+    if (!m)
+        return;
+    ts_conv_ending_free(&m->ending);
+    ts_tiling_free(&m->in_images);
+    ts_tiling_free(&m->across);
+    free(m);
+}
+
+/* Measured, see docs/performance.md: which operand streams from L2, and which stays in L1. */
+static ts_matrix_form choose_form(const ts_conv_problem *problem, int images)
+{
+    const int steps = ts_matrix_steps(problem);
+    const int wide = problem->outputs >= 4 * problem->inputs && images >= 4;
+    if (steps <= CACHED_STEPS)
+        return TS_MATRIX_2X2;
+    return steps <= (wide ? WIDE_ROW_STEPS : ROW_STEPS) ? TS_MATRIX_1X4 : TS_MATRIX_2X2_STREAMED;
+}
+
+/* Where a weight lies in a panel, in bytes. */
+static size_t weight_at(const matrix *m, int channel, int step, int byte)
+{
+    const int tile = channel % 16 / 4, column = channel / 16 * 4 + channel % 4;
+    return (size_t)(tile / 2) * (m->panel_bytes / 2) + (size_t)step * TS_MATRIX_STEP + (size_t)(tile % 2) * TS_MATRIX_TILE +
+           (size_t)(byte / 4 * 64 + column * 4 + byte % 4);
+}
+
+static int pack_weights(ts_program *program, const ts_conv_problem *problem, matrix *m)
+{
+    const int taps = problem->desc->kernel_h * problem->desc->kernel_w, outputs = problem->outputs;
+    const size_t bytes = (size_t)m->panels * m->panel_bytes;
+    m->weights = ts_region_take(&program->weights, bytes);
+    if (!m->weights)
+        return -1;
+    program->weight_bytes += bytes;
+    for (int oc = 0; oc < outputs; oc++) {
+        int8_t *panel = m->weights + (size_t)(oc / TS_MATRIX_CHANNELS) * m->panel_bytes;
+        const int8_t *filter = (const int8_t *)problem->desc->weights + (size_t)oc * (size_t)problem->filter;
+        for (int ic = 0; ic < problem->inputs; ic++)
+            for (int tap = 0; tap < taps; tap++)
+                panel[weight_at(m, oc % TS_MATRIX_CHANNELS, ic / TS_MATRIX_BYTES * taps + tap, ic % TS_MATRIX_BYTES)] =
+                    filter[ic * taps + tap];
+    }
+    return 0;
+}
+
+/* Brings the values of every panel into the order of the kernel's columns. */
+static void permute(void *values, int panels)
+{
+    uint8_t *panel = values, ordered[TS_MATRIX_CHANNELS][4];
+    for (; panels > 0; panels--, panel += sizeof ordered) {
+        for (int i = 0; i < TS_MATRIX_CHANNELS; i++)
+            memcpy(ordered[i], panel + 4 * ts_matrix_channel(i / 16, i % 16), 4);
+        memcpy(panel, ordered, sizeof ordered);
+    }
+}
+
+/* Whether a tile may read 16 images, and its places fit their type. */
+static int fits_across(const ts_conv_problem *problem)
+{
+    const ts_tensor *tensors[] = {problem->source, problem->target, problem->residual};
+    for (int i = 0; i < 3; i++)
+        if (tensors[i] && (tensors[i]->desc.images < TS_MATRIX_ROWS || tensors[i]->image_bytes > INT32_MAX / TS_MATRIX_ROWS))
+            return 0;
+    return problem->target->desc.height * problem->target->desc.width <= SMALL_MAP;
+}
+
+static int build(ts_program *program, const ts_conv_problem *problem, ts_step *step)
+{
+    const ts_kernel *kernel = ts_find_kernel(TS_MATRIX, TS_U8, problem->features);
+    matrix *m = step->data = calloc(1, sizeof *m);
+    if (!m)
+        return ts_fail(program, "out of memory for a convolution");
+    m->kernel = &kernel->matrix;
+    m->form = choose_form(problem, program->segment_images[program->segment_count - 1]);
+    m->panels = problem->outputs / TS_MATRIX_CHANNELS;
+    m->panel_bytes = 2 * (size_t)ts_matrix_steps(problem) * TS_MATRIX_STEP;
+    const int larger = problem->desc->kernel_h * problem->desc->kernel_w > 1;
+    m->resident = (size_t)m->panels * m->panel_bytes <= (larger ? RESIDENT_LARGER : RESIDENT_1X1);
+    step->kernel = kernel->name;
+    if (ts_conv_ending_build(program, problem, TS_MATRIX_CHANNELS, &m->ending))
+        return -1;
+    permute(m->ending.bias, m->panels);
+    permute(m->ending.scale, m->panels);
+    if (pack_weights(program, problem, m) || ts_tiling_in_images(problem, &m->in_images) ||
+        (fits_across(problem) && ts_tiling_across_images(problem, &m->across)))
+        return ts_fail(program, "out of memory for the weights of a convolution");
+    const size_t scratch = 2 * TS_MATRIX_SUMS * sizeof(int32_t);
+    program->scratch_bytes = program->scratch_bytes > scratch ? program->scratch_bytes : scratch;
+    return 0;
+}
+
+/* ---- running ---- */
+
+/* One thread's walk through its blocks: the block that is being computed, and the one before. */
+typedef struct {
+    const ts_step *step;
+    const ts_scope *scope;
+    const matrix *data;
+    const ts_tiling *tiling;
+    int width;         /* tiles of a block */
+    int tiles, blocks; /* of all images */
+    ts_matrix_block block[2];
+    int current, begun;
+    int32_t *sums[2];
+} walk;
+
+static ts_matrix_tile tile_at(const walk *w, int index, int panel)
+{
+    const ts_tiling *tiling = w->tiling;
+    const ts_tile_plan *plan = &tiling->tiles[index % tiling->tile_count];
+    const int image = w->scope->image + index / tiling->tile_count;
+    const ts_step *step = w->step;
+    const int group = panel * (TS_MATRIX_CHANNELS / TS_GROUP);
+    return (ts_matrix_tile){
+        .input = ts_pixels(step->source, w->scope, image) + plan->input,
+        .output = ts_pixels(step->target, w->scope, image) + step->target->group_offsets[group] + plan->output,
+        .residual = step->other ? ts_pixels(step->other, w->scope, image) + step->other->group_offsets[group] + plan->residual : NULL,
+        .places = tiling->places + plan->first,
+        .count = tiling->across ? w->scope->count : plan->count,
+    };
+}
+
+static const ts_step_list *list_of(const walk *w, int index)
+{
+    return &w->tiling->lists[w->tiling->tiles[index % w->tiling->tile_count].list];
+}
+
+/* Tiles [first, first + count) of a panel, 1 or 2 of them with the same reduction. */
+static void run_block(walk *w, int first, int count, int panel)
+{
+    const matrix *m = w->data;
+    const ts_step_list *list = list_of(w, first);
+    ts_matrix_block *block = &w->block[w->current], *before = w->begun ? &w->block[!w->current] : NULL;
+    block->tiles[0] = tile_at(w, first, panel);
+    block->tiles[1] = block->tiles[0];
+    if (count > 1)
+        block->tiles[1] = tile_at(w, first + 1, panel);
+    else
+        block->tiles[1].count = 0;
+    block->input_step = w->tiling->input_step;
+    block->steps = w->tiling->steps + list->first;
+    block->step_count = list->count;
+    block->weights = m->weights + (size_t)panel * m->panel_bytes;
+    block->half_bytes = (ptrdiff_t)m->panel_bytes / 2;
+    block->bias = (const int32_t *)m->ending.bias + (size_t)panel * TS_MATRIX_CHANNELS;
+    block->scale = m->ending.scale + (size_t)panel * TS_MATRIX_CHANNELS;
+    block->epilogue = &m->ending.epilogue;
+    block->sums = w->sums[w->current];
+    m->kernel->multiply[m->form](block, before);
+    w->begun = 1;
+    w->current = !w->current;
+}
+
+/* The tiles of block `index`. Two tiles with different reductions share a block of work, not a call. */
+static void run_tiles(walk *w, int index, int panel)
+{
+    const int first = index * w->width, left = w->tiles - first;
+    if (w->width == 1 || left == 1) {
+        run_block(w, first, 1, panel);
+    } else if (list_of(w, first) == list_of(w, first + 1)) {
+        run_block(w, first, 2, panel);
+    } else {
+        run_block(w, first, 1, panel);
+        run_block(w, first + 1, 1, panel);
+    }
+}
+
+static walk walk_of(const ts_step *step, const ts_scope *scope)
+{
+    const matrix *m = step->data;
+    const int across = m->across.tile_count && scope->count >= LEAST_ACROSS;
+    walk w = {.step = step, .scope = scope, .data = m, .tiling = across ? &m->across : &m->in_images,
+              .width = m->form == TS_MATRIX_1X4 ? 1 : 2};
+    w.tiles = w.tiling->tile_count * (across ? 1 : scope->count);
+    w.blocks = ts_ceil_div(w.tiles, w.width);
+    w.sums[0] = w.sums[1] = (int32_t *)(void *)scope->scratch;
+    if (m->form != TS_MATRIX_1X4 && m->in_images.lists[0].count <= APART_STEPS)
+        w.sums[1] += TS_MATRIX_SUMS;
+    return w;
+}
+
+/* Each byte of weights is read once where it comes from afar: for one image, and where not all of them stay in L2. */
+static int panels_first(const matrix *m, const ts_scope *scope)
+{
+    return m->form == TS_MATRIX_1X4 || scope->count == 1 || !m->resident;
+}
+
+static void run(const ts_step *step, const ts_scope *scope)
+{
+    const matrix *m = step->data;
+    walk w = walk_of(step, scope);
+    uint8_t saved[64] = {0};
+    int from, to;
+    for (int opened = 0; ts_take(scope, w.blocks * m->panels, &from, &to); opened = 1) {
+        if (!opened)
+            m->kernel->open(saved);
+        for (int index = from; index < to; index++)
+            if (panels_first(m, scope))
+                run_tiles(&w, index % w.blocks, index / w.blocks);
+            else
+                run_tiles(&w, index / m->panels, index % m->panels);
+    }
+    if (w.begun) {
+        m->kernel->finish[m->form](&w.block[!w.current]);
+        m->kernel->close(saved);
+    }
+}
+
+const ts_conv_algorithm ts_conv_matrix = {"matrix", takes, build, run, matrix_free};

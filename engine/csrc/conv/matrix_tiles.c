@@ -1,0 +1,194 @@
+#include "conv/matrix_tiles.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int ts_matrix_steps(const ts_conv_problem *problem)
+{
+    return problem->source->blocks * problem->desc->kernel_h * problem->desc->kernel_w;
+}
+
+void ts_tiling_free(ts_tiling *tiling)
+{
+    free(tiling->tiles);
+    free(tiling->places);
+    free(tiling->steps);
+    free(tiling->lists);
+}
+
+static int allocate(ts_tiling *tiling, size_t tiles, size_t places, size_t steps, size_t lists)
+{
+    tiling->tiles = calloc(tiles, sizeof *tiling->tiles);
+    tiling->places = calloc(places, sizeof *tiling->places);
+    tiling->steps = calloc(steps, sizeof *tiling->steps);
+    tiling->lists = calloc(lists, sizeof *tiling->lists);
+    return tiling->tiles && tiling->places && tiling->steps && tiling->lists ? 0 : -1;
+}
+
+/* Taps [from_y, to_y) by [from_x, to_x) of a kernel. */
+typedef struct {
+    int from_y, to_y, from_x, to_x;
+} tap_range;
+
+/* Appends a list: input blocks outermost, so that the pixels of one block are read by all taps while they are in L1. */
+static void add_list(const ts_conv_problem *problem, ts_tiling *tiling, tap_range taps)
+{
+    const ts_conv_desc *d = problem->desc;
+    const ts_tensor *source = problem->source;
+    const int last = tiling->list_count - 1;
+    ts_step_list *list = &tiling->lists[tiling->list_count++];
+    list->first = last < 0 ? 0 : tiling->lists[last].first + tiling->lists[last].count;
+    ts_matrix_step *step = tiling->steps + list->first;
+    for (int block = 0; block < source->blocks; block++)
+        for (int i = taps.from_y; i < taps.to_y; i++)
+            for (int j = taps.from_x; j < taps.to_x; j++) {
+                const int index = (block * d->kernel_h + i) * d->kernel_w + j;
+                *step++ = (ts_matrix_step){
+                    .input = (int32_t)((size_t)block * source->plane_bytes + (size_t)(i * d->dilation_h) * source->row_bytes +
+                                       (size_t)(j * d->dilation_w) * source->pixel_bytes),
+                    .weights = index * TS_MATRIX_STEP};
+            }
+    list->count = (int)(step - tiling->steps) - list->first;
+}
+
+/* Bytes from the first inner pixel of an image to the first tap of output pixel (0, 0). */
+static ptrdiff_t origin_of(const ts_conv_problem *problem)
+{
+    const ts_tensor *source = problem->source;
+    return -((ptrdiff_t)problem->desc->pad_top * (ptrdiff_t)source->row_bytes +
+             (ptrdiff_t)problem->desc->pad_left * (ptrdiff_t)source->pixel_bytes);
+}
+
+static ptrdiff_t pixel_at(const ts_tensor *tensor, int y, int x)
+{
+    return tensor ? (ptrdiff_t)y * (ptrdiff_t)tensor->row_bytes + (ptrdiff_t)x * (ptrdiff_t)tensor->pixel_bytes : 0;
+}
+
+/* ---- in images ---- */
+
+/* Positions of a tile, counted along `pitch` to an output row, of which the first `width` are output pixels. */
+static void place_tile(const ts_conv_problem *problem, ts_tiling *tiling, int position, int rows, int pitch, ptrdiff_t input)
+{
+    const ts_tensor_desc *out = &problem->target->desc;
+    ts_tile_plan *tile = &tiling->tiles[tiling->tile_count];
+    *tile = (ts_tile_plan){.input = input, .first = tiling->tile_count * TS_MATRIX_ROWS};
+    for (int row = 0; row < rows; row++) {
+        const int y = (position + row) / pitch, x = (position + row) % pitch;
+        if (x < out->width && y < out->height)
+            tiling->places[tile->first + tile->count++] = (ts_matrix_place){
+                .row = row, .output = (int32_t)pixel_at(problem->target, y, x), .residual = (int32_t)pixel_at(problem->residual, y, x)};
+    }
+    tiling->tile_count += tile->count > 0;
+}
+
+static void tile_flat(const ts_conv_problem *problem, ts_tiling *tiling)
+{
+    const ts_tensor *source = problem->source;
+    const ts_tensor_desc *out = &problem->target->desc;
+    const int pitch = source->desc.left + source->desc.width + source->desc.right;
+    const int positions = (out->height - 1) * pitch + out->width;
+    for (int at = 0; at < positions; at += TS_MATRIX_ROWS)
+        place_tile(problem, tiling, at, TS_MATRIX_ROWS, pitch, origin_of(problem) + pixel_at(source, 0, at));
+}
+
+/* Pixels of one row, in nearly equal tiles. */
+static void tile_rows(const ts_conv_problem *problem, ts_tiling *tiling)
+{
+    const ts_tensor_desc *out = &problem->target->desc;
+    const int parts = ts_ceil_div(out->width, TS_MATRIX_ROWS), widest = ts_ceil_div(out->width, parts);
+    for (int y = 0; y < out->height; y++)
+        for (int x = 0; x < out->width; x += widest) {
+            const int rows = out->width - x < widest ? out->width - x : widest;
+            place_tile(problem, tiling, y * out->width + x, rows, out->width,
+                       origin_of(problem) + pixel_at(problem->source, y * problem->desc->stride_h, x * problem->desc->stride_w));
+        }
+}
+
+int ts_tiling_in_images(const ts_conv_problem *problem, ts_tiling *tiling)
+{
+    const ts_conv_desc *d = problem->desc;
+    const ts_tensor *source = problem->source;
+    const ts_tensor_desc *out = &problem->target->desc;
+    const int flat = d->stride_h == 1 && d->stride_w == 1;
+    const int pitch = flat ? source->desc.left + source->desc.width + source->desc.right : out->width;
+    const size_t most = (size_t)out->height * (size_t)(ts_ceil_div(pitch, TS_MATRIX_ROWS) + 1);
+    *tiling = (ts_tiling){.input_step = (ptrdiff_t)source->pixel_bytes * d->stride_w};
+    if (allocate(tiling, most, most * TS_MATRIX_ROWS, (size_t)ts_matrix_steps(problem), 1))
+        return -1;
+    add_list(problem, tiling, (tap_range){0, d->kernel_h, 0, d->kernel_w});
+    (flat ? tile_flat : tile_rows)(problem, tiling);
+    return 0;
+}
+
+/* ---- across images ---- */
+
+/* Taps of output coordinate `at` that lie in the input, when padding may be left out. */
+static void useful_taps(int at, int stride, int pad, int kernel, int dilation, int size, int *from, int *to)
+{
+    const int start = at * stride - pad;
+    *from = 0;
+    *to = kernel;
+    while (*from < *to && start + *from * dilation < 0)
+        ++*from;
+    while (*to > *from && start + (*to - 1) * dilation >= size)
+        --*to;
+}
+
+static tap_range taps_of(const ts_conv_problem *problem, int y, int x)
+{
+    const ts_conv_desc *d = problem->desc;
+    const ts_tensor_desc *in = &problem->source->desc;
+    tap_range all = {0, d->kernel_h, 0, d->kernel_w}, taps;
+    useful_taps(y, d->stride_h, d->pad_top, d->kernel_h, d->dilation_h, in->height, &taps.from_y, &taps.to_y);
+    useful_taps(x, d->stride_w, d->pad_left, d->kernel_w, d->dilation_w, in->width, &taps.from_x, &taps.to_x);
+    /* A frame of another value than zero counts, and a sum needs a step. */
+    return in->zero != 0 || taps.from_y == taps.to_y || taps.from_x == taps.to_x ? all : taps;
+}
+
+/* Appends the pixels that have these taps, so that neighbours in the list can share a block. */
+static void add_pixels(const ts_conv_problem *problem, ts_tiling *tiling, tap_range taps)
+{
+    const ts_conv_desc *d = problem->desc;
+    const ts_tensor_desc *out = &problem->target->desc;
+    for (int y = 0; y < out->height; y++)
+        for (int x = 0; x < out->width; x++) {
+            const tap_range own = taps_of(problem, y, x);
+            if (memcmp(&own, &taps, sizeof own) == 0)
+                tiling->tiles[tiling->tile_count++] = (ts_tile_plan){
+                    .input = origin_of(problem) + pixel_at(problem->source, y * d->stride_h, x * d->stride_w),
+                    .output = pixel_at(problem->target, y, x), .residual = pixel_at(problem->residual, y, x),
+                    .count = TS_MATRIX_ROWS, .list = tiling->list_count - 1};
+        }
+}
+
+static int is_new(const ts_conv_problem *problem, int y, int x)
+{
+    const tap_range own = taps_of(problem, y, x);
+    const int width = problem->target->desc.width;
+    for (int before = 0; before < y * width + x; before++) {
+        const tap_range other = taps_of(problem, before / width, before % width);
+        if (memcmp(&own, &other, sizeof own) == 0)
+            return 0;
+    }
+    return 1;
+}
+
+int ts_tiling_across_images(const ts_conv_problem *problem, ts_tiling *tiling)
+{
+    const ts_tensor_desc *out = &problem->target->desc;
+    const size_t pixels = (size_t)out->height * (size_t)out->width;
+    *tiling = (ts_tiling){.input_step = (ptrdiff_t)problem->source->image_bytes, .across = 1};
+    if (allocate(tiling, pixels, TS_MATRIX_ROWS, pixels * (size_t)ts_matrix_steps(problem), pixels))
+        return -1;
+    for (int row = 0; row < TS_MATRIX_ROWS; row++)
+        tiling->places[row] = (ts_matrix_place){
+            .row = row, .output = (int32_t)((size_t)row * problem->target->image_bytes),
+            .residual = problem->residual ? (int32_t)((size_t)row * problem->residual->image_bytes) : 0};
+    for (int y = 0; y < out->height; y++)
+        for (int x = 0; x < out->width; x++)
+            if (is_new(problem, y, x)) {
+                add_list(problem, tiling, taps_of(problem, y, x));
+                add_pixels(problem, tiling, taps_of(problem, y, x));
+            }
+    return 0;
+}
