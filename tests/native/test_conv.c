@@ -84,9 +84,11 @@ static shape winograd_shape(random_source *random)
 static shape matrix_shape(random_source *random)
 {
     shape s = random_shape(random, TS_U8);
-    s.packed = 0;
+    s.packed = random_between(random, 0, 3) == 0;
     s.groups = 1;
-    s.channels = 64 * random_between(random, 1, 5);
+    s.channels = s.packed ? random_between(random, 1, 4) : 64 * random_between(random, 1, 5);
+    if (s.packed)
+        s.dilation_w = 1;
     s.outputs = 64 * random_between(random, 1, 3);
     s.out_dtype = TS_U8;
     if (random_between(random, 0, 2) == 0) {

@@ -115,7 +115,7 @@ static void count_layer(const layer *l)
 {
     network n = begin("amx", 1, l->images, 64);
     const int size = l->size * l->stride, pixels = size * size * l->inputs;
-    const int x = add_tensor(&n, TS_U8, l->inputs, size, size, l->kernel / 2, 0);
+    const int x = add_tensor(&n, TS_U8, l->inputs, size, size, l->kernel / 2, l->inputs < TS_GROUP);
     const ts_input_desc input = {.target = x, .scale = 1};
     CHECK(!ts_program_input(n.program, &input), "%s", ts_program_error(n.program));
     const int residual = l->residual ? add_conv(&n, x, l->outputs, l->kernel, l->stride, 0, -1) : -1;

@@ -1,6 +1,6 @@
 /*
- * Convolutions on a matrix unit: u8 tensors in blocks of 64 channels on both sides. Contract and layout of weights:
- * kernels/matrix.h; how pixels become tiles: matrix_tiles.h.
+ * Convolutions on a matrix unit: u8 tensors in blocks of 64 channels on both sides, or of a packed image. Contract and
+ * layout of weights: kernels/matrix.h; how pixels become tiles: matrix_tiles.h.
  */
 #include "conv/conv.h"
 #include "conv/matrix_tiles.h"
@@ -15,6 +15,7 @@ enum {
     ROW_STEPS = 4,               /* steps up to which a whole panel stays in L1 while all pixels pass */
     WIDE_ROW_STEPS = 8,          /* the same where outputs are many more than inputs */
     APART_STEPS = 4,             /* steps up to which a block must be finished during both halves of the next */
+    SUMS_BYTES = 2 * TS_MATRIX_SUMS * 4, /* of two blocks: where scratch begins. Lowered rows follow */
     RESIDENT_1X1 = 1 << 20,      /* bytes of weights that stay in L2 while pixels pass */
     RESIDENT_LARGER = 700 << 10, /* the same beside the windows of larger kernels */
 };
@@ -24,6 +25,7 @@ typedef struct {
     ts_matrix_form form;
     ts_conv_ending ending;
     ts_tiling in_images, across; /* the second without tiles where it never pays */
+    ts_lowering lowering;        /* of a packed image */
     int8_t *weights;             /* in the program's region */
     size_t panel_bytes;
     int panels;
@@ -38,7 +40,7 @@ static int suits(const ts_tensor *tensor)
 static int takes(const ts_conv_problem *problem)
 {
     return ts_find_kernel(TS_MATRIX, problem->source->desc.dtype, problem->features) && problem->desc->groups == 1 &&
-           suits(problem->source) && suits(problem->target) && (!problem->residual || suits(problem->residual));
+           (suits(problem->source) || ts_is_packed(problem->source)) && suits(problem->target) && (!problem->residual || suits(problem->residual));
 }
 
 static void matrix_free(void *pointer)
@@ -62,9 +64,10 @@ static ts_matrix_form choose_form(const ts_conv_problem *problem, int images)
     return steps <= (wide ? WIDE_ROW_STEPS : ROW_STEPS) ? TS_MATRIX_1X4 : TS_MATRIX_2X2_STREAMED;
 }
 
-/* Where a weight lies in a panel, in bytes. */
-static size_t weight_at(const matrix *m, int channel, int step, int byte)
+/* Where the weight of byte `at` of the reduction lies in a panel. */
+static size_t weight_at(const matrix *m, int channel, int at)
 {
+    const int step = at / TS_MATRIX_BYTES, byte = at % TS_MATRIX_BYTES;
     const int tile = channel % 16 / 4, column = channel / 16 * 4 + channel % 4;
     return (size_t)(tile / 2) * (m->panel_bytes / 2) + (size_t)step * TS_MATRIX_STEP + (size_t)(tile % 2) * TS_MATRIX_TILE +
            (size_t)(byte / 4 * 64 + column * 4 + byte % 4);
@@ -73,6 +76,7 @@ static size_t weight_at(const matrix *m, int channel, int step, int byte)
 static int pack_weights(ts_program *program, const ts_conv_problem *problem, matrix *m)
 {
     const int taps = problem->desc->kernel_h * problem->desc->kernel_w, outputs = problem->outputs;
+    const int packed = ts_is_packed(problem->source);
     const size_t bytes = (size_t)m->panels * m->panel_bytes;
     m->weights = ts_region_take(&program->weights, bytes);
     if (!m->weights)
@@ -82,9 +86,12 @@ static int pack_weights(ts_program *program, const ts_conv_problem *problem, mat
         int8_t *panel = m->weights + (size_t)(oc / TS_MATRIX_CHANNELS) * m->panel_bytes;
         const int8_t *filter = (const int8_t *)problem->desc->weights + (size_t)oc * (size_t)problem->filter;
         for (int ic = 0; ic < problem->inputs; ic++)
-            for (int tap = 0; tap < taps; tap++)
-                panel[weight_at(m, oc % TS_MATRIX_CHANNELS, ic / TS_MATRIX_BYTES * taps + tap, ic % TS_MATRIX_BYTES)] =
-                    filter[ic * taps + tap];
+            for (int tap = 0; tap < taps; tap++) {
+                /* Lowered pixels are bytes of taps by channels; blocks have all taps of 64 channels. */
+                const int at = packed ? tap * problem->inputs + ic
+                                      : (ic / TS_MATRIX_BYTES * taps + tap) * TS_MATRIX_BYTES + ic % TS_MATRIX_BYTES;
+                panel[weight_at(m, oc % TS_MATRIX_CHANNELS, at)] = filter[ic * taps + tap];
+            }
     }
     return 0;
 }
@@ -104,6 +111,8 @@ static void permute(void *values, int panels)
 static int fits_across(const ts_conv_problem *problem)
 {
     const ts_tensor *tensors[] = {problem->source, problem->target, problem->residual};
+    if (ts_is_packed(problem->source))
+        return 0;
     for (int i = 0; i < 3; i++)
         if (tensors[i] && (tensors[i]->desc.images < TS_MATRIX_ROWS || tensors[i]->image_bytes > INT32_MAX / TS_MATRIX_ROWS))
             return 0;
@@ -130,7 +139,9 @@ static int build(ts_program *program, const ts_conv_problem *problem, ts_step *s
     if (pack_weights(program, problem, m) || ts_tiling_in_images(problem, &m->in_images) ||
         (fits_across(problem) && ts_tiling_across_images(problem, &m->across)))
         return ts_fail(program, "out of memory for the weights of a convolution");
-    const size_t scratch = 2 * TS_MATRIX_SUMS * sizeof(int32_t);
+    m->lowering = ts_lowering_of(problem);
+    const size_t lowered = m->in_images.lowered ? 2 * TS_MATRIX_ROWS * m->lowering.row_bytes + TS_COPY : 0;
+    const size_t scratch = SUMS_BYTES + lowered;
     program->scratch_bytes = program->scratch_bytes > scratch ? program->scratch_bytes : scratch;
     return 0;
 }
@@ -166,6 +177,17 @@ static ts_matrix_tile tile_at(const walk *w, int index, int panel)
     };
 }
 
+/* A lowered tile reads its copy in scratch instead. */
+static void lower_tile(const walk *w, int index, int slot, ts_matrix_tile *tile)
+{
+    const ts_tiling *tiling = w->tiling;
+    const ts_lowering *lowering = &w->data->lowering;
+    uint8_t *rows = w->scope->scratch + SUMS_BYTES + (size_t)slot * TS_MATRIX_ROWS * lowering->row_bytes;
+    const int image = w->scope->image + index / tiling->tile_count;
+    ts_lower(lowering, ts_pixels(w->step->source, w->scope, image), tiling->tiles[index % tiling->tile_count].position, rows);
+    tile->input = rows;
+}
+
 static const ts_step_list *list_of(const walk *w, int index)
 {
     return &w->tiling->lists[w->tiling->tiles[index % w->tiling->tile_count].list];
@@ -177,12 +199,15 @@ static void run_block(walk *w, int first, int count, int panel)
     const matrix *m = w->data;
     const ts_step_list *list = list_of(w, first);
     ts_matrix_block *block = &w->block[w->current], *before = w->begun ? &w->block[!w->current] : NULL;
-    block->tiles[0] = tile_at(w, first, panel);
-    block->tiles[1] = block->tiles[0];
-    if (count > 1)
-        block->tiles[1] = tile_at(w, first + 1, panel);
-    else
+    for (int i = 0; i < count; i++) {
+        block->tiles[i] = tile_at(w, first + i, panel);
+        if (w->tiling->lowered)
+            lower_tile(w, first + i, i, &block->tiles[i]);
+    }
+    if (count == 1) {
+        block->tiles[1] = block->tiles[0];
         block->tiles[1].count = 0;
+    }
     block->input_step = w->tiling->input_step;
     block->steps = w->tiling->steps + list->first;
     block->step_count = list->count;

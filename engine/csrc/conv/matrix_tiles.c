@@ -5,7 +5,10 @@
 
 int ts_matrix_steps(const ts_conv_problem *problem)
 {
-    return problem->source->blocks * problem->desc->kernel_h * problem->desc->kernel_w;
+    const int taps = problem->desc->kernel_h * problem->desc->kernel_w;
+    if (ts_is_packed(problem->source))
+        return ts_ceil_div(taps * problem->inputs, TS_MATRIX_BYTES);
+    return problem->source->blocks * taps;
 }
 
 void ts_tiling_free(ts_tiling *tiling)
@@ -71,7 +74,7 @@ static void place_tile(const ts_conv_problem *problem, ts_tiling *tiling, int po
 {
     const ts_tensor_desc *out = &problem->target->desc;
     ts_tile_plan *tile = &tiling->tiles[tiling->tile_count];
-    *tile = (ts_tile_plan){.input = input, .first = tiling->tile_count * TS_MATRIX_ROWS};
+    *tile = (ts_tile_plan){.input = input, .position = position, .first = tiling->tile_count * TS_MATRIX_ROWS};
     for (int row = 0; row < rows; row++) {
         const int y = (position + row) / pitch, x = (position + row) % pitch;
         if (x < out->width && y < out->height)
@@ -104,6 +107,54 @@ static void tile_rows(const ts_conv_problem *problem, ts_tiling *tiling)
         }
 }
 
+/* ---- lowered ---- */
+
+size_t ts_lowered_bytes(const ts_conv_problem *problem)
+{
+    return (size_t)ts_matrix_steps(problem) * TS_MATRIX_BYTES;
+}
+
+static void tile_lowered(const ts_conv_problem *problem, ts_tiling *tiling)
+{
+    const ts_tensor_desc *out = &problem->target->desc;
+    for (int at = 0; at < out->height * out->width; at += TS_MATRIX_ROWS)
+        place_tile(problem, tiling, at, TS_MATRIX_ROWS, out->width, 0);
+    for (int step = 0; step < ts_matrix_steps(problem); step++)
+        tiling->steps[step] = (ts_matrix_step){.input = step * TS_MATRIX_BYTES, .weights = step * TS_MATRIX_STEP};
+    tiling->lists[0] = (ts_step_list){0, ts_matrix_steps(problem)};
+    tiling->list_count = 1;
+    tiling->input_step = (ptrdiff_t)ts_lowered_bytes(problem);
+    tiling->lowered = 1;
+}
+
+ts_lowering ts_lowering_of(const ts_conv_problem *problem)
+{
+    const ts_conv_desc *d = problem->desc;
+    const ts_tensor *source = problem->source;
+    return (ts_lowering){
+        .kernel_h = d->kernel_h, .span = d->kernel_w * problem->inputs,
+        .width = problem->target->desc.width, .height = problem->target->desc.height,
+        .origin = origin_of(problem), .row_step = d->stride_h * (ptrdiff_t)source->row_bytes,
+        .tap_step = d->dilation_h * (ptrdiff_t)source->row_bytes, .pixel_step = d->stride_w * (ptrdiff_t)source->pixel_bytes,
+        .row_bytes = ts_lowered_bytes(problem)};
+}
+
+void ts_lower(const ts_lowering *l, const uint8_t *image, int position, uint8_t *rows)
+{
+    int y = position / l->width, x = position % l->width;
+    for (int row = 0; row < TS_MATRIX_ROWS; row++, rows += l->row_bytes) {
+        const uint8_t *window = image + l->origin + y * l->row_step + x * l->pixel_step;
+        uint8_t *target = rows;
+        for (int i = 0; i < l->kernel_h; i++, window += l->tap_step, target += l->span)
+            for (int at = 0; at < l->span; at += TS_COPY)
+                memcpy(target + at, window + at, TS_COPY);
+        if (x + 1 < l->width)
+            x++;
+        else if (y + 1 < l->height)
+            x = 0, y++;
+    }
+}
+
 int ts_tiling_in_images(const ts_conv_problem *problem, ts_tiling *tiling)
 {
     const ts_conv_desc *d = problem->desc;
@@ -115,6 +166,10 @@ int ts_tiling_in_images(const ts_conv_problem *problem, ts_tiling *tiling)
     *tiling = (ts_tiling){.input_step = (ptrdiff_t)source->pixel_bytes * d->stride_w};
     if (allocate(tiling, most, most * TS_MATRIX_ROWS, (size_t)ts_matrix_steps(problem), 1))
         return -1;
+    if (ts_is_packed(source)) {
+        tile_lowered(problem, tiling);
+        return 0;
+    }
     add_list(problem, tiling, (tap_range){0, d->kernel_h, 0, d->kernel_w});
     (flat ? tile_flat : tile_rows)(problem, tiling);
     return 0;

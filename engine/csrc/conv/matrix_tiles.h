@@ -6,6 +6,8 @@
  *   With a larger stride they are pixels of one row.
  * - across images: a tile is one pixel of 16 images. For small maps, which fill no tile of their own. Pixels at the border
  *   leave out the taps that meet only padding.
+ * Packed images, whose pixels are shorter than a step, are lowered: the bytes that an output pixel reads are copied side by
+ * side, one row of kernel taps after another, and a tile is any 16 output pixels.
  */
 #ifndef TS_MATRIX_TILES_H
 #define TS_MATRIX_TILES_H
@@ -15,6 +17,7 @@
 /* A tile, relative to the first pixels of an image. */
 typedef struct {
     ptrdiff_t input;        /* of its row 0 */
+    int position;           /* of its row 0 among the output pixels of an image, row by row */
     ptrdiff_t output, residual;
     int first, count;       /* its places */
     int list;               /* its reduction */
@@ -34,6 +37,7 @@ typedef struct {
     ts_step_list *lists;
     int list_count;
     int across;              /* across images */
+    int lowered;             /* tiles are read from a copy that ts_lower makes */
 } ts_tiling;
 
 /* Steps of the whole reduction: blocks of input channels by taps. */
@@ -42,6 +46,25 @@ int ts_matrix_steps(const ts_conv_problem *problem);
 /* Both return 0, or -1 when memory runs out. To be freed in either case. */
 int ts_tiling_in_images(const ts_conv_problem *problem, ts_tiling *tiling);
 int ts_tiling_across_images(const ts_conv_problem *problem, ts_tiling *tiling);
+
+/* Rows of a lowered tile are this far apart. */
+size_t ts_lowered_bytes(const ts_conv_problem *problem);
+
+/* Bytes of a kernel row in packed pixels, and from a pixel to the tap (0, 0) of its window. */
+typedef struct {
+    int kernel_h, span;
+    int width, height;  /* of the output */
+    ptrdiff_t origin, row_step, tap_step, pixel_step; /* from output row to row, kernel row to row, output pixel to pixel */
+    size_t row_bytes;   /* ts_lowered_bytes */
+} ts_lowering;
+
+enum { TS_COPY = 32 }; /* bytes that are copied at once: up to so many follow a row of the copy, and of an image */
+
+ts_lowering ts_lowering_of(const ts_conv_problem *problem);
+
+/* Copies what 16 output pixels from `position` on read; `image` is its first inner pixel. Past the last pixel it repeats. */
+void ts_lower(const ts_lowering *lowering, const uint8_t *image, int position, uint8_t *rows);
+
 void ts_tiling_free(ts_tiling *tiling);
 
 #endif

@@ -7,6 +7,8 @@
 
 #include "layout/dtype.h"
 
+enum { TS_WIDE_GROUPS = 4 };
+
 /* output[p] = maximum over `tap_count` >= 1 taps of input[p * step + taps[i]], for p in [0, pixels). Taps in bytes. */
 typedef void (*ts_maximum_fn)(const uint8_t *input, ptrdiff_t step, const int32_t *taps, int tap_count, uint8_t *output,
                               ptrdiff_t output_step, int pixels);

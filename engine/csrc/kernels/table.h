@@ -16,6 +16,7 @@ typedef enum {
     TS_INT16,        /* int16: bfloat16 convolutions in 16-bit whole numbers */
     TS_WINOGRAD,     /* winograd */
     TS_MAXIMUM,      /* maximum: pooling */
+    TS_MAXIMUM_WIDE, /* maximum: the same for TS_WIDE_GROUPS groups that lie side by side */
     TS_ADDITION,     /* addition: a residual addition that no convolution could take */
     TS_QUANTISATION, /* quantisation: of floats for the integer layers behind them */
     TS_PEAK,         /* peak: the best products that the CPU has, in registers */

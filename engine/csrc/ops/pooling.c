@@ -8,6 +8,7 @@
 typedef struct {
     ts_pool_desc desc;
     const ts_kernel *maximum; /* null: averages, and maxima that change scale or type */
+    int groups_at_once;       /* that one call takes */
 } pool_data;
 
 enum { MAX_TAPS = 256 };
@@ -112,11 +113,12 @@ static void pool_run(const ts_step *step, const ts_scope *scope)
     const pool_data *data = step->data;
     const ts_pool_desc *d = &data->desc;
     const ts_tensor *source = step->source, *target = step->target;
-    const int height = target->desc.height, groups = target->groups;
+    const int height = target->desc.height, parts = target->groups / data->groups_at_once;
     int from, to;
-    while (ts_take(scope, scope->count * groups * height, &from, &to))
+    while (ts_take(scope, scope->count * parts * height, &from, &to))
         for (int unit = from; unit < to; unit++) {
-            const int y = unit % height, group = unit / height % groups, image = scope->image + unit / height / groups;
+            const int y = unit % height, group = unit / height % parts * data->groups_at_once;
+            const int image = scope->image + unit / height / parts;
             const uint8_t *in = ts_row(source, scope, image, group, 0);
             uint8_t *out = ts_row(target, scope, image, group, y);
             const window rows = clip_window(y, d->stride_h, d->pad_top, d->kernel_h, d->dilation_h, source->desc.height);
@@ -140,6 +142,18 @@ static int windows_hold_pixels(const ts_pool_desc *d, const ts_tensor *source, c
     return 1;
 }
 
+/* The kernel of a maximum that changes neither scale nor type. Whole blocks of TS_WIDE_GROUPS groups have their own, where there is one. */
+static void choose_maximum(pool_data *data, const ts_tensor *source, const ts_tensor *target, uint32_t features)
+{
+    const int wide = TS_WIDE_GROUPS * TS_GROUP;
+    data->maximum = ts_find_kernel(TS_MAXIMUM, source->desc.dtype, features);
+    const ts_kernel *wider = ts_find_kernel(TS_MAXIMUM_WIDE, source->desc.dtype, features);
+    if (!wider || source->desc.block != wide || target->desc.block != wide || source->desc.channels % wide)
+        return;
+    data->maximum = wider;
+    data->groups_at_once = TS_WIDE_GROUPS;
+}
+
 int ts_program_pool(ts_program *program, const ts_pool_desc *desc)
 {
     const ts_tensor *source = ts_tensor_at(program, desc->source), *target = ts_tensor_at(program, desc->target);
@@ -159,8 +173,9 @@ int ts_program_pool(ts_program *program, const ts_pool_desc *desc)
     if (!data)
         return ts_fail(program, "out of memory for a pooling step");
     data->desc = *desc;
+    data->groups_at_once = 1;
     if (!desc->average && source->desc.dtype == target->desc.dtype && desc->kernel_h * desc->kernel_w <= MAX_TAPS)
-        data->maximum = ts_find_kernel(TS_MAXIMUM, source->desc.dtype, program->features);
+        choose_maximum(data, source, target, program->features);
     return ts_append(program, (ts_step){.run = pool_run, .free = free, .data = data, .source = source, .target = target,
                                         .kind = desc->average ? "average_pool" : "max_pool",
                                         .kernel = data->maximum ? data->maximum->name : ""});

@@ -33,5 +33,18 @@ static void max_bf16(const uint8_t *input, ptrdiff_t step, const int32_t *taps, 
     }
 }
 
+/* Blocks of 64 channels are a register of bytes. */
+static void max_u8_wide(const uint8_t *input, ptrdiff_t step, const int32_t *taps, int tap_count, uint8_t *output,
+                        ptrdiff_t output_step, int pixels)
+{
+    for (int p = 0; p < pixels; p++, input += step, output += output_step) {
+        __m512i best = _mm512_loadu_si512(input + taps[0]);
+        for (int t = 1; t < tap_count; t++)
+            best = _mm512_max_epu8(best, _mm512_loadu_si512(input + taps[t]));
+        _mm512_storeu_si512(output, best);
+    }
+}
+
+const ts_kernel ts_max_u8_wide_avx512 = {"max_u8_wide_avx512", TS_MAXIMUM_WIDE, TS_U8, TS_CPU_AVX512, .maximum = max_u8_wide};
 const ts_kernel ts_max_f32_avx512 = {"max_f32_avx512", TS_MAXIMUM, TS_F32, TS_CPU_AVX512, .maximum = max_f32};
 const ts_kernel ts_max_bf16_avx512 = {"max_bf16_avx512", TS_MAXIMUM, TS_BF16, TS_CPU_AVX512, .maximum = max_bf16};
