@@ -60,8 +60,11 @@ static void uses_the_best_of_each_level(void)
 static void matrix_units_are_used(void)
 {
 #ifdef TS_WITH_AMX
-    const ts_kernel *kernel = ts_find_kernel(TS_MATRIX, TS_U8, find_level("amx")->features);
-    CHECK(kernel && (kernel->features & TS_CPU_AMXINT8), "level amx has no matrix kernel");
+    CHECK(ts_find_kernel(TS_MATRIX, TS_U8, find_level("amx")->features), "level amx has no matrix kernel for u8");
+    CHECK(ts_find_kernel(TS_MATRIX, TS_BF16, find_level("amx")->features), "level amx has no matrix kernel for bfloat16");
+    for (const ts_kernel *const *row = ts_kernels; *row; row++)
+        CHECK((*row)->kind != TS_MATRIX || (*row)->matrix.block * ts_element_bytes((*row)->dtype) == TS_MATRIX_BYTES,
+              "%s: block %d", (*row)->name, (*row)->matrix.block);
 #endif
     CHECK(!ts_find_kernel(TS_MATRIX, TS_U8, 0), "a matrix unit without any CPU feature");
 }

@@ -1,9 +1,10 @@
 /*
- * Convolutions on a matrix unit: u8 tensors in blocks of 64 channels on both sides, or of a packed image. Contract and
- * layout of weights: kernels/matrix.h; how pixels become tiles: matrix_tiles.h.
+ * Convolutions on a matrix unit: tensors in blocks of 64 bytes on both sides, or a packed image. Contract and layout of
+ * weights: kernels/matrix.h; how pixels become tiles: matrix_tiles.h.
  */
 #include "conv/conv.h"
 #include "conv/matrix_tiles.h"
+#include "layout/bf16.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -26,21 +27,27 @@ typedef struct {
     ts_conv_ending ending;
     ts_tiling in_images, across; /* the second without tiles where it never pays */
     ts_lowering lowering;        /* of a packed image */
-    int8_t *weights;             /* in the program's region */
+    uint8_t *weights;            /* in the program's region */
     size_t panel_bytes;
     int panels;
     int resident;                /* all weights stay in L2 */
 } matrix;
 
-static int suits(const ts_tensor *tensor)
+static int suits(const ts_tensor *tensor, ts_dtype dtype, int block, int multiple)
 {
-    return tensor->desc.dtype == TS_U8 && tensor->desc.block == TS_MATRIX_BYTES && tensor->desc.channels % TS_MATRIX_BYTES == 0;
+    return tensor->desc.dtype == dtype && tensor->desc.block == block && tensor->desc.channels % multiple == 0;
 }
 
 static int takes(const ts_conv_problem *problem)
 {
-    return ts_find_kernel(TS_MATRIX, problem->source->desc.dtype, problem->features) && problem->desc->groups == 1 &&
-           (suits(problem->source) || ts_is_packed(problem->source)) && suits(problem->target) && (!problem->residual || suits(problem->residual));
+    const ts_dtype dtype = problem->source->desc.dtype;
+    const ts_kernel *kernel = ts_find_kernel(TS_MATRIX, dtype, problem->features);
+    if (!kernel || problem->desc->groups > 1)
+        return 0;
+    const int block = kernel->matrix.block;
+    return (ts_is_packed(problem->source) || suits(problem->source, dtype, block, block)) &&
+           suits(problem->target, dtype, block, TS_MATRIX_CHANNELS) &&
+           (!problem->residual || suits(problem->residual, dtype, block, TS_MATRIX_CHANNELS));
 }
 
 static void matrix_free(void *pointer)
@@ -64,45 +71,62 @@ static ts_matrix_form choose_form(const ts_conv_problem *problem, int images)
     return steps <= (wide ? WIDE_ROW_STEPS : ROW_STEPS) ? TS_MATRIX_1X4 : TS_MATRIX_2X2_STREAMED;
 }
 
-/* Where the weight of byte `at` of the reduction lies in a panel. */
-static size_t weight_at(const matrix *m, int channel, int at)
+/* Where each channel of a panel stands: tile * 16 + column. */
+static void list_places(const ts_matrix_kernel *kernel, int places[TS_MATRIX_CHANNELS])
 {
-    const int step = at / TS_MATRIX_BYTES, byte = at % TS_MATRIX_BYTES;
-    const int tile = channel % 16 / 4, column = channel / 16 * 4 + channel % 4;
+    for (int i = 0; i < TS_MATRIX_CHANNELS; i++)
+        places[kernel->channel(i / 16, i % 16)] = i;
+}
+
+/* Where the weight of byte `at` of the reduction lies in a panel, for the channel at `place`. */
+static size_t weight_at(const matrix *m, int place, int at)
+{
+    const int tile = place / 16, column = place % 16, step = at / TS_MATRIX_BYTES, byte = at % TS_MATRIX_BYTES;
     return (size_t)(tile / 2) * (m->panel_bytes / 2) + (size_t)step * TS_MATRIX_STEP + (size_t)(tile % 2) * TS_MATRIX_TILE +
            (size_t)(byte / 4 * 64 + column * 4 + byte % 4);
 }
 
+/* Byte of the reduction: lowered pixels are taps by channels; blocks have all taps of 64 bytes of channels. */
+static int reduction_byte(const ts_conv_problem *problem, int channel, int tap)
+{
+    const int element = ts_element_bytes(problem->source->desc.dtype), byte = channel * element;
+    if (ts_is_packed(problem->source))
+        return tap * problem->inputs * element + byte;
+    return (byte / TS_MATRIX_BYTES * problem->desc->kernel_h * problem->desc->kernel_w + tap) * TS_MATRIX_BYTES + byte % TS_MATRIX_BYTES;
+}
+
 static int pack_weights(ts_program *program, const ts_conv_problem *problem, matrix *m)
 {
-    const int taps = problem->desc->kernel_h * problem->desc->kernel_w, outputs = problem->outputs;
-    const int packed = ts_is_packed(problem->source);
+    const int taps = problem->desc->kernel_h * problem->desc->kernel_w, integer = problem->source->desc.dtype == TS_U8;
     const size_t bytes = (size_t)m->panels * m->panel_bytes;
+    int places[TS_MATRIX_CHANNELS];
+    list_places(m->kernel, places);
     m->weights = ts_region_take(&program->weights, bytes);
     if (!m->weights)
         return -1;
     program->weight_bytes += bytes;
-    for (int oc = 0; oc < outputs; oc++) {
-        int8_t *panel = m->weights + (size_t)(oc / TS_MATRIX_CHANNELS) * m->panel_bytes;
-        const int8_t *filter = (const int8_t *)problem->desc->weights + (size_t)oc * (size_t)problem->filter;
+    for (int oc = 0; oc < problem->outputs; oc++) {
+        uint8_t *panel = m->weights + (size_t)(oc / TS_MATRIX_CHANNELS) * m->panel_bytes;
         for (int ic = 0; ic < problem->inputs; ic++)
             for (int tap = 0; tap < taps; tap++) {
-                /* Lowered pixels are bytes of taps by channels; blocks have all taps of 64 channels. */
-                const int at = packed ? tap * problem->inputs + ic
-                                      : (ic / TS_MATRIX_BYTES * taps + tap) * TS_MATRIX_BYTES + ic % TS_MATRIX_BYTES;
-                panel[weight_at(m, oc % TS_MATRIX_CHANNELS, at)] = filter[ic * taps + tap];
+                const size_t index = (size_t)oc * (size_t)problem->filter + (size_t)(ic * taps + tap);
+                uint8_t *at = panel + weight_at(m, places[oc % TS_MATRIX_CHANNELS], reduction_byte(problem, ic, tap));
+                if (integer)
+                    *at = (uint8_t)((const int8_t *)problem->desc->weights)[index];
+                else
+                    ts_bf16_store(at, ((const float *)problem->desc->weights)[index]);
             }
     }
     return 0;
 }
 
 /* Brings the values of every panel into the order of the kernel's columns. */
-static void permute(void *values, int panels)
+static void permute(const ts_matrix_kernel *kernel, void *values, int panels)
 {
     uint8_t *panel = values, ordered[TS_MATRIX_CHANNELS][4];
     for (; panels > 0; panels--, panel += sizeof ordered) {
         for (int i = 0; i < TS_MATRIX_CHANNELS; i++)
-            memcpy(ordered[i], panel + 4 * ts_matrix_channel(i / 16, i % 16), 4);
+            memcpy(ordered[i], panel + 4 * kernel->channel(i / 16, i % 16), 4);
         memcpy(panel, ordered, sizeof ordered);
     }
 }
@@ -121,7 +145,7 @@ static int fits_across(const ts_conv_problem *problem)
 
 static int build(ts_program *program, const ts_conv_problem *problem, ts_step *step)
 {
-    const ts_kernel *kernel = ts_find_kernel(TS_MATRIX, TS_U8, problem->features);
+    const ts_kernel *kernel = ts_find_kernel(TS_MATRIX, problem->source->desc.dtype, problem->features);
     matrix *m = step->data = calloc(1, sizeof *m);
     if (!m)
         return ts_fail(program, "out of memory for a convolution");
@@ -134,8 +158,8 @@ static int build(ts_program *program, const ts_conv_problem *problem, ts_step *s
     step->kernel = kernel->name;
     if (ts_conv_ending_build(program, problem, TS_MATRIX_CHANNELS, &m->ending))
         return -1;
-    permute(m->ending.bias, m->panels);
-    permute(m->ending.scale, m->panels);
+    permute(m->kernel, m->ending.bias, m->panels);
+    permute(m->kernel, m->ending.scale, m->panels);
     if (pack_weights(program, problem, m) || ts_tiling_in_images(problem, &m->in_images) ||
         (fits_across(problem) && ts_tiling_across_images(problem, &m->across)))
         return ts_fail(program, "out of memory for the weights of a convolution");
@@ -213,7 +237,9 @@ static void run_block(walk *w, int first, int count, int panel)
     block->step_count = list->count;
     block->weights = m->weights + (size_t)panel * m->panel_bytes;
     block->half_bytes = (ptrdiff_t)m->panel_bytes / 2;
-    block->bias = (const int32_t *)m->ending.bias + (size_t)panel * TS_MATRIX_CHANNELS;
+    block->bias = (const uint8_t *)m->ending.bias + (size_t)panel * TS_MATRIX_CHANNELS * 4;
+    block->output_plane = (ptrdiff_t)w->step->target->plane_bytes;
+    block->residual_plane = w->step->other ? (ptrdiff_t)w->step->other->plane_bytes : 0;
     block->scale = m->ending.scale + (size_t)panel * TS_MATRIX_CHANNELS;
     block->epilogue = &m->ending.epilogue;
     block->sums = w->sums[w->current];

@@ -7,7 +7,7 @@ int ts_matrix_steps(const ts_conv_problem *problem)
 {
     const int taps = problem->desc->kernel_h * problem->desc->kernel_w;
     if (ts_is_packed(problem->source))
-        return ts_ceil_div(taps * problem->inputs, TS_MATRIX_BYTES);
+        return ts_ceil_div(taps * (int)problem->source->pixel_bytes, TS_MATRIX_BYTES);
     return problem->source->blocks * taps;
 }
 
@@ -132,7 +132,7 @@ ts_lowering ts_lowering_of(const ts_conv_problem *problem)
     const ts_conv_desc *d = problem->desc;
     const ts_tensor *source = problem->source;
     return (ts_lowering){
-        .kernel_h = d->kernel_h, .span = d->kernel_w * problem->inputs,
+        .kernel_h = d->kernel_h, .span = d->kernel_w * (int)source->pixel_bytes,
         .width = problem->target->desc.width, .height = problem->target->desc.height,
         .origin = origin_of(problem), .row_step = d->stride_h * (ptrdiff_t)source->row_bytes,
         .tap_step = d->dilation_h * (ptrdiff_t)source->row_bytes, .pixel_step = d->stride_w * (ptrdiff_t)source->pixel_bytes,

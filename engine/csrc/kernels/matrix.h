@@ -3,7 +3,7 @@
  *
  * A matrix unit multiplies a tile of 16 rows by 64 bytes with one of 64 bytes by 16 channels in one product. A row is an
  * output pixel; its 64 bytes are one block of input channels at one tap, which is one step of the reduction. So pixels are
- * read from where they lie, if tensors have blocks of TS_MATRIX_BYTES and the rows of a tile lie at equal distances. Outputs
+ * read from where they lie, if blocks are TS_MATRIX_BYTES long and the rows of a tile lie at equal distances. Outputs
  * are written a pixel at a time, to any address: which rows are wanted, and where they go, is a list of places.
  *
  * A call computes the sums of one block of tiles and, between the products, finishes the block before: bias, scale,
@@ -22,15 +22,6 @@ enum {
     TS_MATRIX_STEP = 2 * TS_MATRIX_TILE, /* bytes of one step of half a panel */
     TS_MATRIX_SUMS = 2 * TS_MATRIX_ROWS * TS_MATRIX_CHANNELS, /* of the largest block of tiles */
 };
-
-/*
- * The channel of a panel that column `column` of its tile `tile` holds. In this order the two instructions that narrow
- * four vectors of sums to bytes leave a pixel's 64 channels as they are stored.
- */
-static inline int ts_matrix_channel(int tile, int column)
-{
-    return 16 * (column / 4) + 4 * tile + column % 4;
-}
 
 typedef struct {
     int32_t input;   /* bytes from a tile's first row */
@@ -55,12 +46,13 @@ typedef struct {
     ptrdiff_t input_step;    /* bytes from row to row */
     const ts_matrix_step *steps;
     int step_count;
-    const int8_t *weights;   /* a panel: [2 halves][step][2 tiles][TS_MATRIX_TILE] */
+    const uint8_t *weights;  /* a panel: [2 halves][step][2 tiles][TS_MATRIX_TILE] */
     ptrdiff_t half_bytes;    /* of half a panel */
-    const int32_t *bias;     /* [64], in the order of columns; so is scale */
+    const void *bias;        /* [64] s32 or float, in the order of columns; so is scale, which floats lack */
     const float *scale;
+    ptrdiff_t output_plane, residual_plane; /* bytes from block to block of channels, where a panel has several */
     const ts_epilogue *epilogue;
-    int32_t *sums;           /* [rows of the block][64]: where its sums go; may be those of the block before */
+    int32_t *sums;           /* [rows of the block][64] s32 or float: where its sums go; may be those of the block before */
 } ts_matrix_block;
 
 /* How a block is cut into tiles. */
@@ -72,7 +64,8 @@ typedef enum {
 } ts_matrix_form;
 
 typedef struct {
-    int block; /* C0 that it reads and writes */
+    int block; /* C0 that it reads and writes: TS_MATRIX_BYTES */
+    int (*channel)(int tile, int column); /* of a panel, that a column of one of its four tiles holds */
     /*
      * Around all calls of a thread in a layer. `saved` takes what the unit's state was and gives it back, for other
      * libraries of the process use it too.

@@ -14,7 +14,7 @@ const ts_isa_level ts_isa_levels[] = {
     {"avx512", AVX512_ALL},
     {"avx512vnni", AVX512_ALL | TS_CPU_AVX512VNNI},
     {"avx512bf16", AVX512_ALL | TS_CPU_AVX512VNNI | TS_CPU_AVX512BF16},
-    {"amx", AVX512_ALL | TS_CPU_AVX512VNNI | TS_CPU_AVX512BF16 | TS_CPU_AMXINT8},
+    {"amx", AVX512_ALL | TS_CPU_AVX512VNNI | TS_CPU_AVX512BF16 | TS_CPU_AMXINT8 | TS_CPU_AMXBF16},
 #elif defined(__aarch64__)
     {"neon", TS_CPU_NEON},
     {"dotprod", TS_CPU_NEON | TS_CPU_DOTPROD},

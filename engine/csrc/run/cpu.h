@@ -15,6 +15,7 @@ enum {
     TS_CPU_NEON = 1u << 6,
     TS_CPU_DOTPROD = 1u << 7,
     TS_CPU_I8MM = 1u << 8,
+    TS_CPU_AMXBF16 = 1u << 9,
 };
 
 /* A named level of `TESSERA_ISA`: the features it leaves switched on. */

@@ -60,8 +60,8 @@ uint32_t ts_cpu_detect(void)
         features |= TS_CPU_AVX512VNNI;
     if (bit(a71, 5))
         features |= TS_CPU_AVX512BF16;
-    if (bit(d7, 24) && bit(d7, 25) && (xcr0 & XCR0_TILES) == XCR0_TILES && request_amx_tiles())
-        features |= TS_CPU_AMXINT8;
+    if (bit(d7, 24) && (xcr0 & XCR0_TILES) == XCR0_TILES && request_amx_tiles())
+        features |= (bit(d7, 25) ? TS_CPU_AMXINT8 : 0u) | (bit(d7, 22) ? TS_CPU_AMXBF16 : 0u);
     return features;
 }
 
