@@ -56,7 +56,7 @@ class CpuSession(Session):
         self._plan = plan_graph(graph, floats, self._normalisation)
         self._program: _native.Program | None = _native.Program(threads)
         lay_out(self._plan, choose_blocks(self._plan, self._program))
-        cut_segments(self._plan, _CHUNK)
+        cut_segments(self._plan, _CHUNK, matrix_unit=self._program.isa == "amx")
         place_tensors(self._plan)
         fill_program(self._program, self._plan)
         _drop_weights(self._plan)
