@@ -42,7 +42,7 @@ def cut_segments(plan: ExecutionPlan, chunk: int, *, matrix_unit: bool, l2_bytes
 
 
 def _matrix_images(peak: int, l2_bytes: int, chunk: int) -> int:
-    """One image where two do not fit L2. Else weights come from behind it, and images of twice its size share their way.
+    """One image where two do not fit L2. Else weights come from behind it, and twice of it in images shares their way.
 
     Tiles may lie across images (engine/csrc/conv/matrix.c): where most of a tile would be filled, all of it is.
     """
