@@ -17,6 +17,7 @@ from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.served.loading import open_configured_model, open_session
 from tessera.app.served.selection import check_variant, find_model
 from tessera.engine.backends import BACKENDS
+from tessera.engine.wording import counted
 from tessera.models.package import read_package
 
 _WIDTH = 140
@@ -61,9 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
             with open_session(variant, settings) as session:
                 info = session.describe()
                 rows = session.profile(images, runs=arguments.runs)
+                peak = session.peak()
                 summaries[name] = _summarise(rows)
                 backend = BACKENDS[info.backend]
-            console.print(f"\n{name}: {info.backend}, {info.precision}, {info.isa}", highlight=False)
+            console.print(
+                f"\n{name}: {info.backend}, {info.precision}, {info.isa}{_peak_words(peak, info)}", highlight=False
+            )
             console.print(_layers(rows, backend.caches(info)))
     console.print(f"\n{model.name} on {backend.machine(info)}, batch {arguments.batch}", highlight=False)
     console.print(_comparison(summaries, arguments.batch))
@@ -81,6 +85,13 @@ def _summarise(rows: list[engine.LayerTiming]) -> Summary:
         utilisation_3x3=_share_of_peak(small),
         mac_ratio=_mac_ratio(rows),
     )
+
+
+def _peak_words(peak: float | None, info: engine.SessionInfo) -> str:
+    """Which peak the shares are of."""
+    if peak is None:
+        return ""
+    return f"; of peak: of {peak / 1e9:,.0f} GMAC/s in {info.precision}, {counted(info.threads, 'thread')}"
 
 
 def _share_of_peak(rows: list[engine.LayerTiming]) -> float:
