@@ -24,7 +24,7 @@ from tessera.app.errors import (
     ShuttingDownError,
 )
 from tessera.app.imaging.decoder import ImageDecoder
-from tessera.app.imaging.pool import DecoderPool, Decoding
+from tessera.app.imaging.decoder_pool import DecoderPool, Decoding
 from tessera.app.limits.admin import AdminGate
 from tessera.app.limits.clients import client
 from tessera.app.observability.logs import request_id

@@ -118,7 +118,7 @@ def _serve_alone(
     settings: Settings, listener: socket, display: ProgressDisplay, announce: Callable[[ServedModel], None]
 ) -> int:
     # Imported here, because with frontends this process must not load the engine.
-    from tessera.app.dispatch.host import leave_working_threads
+    from tessera.app.dispatch.executor import leave_working_threads
     from tessera.app.dispatch.local import LocalDispatcher
     from tessera.app.main import create_app
 

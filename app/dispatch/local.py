@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 
 from tessera.app.dispatch.dispatcher import Phase, Reservation, Status
+from tessera.app.dispatch.executor import ModelExecutor
 from tessera.app.dispatch.experiment import ExperimentAccess, LocalExperiment, open_experiment
-from tessera.app.dispatch.host import EngineHost
 from tessera.app.errors import NotReadyError
 from tessera.app.imaging.memory import DecodeMemory, LocalMemory
 from tessera.app.observability.metrics import Metrics
@@ -45,7 +45,7 @@ class LocalDispatcher:
 
     def __init__(self, settings: Settings, metrics: Metrics, progress: Progress | None = None) -> None:
         self._metrics = metrics
-        self._host = EngineHost(settings, metrics, deliver=self._resolve, progress=progress)
+        self._executor = ModelExecutor(settings, metrics, deliver=self._resolve, progress=progress)
         self._settings = settings
         self._experiment: LocalExperiment | None = None
         self.decode_memory: DecodeMemory = LocalMemory()
@@ -53,23 +53,23 @@ class LocalDispatcher:
 
     def start(self) -> None:
         """Begin loading in the background."""
-        self._host.start().add_done_callback(self._open_experiment)
+        self._executor.start().add_done_callback(self._open_experiment)
 
     async def stop(self) -> None:
         """Let running batches end and free everything."""
-        await self._host.stop()
+        await self._executor.stop()
 
     def status(self) -> Status:
         """Where loading is."""
-        return self._host.status
+        return self._executor.status
 
     def model(self) -> ServedModel:
         """The loaded model."""
-        return self._host.model
+        return self._executor.model
 
     def check_alive(self) -> None:
         """Raise `InternalError` when the model could not be loaded, or an engine thread has died."""
-        self._host.check_alive()
+        self._executor.check_alive()
 
     @property
     def experiment(self) -> ExperimentAccess:
@@ -81,17 +81,17 @@ class LocalDispatcher:
     @property
     def decoders(self) -> int:
         """How many images are decoded at once."""
-        return self._host.decoders
+        return self._executor.decoders
 
     def snapshot(self) -> Snapshot:
         """Depths, predictions, the measured table and the age of the oldest work."""
-        return self._host.scheduler.snapshot()
+        return self._executor.scheduler.snapshot()
 
     def check_room(
         self, variant: str, images: int = 1, *, deadline: float | None = None, priority: Priority = Priority.NORMAL
     ) -> None:
         """Raise what `reserve` would raise now."""
-        self._host.scheduler.check_room(variant, deadline=deadline, priority=priority)
+        self._executor.scheduler.check_room(variant, deadline=deadline, priority=priority)
 
     def reserve(
         self,
@@ -103,16 +103,16 @@ class LocalDispatcher:
         priority: Priority = Priority.NORMAL,
     ) -> LocalReservation:
         """Make room for `images`."""
-        shape = row_shapes(self._host.model.preprocessing.size)[dtype]
+        shape = row_shapes(self._executor.model.preprocessing.size)[dtype]
         rows = np.empty((images, *shape), dtype)  # before there is a place in the queue to lose
-        ticket = self._host.scheduler.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype)
+        ticket = self._executor.scheduler.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype)
         done = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         return LocalReservation(variant, rows, done, ticket)
 
     def submit(self, reservation: Reservation, core_seconds: float = 0.0) -> None:
         """Run the images, straight from the thread that decoded the last one."""
         assert isinstance(reservation, LocalReservation), "a reservation goes back to who made it"
-        ticket, scheduler = reservation.ticket, self._host.scheduler
+        ticket, scheduler = reservation.ticket, self._executor.scheduler
         scheduler.submit(ticket, reservation.rows)
         if core_seconds > 0:
             self._metrics.deferral.later(partial(_count_decoding, scheduler, ticket.images, core_seconds))
@@ -121,15 +121,15 @@ class LocalDispatcher:
         """Drop what has not run yet."""
         assert isinstance(reservation, LocalReservation), "a reservation goes back to who made it"
         self._waiting.pop(reservation.ticket, None)
-        self._host.scheduler.cancel(reservation.ticket)
+        self._executor.scheduler.cancel(reservation.ticket)
 
     async def load(self, variant: str) -> None:
         """Load a variant beside the one that answers, then let it answer in its place."""
-        await self._host.load(variant)
+        await self._executor.load(variant)
 
     async def unload(self, variant: str) -> None:
         """Refuse further requests for a variant, wait for those admitted, and free it."""
-        await self._host.unload(variant)
+        await self._executor.unload(variant)
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of this process, which are all."""
@@ -149,7 +149,7 @@ class LocalDispatcher:
                 done.set_exception(ticket.failure)
             else:
                 done.set_result([_present(outcome) for outcome in ticket.outcomes])
-        self._metrics.deferral.later(self._host.scheduler.learn)
+        self._metrics.deferral.later(self._executor.scheduler.learn)
 
 
 def _present(outcome: Outcome | None) -> Outcome:

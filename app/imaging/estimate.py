@@ -1,7 +1,7 @@
 """What decoding a picture will hold and take, told from its header, its scans and its format.
 
 The bytes are those of Pillow, libjpeg and libwebp, measured; a test holds them against what the process really took.
-The seconds are those of one slow core: they compare pictures, and `tessera.app.imaging.pool` learns the pace.
+The seconds are those of one slow core: they compare pictures, and `tessera.app.imaging.decoder_pool` learns the pace.
 """
 
 from __future__ import annotations

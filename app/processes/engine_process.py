@@ -1,4 +1,4 @@
-"""The engine process: batches and computes for all frontends, and shows its state on the board."""
+"""The engine process: batches and computes for all frontends, and shows its state on the status page."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tessera.app.dispatch.dispatcher import Phase
-from tessera.app.dispatch.host import EngineHost, leave_working_threads
+from tessera.app.dispatch.executor import ModelExecutor, leave_working_threads
 from tessera.app.errors import StartupError
 from tessera.app.heap import freeze_heap
 from tessera.app.observability.merge import registry_to_json
 from tessera.app.observability.metrics import Metrics
+from tessera.app.processes.attached_frontend import AttachedFrontend
 from tessera.app.processes.child_process import configuration, inherited
-from tessera.app.processes.frontend_link import FrontendLink
 from tessera.app.processes.messages import Channel, Kind, Message, pack_file, write_message
 from tessera.app.processes.shared_rows import SlotArea, SlotLayout
-from tessera.app.processes.status_page import Board
+from tessera.app.processes.status_page import StatusPage
 from tessera.app.processes.watchdog import ExpectedSeconds, batch_limit
 from tessera.app.scheduling.ticket import Batch, Ticket
 from tessera.app.served.loading import LoadedVariant
@@ -51,17 +51,19 @@ class EngineProcess:
         control: The connection with the supervisor.
         settings: The settings.
         known: What an earlier engine process measured, or None.
-        board: Where it shows its state.
+        status_page: Where it shows its state.
     """
 
-    def __init__(self, control: socket.socket, settings: Settings, known: ServedModel | None, board: Board) -> None:
+    def __init__(
+        self, control: socket.socket, settings: Settings, known: ServedModel | None, status_page: StatusPage
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._metrics = Metrics()
-        self._board = board
-        self._links: set[FrontendLink] = set()
+        self._status_page = status_page
+        self._frontends: set[AttachedFrontend] = set()
         self._ended = asyncio.Event()
         self._channel = Channel(control, self._receive, partial(os._exit, 1))
-        self._host = EngineHost(
+        self._executor = ModelExecutor(
             settings,
             self._metrics,
             deliver=self._deliver,
@@ -74,36 +76,36 @@ class EngineProcess:
     async def run(self) -> None:
         """Load, serve, and return when the supervisor says so."""
         beating = asyncio.create_task(self._beat())
-        loading = self._host.start()
+        loading = self._executor.start()
         loading.add_done_callback(self._announce)
         await self._ended.wait()
         beating.cancel()
-        for link in list(self._links):
-            link.close()
-        await self._host.stop()
+        for frontend in list(self._frontends):
+            frontend.close()
+        await self._executor.stop()
 
     def _announce(self, loading: asyncio.Task[None]) -> None:
         if loading.cancelled():
             return
-        if self._host.status.phase is Phase.FAILED:
-            reason = self._host.status.failure or StartupError("the model could not be loaded")
+        if self._executor.status.phase is Phase.FAILED:
+            reason = self._executor.status.failure or StartupError("the model could not be loaded")
             self._channel.send(Message(Kind.BROKEN, body=str(reason).encode()[:4096]))
             return
-        model = self._host.model
-        self._board.show(self._host.scheduler.snapshot())
-        self._channel.send(Message(Kind.READY, self._host.decoders, files=(pack_file(model.to_json()),)))
+        model = self._executor.model
+        self._status_page.show(self._executor.scheduler.snapshot())
+        self._channel.send(Message(Kind.READY, self._executor.decoders, files=(pack_file(model.to_json()),)))
 
     def _receive(self, message: Message) -> None:
         if message.kind == Kind.ATTACH:
             end, slots = message.files
-            area = SlotArea(slots, SlotLayout.of(self._host.model))
+            area = SlotArea(slots, SlotLayout.of(self._executor.model))
             os.close(slots)
-            self._links.add(
-                FrontendLink(
+            self._frontends.add(
+                AttachedFrontend(
                     socket.socket(fileno=end),
-                    self._host,
+                    self._executor,
                     area,
-                    on_gone=self._links.discard,
+                    on_gone=self._frontends.discard,
                     on_changed=self._tell_change,
                 )
             )
@@ -114,28 +116,28 @@ class EngineProcess:
             self._ended.set()
 
     def _tell_change(self) -> None:
-        self._channel.send(Message(Kind.CHANGED, files=(pack_file(self._host.model.to_json()),)))
+        self._channel.send(Message(Kind.CHANGED, files=(pack_file(self._executor.model.to_json()),)))
 
     def _deliver(self, tickets: list[Ticket]) -> None:
-        by_link: dict[FrontendLink, list[Ticket]] = defaultdict(list)
+        by_frontend: dict[AttachedFrontend, list[Ticket]] = defaultdict(list)
         for ticket in tickets:
-            for link in self._links:
-                if link.owns(ticket):
-                    by_link[link].append(ticket)
+            for frontend in self._frontends:
+                if frontend.owns(ticket):
+                    by_frontend[frontend].append(ticket)
                     break
-        for link, finished in by_link.items():
-            link.deliver(finished)
+        for frontend, finished in by_frontend.items():
+            frontend.deliver(finished)
 
     async def _beat(self) -> None:
         """Show that the event loop works and how the scheduler is. A scheduler without its thread ends the process."""
         while True:
-            self._board.beat()
-            if self._host.status.phase is Phase.READY:
-                scheduler = self._host.scheduler
+            self._status_page.beat()
+            if self._executor.status.phase is Phase.READY:
+                scheduler = self._executor.scheduler
                 if not scheduler.alive:
                     logger.error("an engine thread has stopped")
                     os._exit(1)
-                self._board.show(scheduler.snapshot())
+                self._status_page.show(scheduler.snapshot())
             await asyncio.sleep(_BEAT)
 
     def _report(self, stage: str, fraction: float) -> None:
@@ -143,27 +145,27 @@ class EngineProcess:
         self._loop.call_soon_threadsafe(self._channel.send, message)
 
     def _watched(self, variant: LoadedVariant) -> _WatchedSession:
-        return _WatchedSession(variant, self._board)
+        return _WatchedSession(variant, self._status_page)
 
     @contextmanager
     def _marked(self, batch: Batch) -> Iterator[None]:
         """Leave in the frontends' slots that these images run: should this process die of one, it was one of these."""
-        links = list(self._links)
-        for link in links:
-            link.mark(batch.members, running=True)
+        frontends = list(self._frontends)
+        for frontend in frontends:
+            frontend.mark(batch.members, running=True)
         try:
             yield
         finally:
-            for link in links:
-                link.mark(batch.members, running=False)
+            for frontend in frontends:
+                frontend.mark(batch.members, running=False)
 
 
 class _WatchedSession:
-    """A session that shows on the board when a batch begins and ends."""
+    """A session that shows on the status page when a batch begins and ends."""
 
-    def __init__(self, variant: LoadedVariant, board: Board) -> None:
+    def __init__(self, variant: LoadedVariant, status_page: StatusPage) -> None:
         self._session = variant.session
-        self._board = board
+        self._status_page = status_page
         self._expected = ExpectedSeconds(variant.served.batch_seconds)
 
     @property
@@ -179,7 +181,7 @@ class _WatchedSession:
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Run a batch."""
         started = time.perf_counter()
-        place = self._board.batch_started(batch_limit(self._expected.of(len(x))))
+        place = self._status_page.batch_started(batch_limit(self._expected.of(len(x))))
         try:
             logits = self._session.run(x)
         except BackendUnavailableError as error:
@@ -187,7 +189,7 @@ class _WatchedSession:
             logger.error("the device has failed, this engine process ends: %s", error)
             os._exit(_DEVICE_LOST)
         finally:
-            self._board.batch_ended(place)
+            self._status_page.batch_ended(place)
         self._expected.observe(len(x), time.perf_counter() - started)
         return logits
 
@@ -201,14 +203,14 @@ def main() -> None:
     write_message(control, Message(Kind.WAITING))
     while not select.select([control], [], [], _SPARE_BEAT)[0]:
         write_message(control, Message(Kind.WAITING))
-    settings, told, (board_file,) = configuration(control)
+    settings, told, (status_file,) = configuration(control)
     known = told.get("known")
-    board = Board(board_file)
-    os.close(board_file)
+    status_page = StatusPage(status_file)
+    os.close(status_file)
 
     async def run() -> None:
         model = ServedModel.from_json(str(known).encode()) if known is not None else None
-        await EngineProcess(control, settings, model, board).run()
+        await EngineProcess(control, settings, model, status_page).run()
 
     asyncio.run(run())
     leave_working_threads(0)

@@ -19,7 +19,7 @@ class RemoteExperiment:
 
     Args:
         send: Sends encoded events there; must not block.
-        ask: Sends a question of `ExperimentHost.answer` there and waits for the answer.
+        ask: Sends a question of `SharedExperiment.answer` there and waits for the answer.
     """
 
     FLUSH = 0.02
@@ -53,7 +53,7 @@ class RemoteExperiment:
         return await self._ask(b"reset " + why.encode()) == b"true"
 
 
-class ExperimentHost:
+class SharedExperiment:
     """The other end of every `RemoteExperiment`: keeps the experiment and tells all of them when the guard changes.
 
     Args:

@@ -19,7 +19,7 @@ from tessera.app.observability.metrics import Metrics
 from tessera.app.processes.child_process import configuration, inherited
 from tessera.app.processes.messages import Kind, Message
 from tessera.app.processes.remote import RemoteDispatcher
-from tessera.app.processes.status_page import Board
+from tessera.app.processes.status_page import StatusPage
 from tessera.app.settings import Settings
 
 
@@ -78,17 +78,17 @@ def main() -> None:
     """Be a frontend process; see `tessera.app.processes.child_process.spawn`."""
     control_number, listener_number = inherited()
     control, listener = socket.socket(fileno=control_number), socket.socket(fileno=listener_number)
-    settings, told, (board_file, memory_file) = configuration(control)
+    settings, told, (status_file, memory_file) = configuration(control)
     index = int(str(told["index"]))
-    board = Board(board_file)
-    os.close(board_file)
+    status_page = StatusPage(status_file)
+    os.close(status_file)
 
     def dispatcher(given: Settings, metrics: Metrics) -> RemoteDispatcher:
         return RemoteDispatcher(
             given,
             metrics,
             control=control,
-            board=board,
+            status_page=status_page,
             decode_memory=SharedMemory(memory_file),
             on_leave=lambda: server.leave(),
             on_drain=lambda: server.drain(),
@@ -96,7 +96,7 @@ def main() -> None:
         )
 
     app = create_app(settings, dispatcher=dispatcher)
-    server = FrontendServer(app, settings, beat=lambda: board.frontend_beat(index))
+    server = FrontendServer(app, settings, beat=lambda: status_page.frontend_beat(index))
     freeze_heap()
     server.run(sockets=[listener])
     sys.exit(0)

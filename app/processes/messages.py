@@ -66,7 +66,7 @@ class Kind(IntEnum):
     CANCELLED = 6
     CHANGED = 8  # identity: of the CHANGE; files: JSON of the model as it is now. The supervisor gets it too
     # supervisor -> engine, frontend
-    CONFIGURE = 16  # files: JSON (settings and more), board
+    CONFIGURE = 16  # files: JSON (settings and more), status page
     ATTACH = 17  # files: socket, the frontend's slots; a frontend has the model by then
     STATUS = 18  # number: an index of Phase; identity: per mille of the stage; body: the stage
     MODEL = 19  # number: images to decode at once; files: JSON
@@ -86,7 +86,7 @@ class Kind(IntEnum):
     IDLE = 37  # draining, and no request is in flight
     STOPPED = 38  # number: requests that were cut off
     EVENTS = 39  # body: what happened to the experiment, see `tessera.app.routing.events`
-    ASK = 40  # body: a question of `ExperimentHost.answer`
+    ASK = 40  # body: a question of `SharedExperiment.answer`
     WAITING = 41  # an engine process has imported everything; a spare goes on saying so, it is its heartbeat
 
 

@@ -41,7 +41,7 @@ from tessera.app.processes.messages import (
 )
 from tessera.app.processes.reservation import RemoteReservation
 from tessera.app.processes.shared_rows import SLOTS_PER_ROW, SlotAllocator, SlotArea, SlotLayout
-from tessera.app.processes.status_page import Board
+from tessera.app.processes.status_page import StatusPage
 from tessera.app.scheduling.snapshot import Snapshot
 from tessera.app.scheduling.ticket import InputType, Outcome, Priority
 from tessera.app.served.model import ServedModel
@@ -66,7 +66,7 @@ class RemoteDispatcher:
         settings: The settings.
         metrics: What this process counts.
         control: The connection with the supervisor.
-        board: Where the engine process shows its state.
+        status_page: Where the engine process shows its state.
         decode_memory: What all frontends decode large images in.
         on_leave: Called when readiness is to be turned off.
         on_drain: Called when requests are to be refused.
@@ -79,7 +79,7 @@ class RemoteDispatcher:
         metrics: Metrics,
         *,
         control: socket.socket,
-        board: Board,
+        status_page: StatusPage,
         decode_memory: DecodeMemory,
         on_leave: Callable[[], None],
         on_drain: Callable[[], None],
@@ -91,7 +91,7 @@ class RemoteDispatcher:
         self._control: Channel | None = None
         self._area: SlotArea | None = None  # comes with the first engine process
         self._allocator = SlotAllocator(0)
-        self._board = board
+        self._status_page = status_page
         self.decode_memory = decode_memory
         self._on_leave = on_leave
         self._on_drain = on_drain
@@ -148,7 +148,7 @@ class RemoteDispatcher:
 
     def snapshot(self) -> Snapshot:
         """The engine's state, a moment old."""
-        return self._board.snapshot()
+        return self._status_page.snapshot()
 
     def check_room(
         self, variant: str, images: int = 1, *, deadline: float | None = None, priority: Priority = Priority.NORMAL
@@ -158,7 +158,7 @@ class RemoteDispatcher:
             raise NotReadyError("The engine is being restarted.", retry_after=1)
         if not self.model().variants[variant].loaded:
             raise ModelUnavailableError(f"The variant {variant!r} is unloaded.")
-        self._board.check_room(
+        self._status_page.check_room(
             self._places[variant], images, capacity=self._capacity, deadline=deadline, priority=priority
         )
 
@@ -171,7 +171,7 @@ class RemoteDispatcher:
         deadline: float | None = None,
         priority: Priority = Priority.NORMAL,
     ) -> RemoteReservation:
-        """Take slots and ask for admission; a refusal that the board did not foretell arrives while images decode."""
+        """Take slots and ask for admission; a refusal that the status page did not foretell arrives during decoding."""
         self.check_room(variant, images, deadline=deadline, priority=priority)
         slots = images * SLOTS_PER_ROW[dtype]
         first = self._allocator.take(slots)

@@ -27,18 +27,18 @@ _STARTED, _LIMIT = 64, 192
 _FRONTENDS = 256  # heartbeats, 64 at most; the engine's words end here
 
 
-def create_board() -> int:
-    """Make the anonymous file of a board; returns its descriptor."""
-    file = os.memfd_create("tessera-board", os.MFD_CLOEXEC)
+def create_status_page() -> int:
+    """Make the anonymous file of a status page; returns its descriptor."""
+    file = os.memfd_create("tessera-status", os.MFD_CLOEXEC)
     os.ftruncate(file, _BYTES)
     return file
 
 
-class Board:
+class StatusPage:
     """Written by the engine process (and wiped by the supervisor when that has ended), but for a word of each frontend.
 
     Args:
-        file: A descriptor of `create_board`; the caller still owns it.
+        file: A descriptor of `create_status_page`; the caller still owns it.
     """
 
     def __init__(self, file: int) -> None:

@@ -16,11 +16,11 @@ from tessera.app.errors import StartupError
 from tessera.app.imaging.memory import create_shared_memory
 from tessera.app.processes.child_process import configure
 from tessera.app.processes.children import Child, connect, end, report_end
-from tessera.app.processes.experiment import ExperimentHost
+from tessera.app.processes.experiment import SharedExperiment
 from tessera.app.processes.messages import Kind, Message, pack_file, unpack_file
 from tessera.app.processes.scrapes import Scrapes
 from tessera.app.processes.shared_rows import SlotLayout, create_slots
-from tessera.app.processes.status_page import Board, create_board
+from tessera.app.processes.status_page import StatusPage, create_status_page
 from tessera.app.processes.watchdog import INTERVAL, SERVING, SERVING_FRONTEND, STARTING, Patience, Running
 from tessera.app.served.model import ServedModel
 from tessera.app.settings import Settings
@@ -58,8 +58,8 @@ class Supervisor:
         self._progress = progress
         self._on_ready = on_ready
         self._loop = asyncio.get_running_loop()
-        self._board_file = create_board()
-        self._board = Board(self._board_file)
+        self._status_file = create_status_page()
+        self._status_page = StatusPage(self._status_file)
         self._memory_file = create_shared_memory()
         self._generations = count(1)
         self._engine: Child | None = None
@@ -68,7 +68,7 @@ class Supervisor:
         self._slots = [-1] * len(listeners)
         self._failures: dict[str, int] = {}
         self._model: ServedModel | None = None
-        self._experiment: ExperimentHost | None = None
+        self._experiment: SharedExperiment | None = None
         self._decoders = 1
         self._announced = False
         self._stopping_since: float | None = None
@@ -102,10 +102,10 @@ class Supervisor:
         return [child for child in (self._engine, self._spare, *self._frontends) if child is not None]
 
     def _start_engine(self) -> None:
-        self._board.wipe()
+        self._status_page.wipe()
         known = None if self._model is None else self._model.to_json().decode()
         self._engine, self._spare = self._spare or self._new_engine(), None
-        self._engine.configure(configure({"known": known}, self._settings), (self._board_file,))
+        self._engine.configure(configure({"known": known}, self._settings), (self._status_file,))
 
     def _new_engine(self) -> Child:
         return Child(
@@ -134,7 +134,7 @@ class Supervisor:
             on_message=self._hear_frontend,
             on_end=self._frontend_ended,
         )
-        frontend.configure(configure({"index": index}, self._settings), (self._board_file, self._memory_file))
+        frontend.configure(configure({"index": index}, self._settings), (self._status_file, self._memory_file))
 
     def _hear_engine(self, engine: Child, message: Message) -> None:
         if message.kind == Kind.WAITING:
@@ -152,7 +152,7 @@ class Supervisor:
             self._decoders = message.number
             if self._experiment is None:  # outlives engine processes
                 experiment = open_experiment(self._settings, self._model.variants, self._scrapes.metrics)
-                self._experiment = ExperimentHost(experiment, self._show_guard)
+                self._experiment = SharedExperiment(experiment, self._show_guard)
             self._failures.pop("engine", None)
             engine.ready = True
             logger.info("the engine is ready", extra={"fields": {"process": engine.name, "pid": engine.pid}})
@@ -297,18 +297,18 @@ class Supervisor:
 
     def _end_hung(self) -> None:
         """Kill who does not show signs of life; whoever takes its place gets the connections that wait meanwhile."""
-        board, engine, spare = self._board, self._engine, self._spare
+        status_page, engine, spare = self._status_page, self._engine, self._spare
         if engine is not None:
             # Once it has imported everything it beats before it loads, unless it hangs already.
-            starting = not engine.ready and (board.heartbeat > 0 or engine.waited == 0)
-            beats = engine.waited + board.heartbeat
-            _end_if_hung(engine, "the engine process", beats, STARTING if starting else SERVING, board.overdue)
+            starting = not engine.ready and (status_page.heartbeat > 0 or engine.waited == 0)
+            beats = engine.waited + status_page.heartbeat
+            _end_if_hung(engine, "the engine process", beats, STARTING if starting else SERVING, status_page.overdue)
         if spare is not None:
             _end_if_hung(spare, "a spare engine process", spare.waited, SERVING if spare.waited else STARTING)
         for index, frontend in enumerate(self._frontends):
             if frontend is not None:
                 patience = SERVING_FRONTEND if frontend.ready else STARTING
-                _end_if_hung(frontend, "a frontend", board.frontend_heartbeat(index), patience)
+                _end_if_hung(frontend, "a frontend", status_page.frontend_heartbeat(index), patience)
 
     def _begin_end(self) -> None:
         """At the first signal turn readiness off and, at once or later, refuse requests; at the second end at once."""

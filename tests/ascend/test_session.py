@@ -178,14 +178,14 @@ def test_a_batch_goes_to_the_device_with_least_to_do_and_what_runs_at_once_follo
     monkeypatch.setenv("ACL_DOUBLE_DEVICES", "2")
     session = open_(float_om)
     assert session.parallel_runs == 4
-    rotation = session._rotation
-    with rotation.slot() as (first, _):
-        with rotation.slot() as (second, _):
+    balancer = session._balancer
+    with balancer.slot() as (first, _):
+        with balancer.slot() as (second, _):
             assert first is not second
-        with rotation.slot() as (third, _):
+        with balancer.slot() as (third, _):
             assert third is second, "it is the first one's turn, but that has a batch already"
         double.set_faults("setdevice=507033")
-        rotation.fail(first, RuntimeError("lost"))
+        balancer.fail(first, RuntimeError("lost"))
         assert session.parallel_runs == 2, "although it cannot be taken down yet"
 
 
@@ -270,7 +270,7 @@ def test_closing_waits_for_batches_in_flight(
 def test_closing_waits_for_a_slot_that_is_taken(open_: Open, float_om: Path) -> None:
     session = open_(float_om)
     closing = threading.Thread(target=session.close)
-    with session._rotation.slot() as (_, slot):
+    with session._balancer.slot() as (_, slot):
         closing.start()
         closing.join(0.1)
         assert closing.is_alive()

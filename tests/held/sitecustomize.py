@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 if "serve" in sys.orig_argv or any(argument.startswith("tessera-engine-") for argument in sys.orig_argv):
-    from tessera.app.dispatch.host import LOADING_THREAD
+    from tessera.app.dispatch.executor import LOADING_THREAD
     from tessera.app.scheduling.queue import ImageQueue
     from tessera.app.scheduling.scheduler import Scheduler
 

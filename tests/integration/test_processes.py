@@ -85,7 +85,7 @@ def test_frontends_hold_no_engine(processes: ServerProcess) -> None:
     for role in ("engine", "frontend-0", "frontend-1"):
         mapped = Path(f"/proc/{children(processes)[role]}/maps").read_text()
         assert ("onnxruntime" in mapped) is (role == "engine"), role
-        assert "tessera-board" in mapped
+        assert "tessera-status" in mapped
 
 
 def test_any_frontend_tells_the_metrics_of_all(processes: ServerProcess) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tessera.engine.backends.ascend.device import Device
 from tessera.engine.backends.ascend.errors import AclError
-from tessera.engine.backends.ascend.lane import Lane, Slot
+from tessera.engine.backends.ascend.instance import Instance, Slot
 from tessera.engine.backends.ascend.memory import DeviceBuffer
 from tessera.engine.backends.ascend.model import Description, query_size
 from tessera.engine.backends.ascend.runtime import Runtime
@@ -44,21 +44,21 @@ class Replica:
                 weights = self._shared_weights(path) if instances > 1 else None
                 if weights is not None:
                     made.callback(weights.close)
-                self._lanes: list[Lane] = []
+                self._instances: list[Instance] = []
                 for _ in range(instances):
-                    self._lanes.append(Lane(self.device, path, weights))
-                    made.callback(self._lanes[-1].close)
+                    self._instances.append(Instance(self.device, path, weights))
+                    made.callback(self._instances[-1].close)
             self._made = made.pop_all()
 
     @property
     def description(self) -> Description:
         """What the model takes and gives."""
-        return self._lanes[0].model.description
+        return self._instances[0].model.description
 
     @property
     def slots(self) -> list[Slot]:
         """Slots of all loads, so ordered that neighbours belong to different ones."""
-        return [slot for group in zip(*(lane.slots for lane in self._lanes), strict=True) for slot in group]
+        return [slot for group in zip(*(instance.slots for instance in self._instances), strict=True) for slot in group]
 
     def close(self, timeout_ms: int) -> bool:
         """Wait for what still runs, then give everything back, in AscendCL's order.
@@ -69,7 +69,7 @@ class Replica:
         """
         try:
             with self.device.active():
-                drained = [lane.drain(timeout_ms) for lane in self._lanes]
+                drained = [instance.drain(timeout_ms) for instance in self._instances]
                 if not all(drained):
                     logger.error("device %d does not end what it runs; its memory stays", self.device.index)
                     return False

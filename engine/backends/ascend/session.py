@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tessera.engine.backends.ascend.balancer import FIRST_RETRY_SECONDS, DeviceBalancer, Member
 from tessera.engine.backends.ascend.chips import find_chip
 from tessera.engine.backends.ascend.errors import AclError, AclFaultError
 from tessera.engine.backends.ascend.gears import Chunk, GearTable
@@ -22,7 +23,6 @@ from tessera.engine.backends.ascend.model import OfflineTensor
 from tessera.engine.backends.ascend.omfile import check_om_file
 from tessera.engine.backends.ascend.profiling import check_tools, profile_layers
 from tessera.engine.backends.ascend.replica import Replica
-from tessera.engine.backends.ascend.rotation import FIRST_RETRY_SECONDS, Rotation, Seat
 from tessera.engine.backends.ascend.runtime import Runtime, shared_runtime
 from tessera.engine.errors import BackendUnavailableError, DeviceError, InputError, ModelError
 from tessera.engine.graph.reader import read_model
@@ -94,7 +94,7 @@ class AscendSession(Session):
             self._output = description.output
             self._gears = self._measure(replicas[0], description.image)
             opened.pop_all()
-        self._rotation = Rotation(replicas, self._open, timeout_ms, first_retry)
+        self._balancer = DeviceBalancer(replicas, self._open, timeout_ms, first_retry)
         self._slots = sum(len(replica.slots) for replica in replicas)
         self._workers = ThreadPoolExecutor(self._slots, thread_name_prefix="tessera-ascend")
 
@@ -141,13 +141,13 @@ class AscendSession(Session):
     @property
     def parallel_runs(self) -> int:
         """See `Session.parallel_runs`: two for every load of the model on a device in the rotation."""
-        return max(1, self._rotation.places)
+        return max(1, self._balancer.places)
 
     def devices(self) -> tuple[DeviceStatus, ...]:
         """See `Session.devices`."""
         try:
             with self._in_use():
-                return tuple(_status(seat) for seat in self._rotation.seats)
+                return tuple(_status(member) for member in self._balancer.members)
         except BackendUnavailableError:
             return ()
 
@@ -202,7 +202,7 @@ class AscendSession(Session):
             self._closed = True
             self._idle.wait_for(lambda: self._active == 0)
         self._workers.shutdown()
-        self._rotation.close()
+        self._balancer.close()
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -227,21 +227,21 @@ class AscendSession(Session):
 
     def _run_chunk(self, x: npt.NDArray[Any], chunk: Chunk, output: npt.NDArray[np.float32]) -> None:
         """Run a chunk into its rows of `output`; devices that fail meanwhile leave the rotation, each at most once."""
-        rotation = self._rotation
+        balancer = self._balancer
         rows = slice(chunk.start, chunk.start + chunk.count)
-        for _ in rotation.seats:
-            with rotation.slot() as (seat, slot):
+        for _ in balancer.members:
+            with balancer.slot() as (member, slot):
                 try:
                     output[rows] = slot.run(x[rows], chunk.gear, self._image.encode, self._timeout_ms)
                 except AclFaultError as error:
-                    rotation.fail(seat, error)
-                    failure = DeviceError(f"Ascend device {seat.index}: {error}")
+                    balancer.fail(member, error)
+                    failure = DeviceError(f"Ascend device {member.index}: {error}")
                     failure.__cause__ = error
                 except AclError as error:
-                    raise DeviceError(f"Ascend device {seat.index}: {error}") from error
+                    raise DeviceError(f"Ascend device {member.index}: {error}") from error
                 else:
                     return
-            if not rotation.has_healthy():
+            if not balancer.has_healthy():
                 break
         raise failure
 
@@ -269,14 +269,14 @@ def _layer_costs(graph: Path | None) -> dict[str, LayerCost]:
         return {}
 
 
-def _status(seat: Seat) -> DeviceStatus:
-    replica = seat.replica
+def _status(member: Member) -> DeviceStatus:
+    replica = member.replica
     memory = replica.device.memory() if replica is not None else None
     return DeviceStatus(
-        index=seat.index,
-        healthy=seat.healthy,
-        failures=seat.failures,
-        last_error=seat.last_error,
+        index=member.index,
+        healthy=member.healthy,
+        failures=member.failures,
+        last_error=member.last_error,
         memory_free_bytes=memory[0] if memory else None,
         memory_total_bytes=memory[1] if memory else None,
         utilisation=replica.device.utilisation() if replica is not None else {},

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tessera.app.errors import CorruptImageError
+from tessera.app.imaging.decoder_pool import DecoderPool, Decoding
 from tessera.app.imaging.estimate import Estimate
-from tessera.app.imaging.pool import DecoderPool, Decoding
 
 WAIT = 10.0
 

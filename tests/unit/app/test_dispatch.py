@@ -29,7 +29,7 @@ from tessera.app.processes.messages import (
     unpack_file,
 )
 from tessera.app.processes.shared_rows import SLOTS_PER_ROW, SlotAllocator, SlotArea, SlotLayout, create_slots
-from tessera.app.processes.status_page import Board, create_board
+from tessera.app.processes.status_page import StatusPage, create_status_page
 from tessera.app.processes.watchdog import ExpectedSeconds, batch_limit
 from tessera.app.scheduling.latency import BatchStatistics
 from tessera.app.scheduling.snapshot import Snapshot, VariantSnapshot
@@ -131,9 +131,9 @@ def test_settings_survive_the_way() -> None:
     assert Settings(**told["settings"]) == settings
 
 
-def board() -> Board:
-    file = create_board()
-    shown = Board(file)
+def status_page() -> StatusPage:
+    file = create_status_page()
+    shown = StatusPage(file)
     os.close(file)
     return shown
 
@@ -144,8 +144,8 @@ def snapshot(depth: int, predicted: float) -> Snapshot:
     return Snapshot({"v": VariantSnapshot(depths, predicted, rows)}, 0.5, 1.5, parallel=2)
 
 
-def test_the_board_refuses_what_the_engine_would() -> None:
-    shown = board()
+def test_the_status_page_refuses_what_the_engine_would() -> None:
+    shown = status_page()
     assert shown.snapshot() == Snapshot({}, 0.0, 0.0)
     shown.show(snapshot(6, 5.0))
     assert shown.snapshot() == snapshot(6, 5.0)
@@ -173,7 +173,7 @@ def test_the_board_refuses_what_the_engine_would() -> None:
 
 
 def test_the_next_engine_process_does_not_look_like_a_silent_frontend() -> None:
-    shown = board()
+    shown = status_page()
     shown.frontend_beat(63)
     shown.beat()
     shown.show(snapshot(6, 5.0))
@@ -191,8 +191,8 @@ def test_the_limit_of_a_batch_follows_what_batches_take() -> None:
     assert batch_limit(10.0) > 100.0
 
 
-def test_a_batch_over_its_limit_shows_on_the_board() -> None:
-    shown = board()
+def test_a_batch_over_its_limit_shows_on_the_status_page() -> None:
+    shown = status_page()
     assert shown.overdue is None
     in_time = shown.batch_started(limit=1e9)
     assert shown.overdue is None

@@ -15,7 +15,7 @@ from tessera.app.dispatch.experiment import LocalExperiment, open_experiment
 from tessera.app.dispatch.shadow import MOST_WAITING, Shadow
 from tessera.app.errors import QueueFullError
 from tessera.app.observability.metrics import Metrics
-from tessera.app.processes.experiment import ExperimentHost, RemoteExperiment
+from tessera.app.processes.experiment import RemoteExperiment, SharedExperiment
 from tessera.app.routing.events import Answered, Compared, Event, NotCompared
 from tessera.app.routing.router import Decision
 from tessera.app.routing.shadow import Comparison
@@ -175,7 +175,7 @@ def test_processes_share_one_experiment_and_hear_of_its_guard() -> None:
     told: list[bool] = []
 
     async def run() -> None:
-        host = ExperimentHost(open_experiment(settings, VARIANTS, Metrics()), told.append)
+        host = SharedExperiment(open_experiment(settings, VARIANTS, Metrics()), told.append)
 
         async def ask(question: bytes) -> bytes:
             return host.answer(question)

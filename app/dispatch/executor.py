@@ -1,4 +1,4 @@
-"""The owner of the sessions and the scheduler, in whichever process they live."""
+"""What executes batches in this process: the sessions and their scheduler, from loading to the end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 LOADING_THREAD = "tessera-load"
 
 
-class EngineHost:
+class ModelExecutor:
     """Loads the model and runs the scheduler; lives on an event loop.
 
     Args:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from tessera.app.dispatch.host import EngineHost
+from tessera.app.dispatch.executor import ModelExecutor
 from tessera.app.errors import InternalError, RequestError
 from tessera.app.processes.messages import (
     INPUT_TYPES,
@@ -34,34 +34,34 @@ class _Place(NamedTuple):
     first: int  # slot
 
 
-class FrontendLink:
+class AttachedFrontend:
     """One frontend, from its attachment until it is gone.
 
     Every ADMIT is answered exactly once, by DONE, FAILED, or CANCELLED; until then the frontend keeps its slots.
 
     Args:
         end: The connection.
-        host: Who runs its images.
+        executor: Who runs its images.
         area: Its slots.
-        on_gone: Called with the link when the frontend has ended.
+        on_gone: Called with it when the frontend has ended.
         on_changed: Called when a variant was loaded or unloaded.
     """
 
     def __init__(
         self,
         end: socket.socket,
-        host: EngineHost,
+        executor: ModelExecutor,
         area: SlotArea,
         *,
-        on_gone: Callable[[FrontendLink], None],
+        on_gone: Callable[[AttachedFrontend], None],
         on_changed: Callable[[], None],
     ) -> None:
-        self._host = host
+        self._executor = executor
         self._area = area
         self._on_gone = on_gone
         self._on_changed = on_changed
         self._changes: set[asyncio.Task[None]] = set()
-        self._variants = sorted(host.model.variants)
+        self._variants = sorted(executor.model.variants)
         self._tickets: dict[int, Ticket] = {}
         self._places: dict[Ticket, _Place] = {}
         self._channel = Channel(end, self._receive, self._gone)
@@ -112,7 +112,7 @@ class FrontendLink:
         elif message.kind == Kind.CANCEL:
             self._cancel(message.identity)
         elif message.kind == Kind.CHANGE:
-            change = self._host.load if message.number else self._host.unload
+            change = self._executor.load if message.number else self._executor.unload
             task = asyncio.ensure_future(self._change(message.identity, change(message.body.decode())))
             self._changes.add(task)
             task.add_done_callback(self._changes.discard)
@@ -125,12 +125,12 @@ class FrontendLink:
             return
         # The supervisor first: who has the answer may count on it, even if this process dies the next moment.
         self._on_changed()
-        model = pack_file(self._host.model.to_json())
+        model = pack_file(self._executor.model.to_json())
         self._channel.send(Message(Kind.CHANGED, identity=identity, files=(model,)))
 
     def _admit(self, identity: int, request: Request) -> None:
         try:
-            self._tickets[identity] = self._host.scheduler.admit(
+            self._tickets[identity] = self._executor.scheduler.admit(
                 self._variants[request.variant],
                 request.images,
                 deadline=None if math.isinf(request.deadline) else request.deadline,
@@ -145,7 +145,7 @@ class FrontendLink:
         ticket = self._tickets.get(identity)
         if ticket is None:
             return  # refused at admission; the frontend knows by now
-        scheduler = self._host.scheduler
+        scheduler = self._executor.scheduler
         try:
             rows = self._area.rows(first, ticket.images, ticket.dtype)
             if core_seconds > 0:
@@ -165,7 +165,7 @@ class FrontendLink:
     def _forget(self, identity: int) -> None:
         ticket = self._tickets.pop(identity, None)
         if ticket is not None:
-            self._host.scheduler.cancel(ticket)
+            self._executor.scheduler.cancel(ticket)
             self._places.pop(ticket, None)
 
     def _refuse(self, identity: int, error: RequestError) -> None:

@@ -1,4 +1,4 @@
-"""Which device runs the next batch; failed ones leave the rotation until they were set up again."""
+"""Which device runs the next batch; a failed one leaves the rotation until it has been set up again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tessera.engine.backends.ascend.lane import Slot
+from tessera.engine.backends.ascend.instance import Slot
 from tessera.engine.backends.ascend.replica import Replica
 from tessera.engine.errors import DeviceError, EngineError
 
@@ -19,8 +19,8 @@ LONGEST_RETRY_SECONDS = 60.0
 
 
 @dataclass(eq=False)
-class Seat:
-    """A device's place in the rotation.
+class Member:
+    """A device among those that take turns, as load balancers call it.
 
     Attributes:
         index: the device.
@@ -43,7 +43,7 @@ class Seat:
         return self.replica is None or len(self.free) == len(self.replica.slots)
 
 
-class Rotation:
+class DeviceBalancer:
     """Hands out slots, device after device.
 
     Args:
@@ -60,7 +60,7 @@ class Rotation:
         timeout_ms: int,
         first_retry: float = FIRST_RETRY_SECONDS,
     ) -> None:
-        self._seats = [Seat(replica.device.index, replica, replica.slots) for replica in replicas]
+        self._members = [Member(replica.device.index, replica, replica.slots) for replica in replicas]
         self._reopen = reopen
         self._timeout_ms = timeout_ms
         self._first_retry = first_retry
@@ -70,51 +70,51 @@ class Rotation:
         self._recoveries: list[threading.Thread] = []
 
     @property
-    def seats(self) -> Sequence[Seat]:
-        """The devices' places, for looking at."""
-        return self._seats
+    def members(self) -> Sequence[Member]:
+        """The devices, for looking at."""
+        return self._members
 
     @property
     def places(self) -> int:
         """How many batches the healthy devices hold."""
         with self._changed:
-            return sum(len(seat.replica.slots) for seat in self._seats if seat.healthy and seat.replica is not None)
+            return sum(len(m.replica.slots) for m in self._members if m.healthy and m.replica is not None)
 
     @contextmanager
-    def slot(self) -> Iterator[tuple[Seat, Slot]]:
+    def slot(self) -> Iterator[tuple[Member, Slot]]:
         """A free slot of a healthy device, waiting for one; it is given back at the end.
 
         Raises:
             DeviceError: no device is healthy.
         """
         with self._changed:
-            seat = self._take_turn()
-            slot = seat.free.pop(0)
+            member = self._take_turn()
+            slot = member.free.pop(0)
         try:
-            yield seat, slot
+            yield member, slot
         finally:
             with self._changed:
-                seat.free.append(slot)
+                member.free.append(slot)
                 self._changed.notify_all()
 
-    def fail(self, seat: Seat, error: Exception) -> None:
+    def fail(self, member: Member, error: Exception) -> None:
         """Take a device out of the rotation, and begin to set it up again; batches that are on it go on."""
         with self._changed:
-            seat.last_error = str(error)
-            if not seat.healthy or self._closed:
+            member.last_error = str(error)
+            if not member.healthy or self._closed:
                 return
-            seat.healthy, seat.failures = False, seat.failures + 1
+            member.healthy, member.failures = False, member.failures + 1
             self._changed.notify_all()
-            logger.error("device %d leaves the rotation: %s", seat.index, error)
-            name = f"tessera-ascend-recovery-{seat.index}"
+            logger.error("device %d leaves the rotation: %s", member.index, error)
+            name = f"tessera-ascend-recovery-{member.index}"
             self._recoveries = [thread for thread in self._recoveries if thread.is_alive()]
-            self._recoveries.append(threading.Thread(target=self._recover, args=(seat,), name=name, daemon=True))
+            self._recoveries.append(threading.Thread(target=self._recover, args=(member,), name=name, daemon=True))
             self._recoveries[-1].start()
 
     def has_healthy(self) -> bool:
         """Whether any device gets batches."""
         with self._changed:
-            return any(seat.healthy for seat in self._seats)
+            return any(member.healthy for member in self._members)
 
     def close(self) -> None:
         """Wait for the batches in flight, then give every device back."""
@@ -124,43 +124,43 @@ class Rotation:
             recoveries = self._recoveries
         for thread in recoveries:
             thread.join()
-        for seat in self._seats:
-            self._take_down(seat)
+        for member in self._members:
+            self._take_down(member)
 
-    def _take_turn(self) -> Seat:
+    def _take_turn(self) -> Member:
         while True:
-            if not any(seat.healthy for seat in self._seats):
-                raise DeviceError(_describe_outage(self._seats))
-            turns = [(self._next + step) % len(self._seats) for step in range(len(self._seats))]
-            ready = [position for position in turns if self._seats[position].healthy and self._seats[position].free]
+            if not any(member.healthy for member in self._members):
+                raise DeviceError(_describe_outage(self._members))
+            turns = [(self._next + step) % len(self._members) for step in range(len(self._members))]
+            ready = [position for position in turns if self._members[position].healthy and self._members[position].free]
             if ready:
-                position = max(ready, key=lambda position: len(self._seats[position].free))
+                position = max(ready, key=lambda position: len(self._members[position].free))
                 self._next = position + 1
-                return self._seats[position]
+                return self._members[position]
             self._changed.wait()
 
-    def _recover(self, seat: Seat) -> None:
-        if not self._take_down(seat):
+    def _recover(self, member: Member) -> None:
+        if not self._take_down(member):
             return
         delay = self._first_retry
         while not self._wait_or_closed(delay):
             try:
-                replica = self._reopen(seat.index)
+                replica = self._reopen(member.index)
             except EngineError as error:
-                seat.last_error = str(error)
+                member.last_error = str(error)
                 delay = min(2 * delay, LONGEST_RETRY_SECONDS)
-                logger.warning("device %d stays out for another %.0f s: %s", seat.index, delay, error)
+                logger.warning("device %d stays out for another %.0f s: %s", member.index, delay, error)
                 continue
             with self._changed:
-                seat.replica, seat.free, seat.healthy = replica, replica.slots, True
+                member.replica, member.free, member.healthy = replica, replica.slots, True
                 self._changed.notify_all()
-            logger.warning("device %d is back in the rotation", seat.index)
+            logger.warning("device %d is back in the rotation", member.index)
             return
 
-    def _take_down(self, seat: Seat) -> bool:
+    def _take_down(self, member: Member) -> bool:
         with self._changed:
-            self._changed.wait_for(seat.is_idle)
-            replica, seat.replica, seat.free, seat.healthy = seat.replica, None, [], False
+            self._changed.wait_for(member.is_idle)
+            replica, member.replica, member.free, member.healthy = member.replica, None, [], False
         return replica is None or replica.close(self._timeout_ms)
 
     def _wait_or_closed(self, seconds: float) -> bool:
@@ -168,6 +168,6 @@ class Rotation:
             return self._changed.wait_for(lambda: self._closed, seconds)
 
 
-def _describe_outage(seats: Sequence[Seat]) -> str:
-    causes = "; ".join(f"device {seat.index}: {seat.last_error}" for seat in seats)
+def _describe_outage(members: Sequence[Member]) -> str:
+    causes = "; ".join(f"device {member.index}: {member.last_error}" for member in members)
     return f"No Ascend device is in the rotation ({causes}). They are tried again by themselves."

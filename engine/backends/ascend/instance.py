@@ -44,12 +44,12 @@ class Slot:
     """Buffers, datasets and a copy stream for one batch in flight. Made and used inside `device.active()`.
 
     Args:
-        lane: whose model it feeds.
+        instance: whose model it feeds.
     """
 
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
-        device, description = lane.device, lane.model.description
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        device, description = instance.device, instance.model.description
         self.copies = device.create_stream()
         with ExitStack() as made:
             made.callback(device.destroy_stream, self.copies)
@@ -83,11 +83,11 @@ class Slot:
         Raises:
             AclError: AscendCL failed.
         """
-        device, output = self.lane.device, self.lane.model.description.output
+        device, output = self.instance.device, self.instance.model.description.output
         with device.active():
             self.image.upload(encode(images, self.image.host), self.copies)
             device.synchronise(self.copies, timeout_ms)
-            self.lane.execute(self, gear, timeout_ms)
+            self.instance.execute(self, gear, timeout_ms)
             count = len(images) * output.image_bytes
             self.output.download(count, self.copies)
             device.synchronise(self.copies, timeout_ms)
@@ -99,7 +99,7 @@ class Slot:
         self._made.close()
 
 
-class Lane:
+class Instance:
     """A loaded model, the stream that it executes on, and its slots. Made and closed inside `device.active()`.
 
     One model must not run twice at once, and its gear is a property of the model: so setting the gear and executing are
@@ -130,8 +130,8 @@ class Lane:
         """Run the model on a slot's buffers and wait for it.
 
         Raises:
-            AclFaultError: the device failed, now or in an earlier execution of this lane: what did not end in time may
-                still run, so nothing else may.
+            AclFaultError: the device failed, now or in an earlier execution of this instance. What did not end in time
+                may still run, so nothing else may.
         """
         with self._lock:
             if self._fault is not None:
@@ -152,7 +152,7 @@ class Lane:
             self.device.library.call("aclmdlSetDynamicBatchSize", *arguments)
 
     def drain(self, timeout_ms: int) -> bool:
-        """Wait until nothing uses the lane's memory; False when that does not happen."""
+        """Wait until nothing uses the instance's memory; False when that does not happen."""
         streams = [self.executions, *(slot.copies for slot in self.slots)]
         drained = [self.device.drain(stream, timeout_ms) for stream in streams]
         return all(drained)
