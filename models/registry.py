@@ -4,48 +4,22 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from tessera.engine.backends import BACKENDS
 from tessera.engine.errors import ModelError
-from tessera.engine.normalisation import Normalisation
-from tessera.engine.quantize.calibration import Verdict
 from tessera.models.build import Build, Progress, build_model, is_built
 from tessera.models.cache import default_cache, library_folder
 from tessera.models.package import Package, is_package, read_package
 from tessera.models.preprocessing import Preprocessing
+from tessera.models.variant import Variant
 
 BUNDLED = Path(__file__).resolve().parent / "resnet50-imagenette"
 VARIANTS = ("baseline", "optimised")  # of every model
 
 Target = Literal["auto", "cpu", "ascend"]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to run a model.
-
-    Attributes:
-        name: "baseline" or "optimised".
-        path: the ONNX or .om file to load.
-        backend: the engine backend that this variant is meant for.
-        precision: "fp32", "fp16" or "int8".
-        note: a sentence for people when the variant is not what they may expect; else empty.
-        graph: the ONNX graph that an .om file was converted from; None for ONNX files.
-        normalisation: what images need where the .om file takes floats; None for ONNX files, which say it themselves.
-        verdict: what the gate said when this variant was quantised; None where nobody has kept it.
-    """
-
-    name: str
-    path: Path
-    backend: str
-    precision: str
-    note: str = ""
-    graph: Path | None = None
-    normalisation: Normalisation | None = None
-    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +163,8 @@ def _model_folders(root: Path) -> list[Path]:
 def _variants(package: Package, build: Build) -> list[Variant]:
     baseline = Variant("baseline", build.baseline, "onnxruntime", "int8" if build.quantised else "fp32")
     if build.optimised is not None:
-        return [baseline, Variant("optimised", build.optimised, "cpu", "int8", build.remark, verdict=build.verdict)]
+        gate = None if build.verdict is None else asdict(build.verdict)
+        return [baseline, Variant("optimised", build.optimised, "cpu", "int8", build.remark, gate=gate)]
     if build.quantised:
         return [baseline, Variant("optimised", build.baseline, "cpu", "int8")]
     note = (
@@ -204,7 +179,7 @@ def _variants(package: Package, build: Build) -> list[Variant]:
 def _offline_variants(package: Package) -> list[Variant]:
     offline = package.ascend
     assert offline is not None, "only called for converted packages"
-    normalisation = Normalisation(package.preprocessing.mean, package.preprocessing.std)
+    mean, std = package.preprocessing.mean, package.preprocessing.std
     files = {"baseline": (offline.baseline, "fp16"), "optimised": (offline.optimised, offline.optimised_precision)}
     for path, _ in files.values():
         if not path.is_file():
@@ -212,7 +187,7 @@ def _offline_variants(package: Package) -> list[Variant]:
                 f"{package.folder} names {path.name} for Ascend, but there is no such file. Convert the model again."
             )
     return [
-        Variant(name, path, "ascend", precision, graph=package.source, normalisation=normalisation)
+        Variant(name, path, "ascend", precision, graph=package.source, mean=mean, std=std)
         for name, (path, precision) in files.items()
     ]
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from tessera import engine
 from tessera.engine.errors import EngineError, ModelError
-from tessera.models.registry import Variant, open_model
+from tessera.models.registry import open_model
+from tessera.models.variant import Variant
 
 _BATCHES = (1, 2)
 _SCRATCH = ".trial"

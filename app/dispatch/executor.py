@@ -20,8 +20,8 @@ from tessera.app.heap import freeze_heap
 from tessera.app.observability.metrics import Metrics
 from tessera.app.scheduling.scheduler import ENGINE_THREAD, Around, Runner, Scheduler
 from tessera.app.scheduling.ticket import Ticket
-from tessera.app.served.loading import LoadedModel, LoadedVariant, Progress, default_decode_threads, load
-from tessera.app.served.model import ServedModel
+from tessera.app.served.loading import LoadedModel, Progress, default_decode_threads, load
+from tessera.app.served.model import ServedModel, ServedVariant
 from tessera.app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class ModelExecutor:
         deliver: Callable[[list[Ticket]], None],
         progress: Progress | None = None,
         known: ServedModel | None = None,
-        watch: Callable[[LoadedVariant], Runner] = lambda variant: variant.session,
+        watch: Callable[[engine.Session, ServedVariant], Runner] = lambda session, _: session,
         around: Around = nullcontext,
     ) -> None:
         self.status = Status(Phase.LOADING, "starting")
@@ -143,16 +143,17 @@ class ModelExecutor:
             self.status = Status(Phase.FAILED, failure=error)
             logger.error("the model could not be loaded: %s", error, exc_info=not isinstance(error, StartupError))
             return
-        self._scheduler = self._schedule(loaded, loaded.served)
+        self._scheduler = self._schedule(loaded)
         self._lifecycle = ModelLifecycle(self._settings, loaded, self._scheduler, self._watch)
         self._metrics.watch_devices(self._lifecycle.devices)
         freeze_heap()
         self.status = Status(Phase.READY)
 
-    def _schedule(self, loaded: LoadedModel, model: ServedModel) -> Scheduler:
+    def _schedule(self, loaded: LoadedModel) -> Scheduler:
+        model = loaded.served
         loop = asyncio.get_running_loop()
         scheduler = Scheduler(
-            {name: self._watch(variant) for name, variant in loaded.variants.items()},
+            {name: self._watch(session, model.variants[name]) for name, session in loaded.sessions.items()},
             size=model.preprocessing.size,
             max_batch=self._settings.max_batch,
             capacity=self._settings.max_queue_images,
@@ -160,7 +161,7 @@ class ModelExecutor:
             observer=self._metrics,
             decoders=min(self.decoders, engine.cpu_budget()),
             around=self._around,
-            retired=model.variants.keys() - loaded.variants.keys(),
+            retired=model.variants.keys() - loaded.sessions.keys(),
         )
         self._metrics.describe_model(model)
         self._metrics.watch_queue(lambda: scheduler.depth)

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from tessera.app.errors import LoadFailedError, StartupError
 from tessera.app.scheduling.scheduler import Runner, Scheduler
-from tessera.app.served.loading import LoadedModel, LoadedVariant, reload_variant
+from tessera.app.served.loading import LoadedModel, reload_variant
 from tessera.app.served.model import ServedModel, ServedVariant
 from tessera.app.settings import Settings
-from tessera.engine import DeviceStatus
+from tessera.engine import DeviceStatus, Session
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 class ModelLifecycle:
     """Owns the sessions that a scheduler runs. Its methods block, for as long as loading takes; one runs at a time.
 
-    No request fails by a change: a new session has been loaded and warmed before the swap, the old one is closed when
-    its last batch is over, and a variant is unloaded when everything that was admitted for it has its answer.
+    No request fails by a change. A new session is loaded and warmed before the swap. The old one is closed when its
+    last batch is over. A variant is unloaded when everything that was admitted for it has its answer.
 
     Args:
         settings: The settings.
@@ -35,12 +35,12 @@ class ModelLifecycle:
         settings: Settings,
         loaded: LoadedModel,
         scheduler: Scheduler,
-        watch: Callable[[LoadedVariant], Runner],
+        watch: Callable[[Session, ServedVariant], Runner],
     ) -> None:
         self._settings = settings
         self._scheduler = scheduler
         self._watch = watch
-        self._variants: dict[str, LoadedVariant] = dict(loaded.variants)
+        self._sessions: dict[str, Session] = dict(loaded.sessions)
         self._lock = threading.Lock()
         self._closed = False
         self.served: ServedModel = loaded.served
@@ -54,42 +54,42 @@ class ModelLifecycle:
         with self._lock:
             described = self.served.variants[name]
             try:
-                fresh = reload_variant(self._settings, self.served, described)
+                session, fresh = reload_variant(self._settings, self.served, described)
             except StartupError as error:
                 logger.warning("a variant could not be loaded, nothing changes: %s", error)
                 raise LoadFailedError(f"The variant {name!r} cannot be loaded: {error}") from error
             if self._closed:
-                fresh.session.close()
+                session.close()
                 return
-            before = self._variants.get(name)
-            self._scheduler.replace(name, self._watch(fresh))
-            self._variants[name] = fresh
-            self._show(fresh.served)
+            before = self._sessions.get(name)
+            self._scheduler.replace(name, self._watch(session, fresh))
+            self._sessions[name] = session
+            self._show(fresh)
             if before is not None:
-                before.session.close()
+                before.close()
             logger.info("a variant was loaded", extra={"fields": {"variant": name, "replaced": before is not None}})
 
     def unload(self, name: str) -> None:
         """Refuse further requests for a variant, wait for those admitted, and free it; harmless when it is unloaded."""
         with self._lock:
-            if name not in self._variants:
+            if name not in self._sessions:
                 return
             self._show(replace(self.served.variants[name], loaded=False))
             self._scheduler.retire(name)
-            self._variants.pop(name).session.close()
+            self._sessions.pop(name).close()
             logger.info("a variant was unloaded", extra={"fields": {"variant": name}})
 
     def devices(self) -> dict[str, tuple[DeviceStatus, ...]]:
         """How the accelerators of each loaded variant are doing; none on a CPU."""
-        return {name: variant.session.devices() for name, variant in dict(self._variants).items()}
+        return {name: session.devices() for name, session in dict(self._sessions).items()}
 
     def close(self) -> None:
         """Free every session; after the scheduler has stopped. What is being loaded meanwhile is freed when it is."""
         self._closed = True
         if self._lock.acquire(blocking=False):
-            for variant in self._variants.values():
-                variant.session.close()
-            self._variants.clear()
+            for session in self._sessions.values():
+                session.close()
+            self._sessions.clear()
             self._lock.release()
 
     def _show(self, variant: ServedVariant) -> None:

@@ -32,9 +32,9 @@ from tessera.app.processes.shared_rows import SlotArea, SlotLayout
 from tessera.app.processes.status_page import StatusPage
 from tessera.app.processes.watchdog import ExpectedSeconds, batch_limit
 from tessera.app.scheduling.ticket import Batch, Ticket
-from tessera.app.served.loading import LoadedVariant
-from tessera.app.served.model import ServedModel
+from tessera.app.served.model import ServedModel, ServedVariant
 from tessera.app.settings import Settings
+from tessera.engine import Session
 from tessera.engine.errors import BackendUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -144,8 +144,8 @@ class EngineProcess:
         message = Message(Kind.PROGRESS, int(fraction * 1000), body=stage.encode()[:1024])
         self._loop.call_soon_threadsafe(self._channel.send, message)
 
-    def _watched(self, variant: LoadedVariant) -> _WatchedSession:
-        return _WatchedSession(variant, self._status_page)
+    def _watched(self, session: Session, variant: ServedVariant) -> _WatchedSession:
+        return _WatchedSession(session, variant, self._status_page)
 
     @contextmanager
     def _marked(self, batch: Batch) -> Iterator[None]:
@@ -163,10 +163,10 @@ class EngineProcess:
 class _WatchedSession:
     """A session that shows on the status page when a batch begins and ends."""
 
-    def __init__(self, variant: LoadedVariant, status_page: StatusPage) -> None:
-        self._session = variant.session
+    def __init__(self, session: Session, variant: ServedVariant, status_page: StatusPage) -> None:
+        self._session = session
         self._status_page = status_page
-        self._expected = ExpectedSeconds(variant.served.batch_seconds)
+        self._expected = ExpectedSeconds(variant.batch_seconds)
 
     @property
     def parallel_runs(self) -> int:

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from tessera import engine
 from tessera.app.errors import StartupError
-from tessera.app.served.model import ServedModel, ServedVariant, VariantFiles
+from tessera.app.served.model import ServedModel, ServedVariant
 from tessera.app.served.plan import check_plan
 from tessera.app.served.selection import find_model
 from tessera.app.settings import Settings
 from tessera.engine.backends import BACKENDS
 from tessera.engine.errors import EngineError
 from tessera.engine.normalisation import Normalisation
-from tessera.engine.quantize.calibration import Verdict
 from tessera.engine.wording import counted
 from tessera.models.package import read_package
 from tessera.models.preprocessing import Preprocessing
-from tessera.models.registry import BUNDLED, VARIANTS, Model, Variant, open_model
+from tessera.models.registry import BUNDLED, VARIANTS, Model, open_model
+from tessera.models.variant import Variant
 
 logger = logging.getLogger(__name__)
 
@@ -52,34 +51,16 @@ class Described(Protocol):
 
 
 @dataclass(frozen=True)
-class LoadedVariant:
-    """One variant, ready to answer.
-
-    Attributes:
-        session: The engine session.
-        served: What it is, described without the session.
-    """
-
-    session: engine.Session
-    served: ServedVariant
-
-
-@dataclass(frozen=True)
 class LoadedModel:
-    """A model and its loaded variants by name.
+    """A model and the sessions of its loaded variants.
 
     Attributes:
         served: All of it described without the sessions, unloaded variants included.
-        variants: Those that are loaded.
+        sessions: By name, of those variants that are loaded.
     """
 
     served: ServedModel
-    variants: dict[str, LoadedVariant]
-
-    def close(self) -> None:
-        """Free every session."""
-        for variant in self.variants.values():
-            variant.session.close()
+    sessions: dict[str, engine.Session]
 
 
 def open_configured_model(settings: Settings, progress: Progress | None = None) -> Model:
@@ -114,10 +95,11 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
     Raises:
         StartupError: The model cannot be found, built or loaded; the message says why.
     """
-    files = None if known is None else _files_served(known)
-    restored = known is not None and files is not None
-    if known is not None and files is not None:
+    served = None if known is None else _variants_as_served(known)
+    files: Mapping[str, Variant]
+    if known is not None and served is not None:
         model: Described = known
+        files = served
     else:
         model = opened_model = open_configured_model(settings, progress)
         known = known if known is not None and known.name == model.name else None
@@ -135,65 +117,47 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
                 if before is None:
                     info = _check(model, files[name], session)
                     seconds = measure_batches(session, settings.max_batch, model.preprocessing.shape)
-                    described = _described(files[name], info, _peak(session), seconds)
-                elif restored:
+                    variants[name] = _described(files[name], info, _peak(session), seconds)
+                elif served is not None:
                     _try(model, files[name], session)
-                    described = before
+                    variants[name] = before
                 else:
                     info = _check(model, files[name], session)
-                    described = _described(files[name], info, before.peak, before.batch_seconds)
-                variants[name] = LoadedVariant(session, described)
+                    variants[name] = _described(files[name], info, before.peak, before.batch_seconds)
             except (EngineError, OSError) as error:
                 raise _not_loadable(model.name, name, error) from error
         opened.pop_all()
-    return LoadedModel(_describe(model, variants, known), variants)
+    return LoadedModel(_describe(model, variants, sessions, known), sessions)
 
 
-def _describe(model: Described, variants: dict[str, LoadedVariant], known: ServedModel | None) -> ServedModel:
+def _describe(
+    model: Described,
+    variants: dict[str, ServedVariant],
+    sessions: dict[str, engine.Session],
+    known: ServedModel | None,
+) -> ServedModel:
     """A model that has just been loaded, with what stays unloaded."""
-    described = {name: variant.served for name, variant in variants.items()}
     if known is not None:
-        described = {
-            name: described.get(name, replace(before, loaded=False)) for name, before in known.variants.items()
-        }
+        variants = {name: variants.get(name, replace(before, loaded=False)) for name, before in known.variants.items()}
         names = known.input_name, known.output_name
     else:
-        info = next(
-            iter(variants.values())
-        ).session.describe()  # all variants are made from one graph, so they share its names
+        info = next(iter(sessions.values())).describe()  # all variants are made from one graph, so they share its names
         names = info.inputs[0].name, info.outputs[0].name
-    return ServedModel(model.name, tuple(model.labels), *names, model.preprocessing, described)
+    return ServedModel(model.name, tuple(model.labels), *names, model.preprocessing, variants)
 
 
-def _warn(variants: dict[str, Variant]) -> None:
+def _warn(variants: Mapping[str, Variant]) -> None:
     """Log what the registry has to say of variants that are not what people may expect."""
     for name, variant in variants.items():
         if variant.note:
             logger.warning("a variant needs a look", extra={"fields": {"variant": name, "note": variant.note}})
 
 
-def _files_served(known: ServedModel) -> dict[str, Variant] | None:
-    """What the loaded variants of a model were loaded from; None when it is not all there any more."""
-    found = {}
-    for name, variant in known.variants.items():
-        if not variant.loaded:
-            continue
-        files = variant.files
-        if files is None or not all(Path(path).is_file() for path in (files.path, files.graph) if path is not None):
-            return None
-        normalisation = None if files.mean is None or files.std is None else Normalisation(files.mean, files.std)
-        graph = None if files.graph is None else Path(files.graph)
-        found[name] = Variant(
-            name,
-            Path(files.path),
-            files.backend,
-            files.precision,
-            variant.note,
-            graph,
-            normalisation,
-            None if variant.gate is None else Verdict.from_json(variant.gate),
-        )
-    return found
+def _variants_as_served(known: ServedModel) -> dict[str, ServedVariant] | None:
+    """The loaded variants of a model; None when what they were loaded from is not all there any more."""
+    loaded = {name: variant for name, variant in known.variants.items() if variant.loaded}
+    files = [path for variant in loaded.values() for path in (variant.path, variant.graph) if path is not None]
+    return loaded if all(path.is_file() for path in files) else None
 
 
 def _described(
@@ -201,35 +165,26 @@ def _described(
 ) -> ServedVariant:
     return ServedVariant(
         name=variant.name,
+        path=variant.path.absolute(),
         backend=info.backend,
+        precision=info.precision,
+        note=variant.note,
+        graph=None if variant.graph is None else variant.graph.absolute(),
+        mean=variant.mean,
+        std=variant.std,
+        gate=variant.gate,
         platform=BACKENDS[info.backend].platform,
         isa=info.isa,
-        precision=info.precision,
         threads=info.threads,
         macs=info.macs,
         arena_bytes=info.arena_bytes,
         peak=peak,
-        note=variant.note,
         batch_seconds=batch_seconds,
-        files=_files_of(variant),
-        gate=None if variant.verdict is None else asdict(variant.verdict),
-    )
-
-
-def _files_of(variant: Variant) -> VariantFiles:
-    normalisation = variant.normalisation
-    return VariantFiles(
-        str(variant.path.absolute()),
-        variant.backend,
-        variant.precision,
-        None if variant.graph is None else str(variant.graph.absolute()),
-        None if normalisation is None else normalisation.mean,
-        None if normalisation is None else normalisation.std,
     )
 
 
 def _open_sessions(
-    model: str, files: dict[str, Variant], settings: Settings, opened: ExitStack
+    model: str, files: Mapping[str, Variant], settings: Settings, opened: ExitStack
 ) -> dict[str, engine.Session]:
     """Load all variants side by side, because each uses one core at a time while it packs its weights."""
     with ThreadPoolExecutor(max(1, len(files))) as threads:
@@ -250,7 +205,9 @@ def _not_loadable(model: str, variant: str, error: Exception) -> StartupError:
     return StartupError(f"Variant {variant!r} of {model} cannot be loaded: {error}")
 
 
-def reload_variant(settings: Settings, served: ServedModel, known: ServedVariant) -> LoadedVariant:
+def reload_variant(
+    settings: Settings, served: ServedModel, known: ServedVariant
+) -> tuple[engine.Session, ServedVariant]:
     """Load and warm one variant from the model's files as they are now, while others answer.
 
     Args:
@@ -280,7 +237,7 @@ def reload_variant(settings: Settings, served: ServedModel, known: ServedVariant
         except (EngineError, OSError) as error:
             raise StartupError(str(error)) from error
         opened.pop_all()
-    return LoadedVariant(session, _described(variant, info, known.peak, known.batch_seconds))
+    return session, _described(variant, info, known.peak, known.batch_seconds)
 
 
 def default_decode_threads() -> int:
@@ -290,13 +247,14 @@ def default_decode_threads() -> int:
 
 def open_session(variant: Variant, settings: Settings) -> engine.Session:
     """Load one variant on its backend."""
+    normalisation = None if variant.mean is None or variant.std is None else Normalisation(variant.mean, variant.std)
     return engine.load(
         variant.path,
         backend=variant.backend,
         threads=settings.threads,
         precision="auto" if variant.graph is None or variant.precision != "int8" else "int8",
         graph=variant.graph,
-        normalisation=variant.normalisation,
+        normalisation=normalisation,
     )
 
 

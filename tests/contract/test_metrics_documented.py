@@ -31,7 +31,17 @@ def existing() -> dict[str, tuple[str, frozenset[str]]]:
     """Name -> (type, labels) of every metric after one use of each."""
     metrics = Metrics()
     variant = ServedVariant(
-        "v", "cpu", "tessera_onnx", "i", "int8", threads=1, macs=1, arena_bytes=0, peak=1.0, note="", batch_seconds={}
+        name="v",
+        path=Path("v.onnx"),
+        backend="cpu",
+        precision="int8",
+        platform="tessera_onnx",
+        isa="i",
+        threads=1,
+        macs=1,
+        arena_bytes=0,
+        peak=1.0,
+        batch_seconds={},
     )
     metrics.describe_model(ServedModel("m", (), "input", "output", Preprocessing(), {"v": variant}))
     metrics.batch_finished("v", 1, 1.0, 1.0)

@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,9 +120,26 @@ def test_requests_errors_and_models_survive_the_way() -> None:
     assert Request.unpack(request.pack()) == request
     error = unpack_error(pack_error(QueueFullError("full: 3 of 3", retry_after=4)))
     assert (type(error), error.message, error.retry_after) == (QueueFullError, "full: 3 of 3", 4)
-    variant = ServedVariant("v", "cpu", "tessera_onnx", "avx2", "int8", 2, 10, 20, None, "note", {1: 0.5, 16: 4.0})
+    onnx = ServedVariant(
+        name="v",
+        path=Path("/models/v.onnx"),
+        backend="cpu",
+        precision="int8",
+        note="note",
+        gate={"met": True, "images": 8},
+        platform="tessera_onnx",
+        isa="avx2",
+        threads=2,
+        macs=10,
+        arena_bytes=20,
+        peak=None,
+        batch_seconds={1: 0.5, 16: 4.0},
+    )
+    om = replace(
+        onnx, path=Path("v.om"), graph=Path("v.onnx"), mean=(0.5, 0.25), std=(1.0, 2.0), peak=1e9, loaded=False
+    )
     preprocessing = Preprocessing(size=288, resize=320, std=(1.0, 0.5, 0.25), interpolation="bicubic")
-    model = ServedModel("m", ("a", "ä"), "data", "scores", preprocessing, {"v": variant})
+    model = ServedModel("m", ("a", "ä"), "data", "scores", preprocessing, {"v": onnx, "w": om})
     assert ServedModel.from_json(model.to_json()) == model
 
 

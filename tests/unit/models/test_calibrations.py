@@ -16,7 +16,8 @@ from tessera.engine.quantize.calibration import Verdict
 from tessera.models.calibrations import CalibrationFiles
 from tessera.models.package import read_package
 from tessera.models.quantise import quantise_model
-from tessera.models.registry import BUNDLED, Variant, open_model
+from tessera.models.registry import BUNDLED, open_model
+from tessera.models.variant import Variant
 from tests.unit.models.tiny import tiny_folder
 
 EASY = Gate(1.0, 0.0)
@@ -60,13 +61,13 @@ def test_what_failed_its_gate_is_served_only_once_it_is_accepted(
     assert "the gate is not met: SQNR" in told
     assert f"tessera models quantise --accept --model-path {folder} --cache-dir {cache}" in told
     before = optimised(folder, cache)
-    assert (before.precision, before.verdict) == ("fp32", None)
+    assert (before.precision, before.gate) == ("fp32", None)
     assert "failed its gate and is not used" in before.note
     assert models("quantise", "--accept", *flags) == 0
     after = optimised(folder, cache)
     assert after.precision == "int8"
-    assert after.verdict is not None
-    assert (after.verdict.met, after.verdict.least_sqnr) == (False, 90.0)
+    assert after.gate is not None
+    assert (after.gate["met"], after.gate["least_sqnr"]) == (False, 90.0)
     assert "failed its gate and was accepted: SQNR" in after.note
     assert models("quantise", "--accept", *flags) == 1
     assert "nothing to accept" in capsys.readouterr().err
@@ -76,8 +77,8 @@ def test_accepting_beforehand_is_the_same(folder: Path, cache: Path, photos: Pat
     assert models("quantise", photos, "--accept", "--model-path", folder, "--cache-dir", cache, *IMPOSSIBLE) == 0
     variant = optimised(folder, cache)
     assert variant.precision == "int8"
-    assert variant.verdict is not None
-    assert not variant.verdict.met
+    assert variant.gate is not None
+    assert not variant.gate["met"]
 
 
 @pytest.mark.parametrize("into_folder", [False, True])
@@ -91,7 +92,7 @@ def test_a_failure_leaves_the_calibration_before_it_in_service(
     )
     assert not report.verdict.met
     after = optimised(folder, cache)
-    assert (after.path, after.verdict, good.read_bytes()) == (before.path, before.verdict, text)
+    assert (after.path, after.gate, good.read_bytes()) == (before.path, before.gate, text)
     assert "failed its gate and is not used" in after.note
     quantise_model(folder, photos, cache=cache, gate=EASY, into_folder=into_folder)
     assert optimised(folder, cache).note == ""
