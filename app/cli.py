@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         drop_output()
         return 0
     except OSError as error:
-        # What nobody has foreseen of disks, rights and descriptors is still the machine's affair, not a fault of ours.
+        # An unforeseen error of disks, rights or descriptors is still the machine's affair, not a fault of ours.
         where = f"{error.filename}: " if error.filename is not None else ""
         print(f"tessera: {where}{error.strerror or error}", file=sys.stderr)
         return 1

@@ -101,7 +101,7 @@ class RequestError(TesseraError):
         accept_encoding: str | None = None,
     ) -> None:
         super().__init__(message)
-        # Whoever quotes a client shortens the quotation; a sentence that forgot to still has an end.
+        # Code that quotes a client shortens the quotation. This bounds a message where it forgot to.
         self.message = message if len(message) <= _MOST_MESSAGE else f"{message[:_MOST_MESSAGE]}... (shortened)."
         self.retry_after = retry_after
         self.allow = allow
@@ -180,7 +180,7 @@ class UnsupportedOperationError(RequestError):
 
 
 class ClientDisconnectedError(RequestError):
-    """The client left before the answer was ready; nobody reads this answer, metrics and logs count it."""
+    """The client left before the answer was ready. This answer is not read; metrics and logs count it."""
 
     status = 400
     code = "client_disconnected"
@@ -231,7 +231,7 @@ class BodyTimeoutError(RequestError):
     code = "body_timeout"
 
     def headers(self) -> dict[str, str]:
-        """Response headers that belong to this error: nobody waits for the rest of the body."""
+        """Response headers that belong to this error: the rest of the body is not read."""
         return {**super().headers(), "Connection": "close"}
 
 

@@ -144,7 +144,7 @@ class Service:
     def route(self, header: Callable[[str], Sequence[str]]) -> Decision:
         """Decide which variant answers a request, the same for every protocol; see `Router.route`.
 
-        Whoever asks tells `answered` when the request has been answered with success.
+        The caller tells `answered` when the request has been answered with success.
 
         Args:
             header: Gives every value of a request header, in order.
@@ -298,7 +298,7 @@ class Service:
             self.metrics.stage("decode", seconds)
 
     def _abandon(self, decoding: Decoding, reservation: Reservation) -> None:
-        """Give a reservation back as soon as no decoder writes into its rows, which will belong to somebody else."""
+        """Give a reservation back as soon as no decoder writes into its rows, which will belong to another request."""
         release = partial(self.dispatcher.release, reservation)
         if decoding.abandon(partial(call_soon, reservation.done.get_loop(), release)):
             release()

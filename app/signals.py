@@ -62,7 +62,7 @@ def deferred_end() -> Iterator[Callable[[], None]]:
     before = {sign: signal.getsignal(sign) for sign in ENDING}
 
     def note(sign: int, frame: FrameType | None) -> None:
-        signal.signal(sign, before[signal.Signals(sign)])  # who sends another does not want to wait
+        signal.signal(sign, before[signal.Signals(sign)])  # a second signal means: do not wait
         noted.append(sign)
 
     def act() -> None:

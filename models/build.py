@@ -46,7 +46,7 @@ class Build:
         optimised: the QDQ graph; None when the model has no calibration.
         quantised: whether the baseline is quantised itself.
         remark: a sentence for people when the calibration is not what they may expect; else empty.
-        verdict: what the gate said of the optimised graph; None where nobody has kept it.
+        verdict: what the gate said of the optimised graph; None where it was not kept.
     """
 
     baseline: Path

@@ -179,7 +179,7 @@ class CalibrationFiles:
         try:
             verdict = Calibration.load(self.refused).verdict
         except ModelError:
-            return ""  # what is not used stops nobody
+            return ""  # a calibration that is not used stops nothing
         return (
             f"The last quantisation failed its gate and is not used: {verdict}. "
             f"`tessera models quantise --accept --model-path {self._folder}` uses it all the same."

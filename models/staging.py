@@ -64,6 +64,6 @@ def place(folder: Path, target: Path) -> None:
     try:
         os.rename(folder, target)
     except OSError as error:
-        # Renaming onto a folder that is not empty fails: whoever was first keeps the name.
+        # Renaming onto a folder that is not empty fails: the first process keeps the name.
         reason = "it exists" if target.exists() else error.strerror or str(error)
         raise ModelError(f"Cannot create {target}: {reason}.") from error

@@ -40,7 +40,7 @@ router = APIRouter(prefix="/v1/admin/variants/{variant}", tags=["admin"], respon
 
 
 async def get_variant(service: ServiceDependency, variant: str, _: AdminDependency) -> str:
-    """The variant that the path names, for whoever may use admin verbs; raises 404 when there is none."""
+    """The variant that the path names, for clients that may use admin verbs; raises 404 when there is none."""
     known = service.check_ready().variants
     if variant not in known:
         raise NotFoundError(f"There is no variant {variant[:80]!r}; there are: {', '.join(sorted(known))}.")

@@ -1,4 +1,4 @@
-"""GET /healthz and /readyz: for whoever restarts the service, and for whoever sends it traffic."""
+"""GET /healthz and /readyz: for supervisors that restart the service, and for load balancers."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
                 print(
                     f"Tessera is ready on {url}  model: {model.name}  variants: {names}  docs: {url}/docs", flush=True
                 )
-            except OSError as error:  # whoever was to read it has left
+            except OSError as error:  # the reader of standard output has left
                 drop_output()
                 fields = {"url": url, "error": error.strerror}
                 logger.warning("ready, though the line that says so could not be written", extra={"fields": fields})

@@ -61,8 +61,8 @@ class Reservation(Protocol):
 class Dispatcher(Protocol):
     """Runs images somewhere. All methods but `submit` are called on the event loop of the process; none blocks it.
 
-    A request goes through `check_room` (before its body is read), `reserve` (before its images are decoded), `submit`,
-    and `release`, which every reservation must come to, whatever happened. Times are seconds on `time.perf_counter`,
+    A request goes through `check_room` (before its body is read), `reserve` (before its images are decoded), `submit`
+    and `release`. Every reservation must be released, whatever happened. Times are seconds on `time.perf_counter`,
     which is the same clock in every process of a machine.
 
     Attributes:

@@ -14,4 +14,4 @@ def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], 
     try:
         loop.call_soon_threadsafe(callback, *arguments)
     except RuntimeError:
-        logger.debug("the event loop closed before a thread was done; nobody waits for it")
+        logger.debug("the event loop closed before a thread was done; its result is dropped")

@@ -1,4 +1,4 @@
-"""Shadow mode: another variant runs a sample of the images again, when nobody waits for the engine."""
+"""Shadow mode: another variant runs a sample of the images again, while the engine is idle."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class _Job(NamedTuple):
 class Shadow:
     """Runs images a second time, off every request's path.
 
-    A shadow image takes the way of every image, at the lowest priority. The images of a request go together, and the
-    queue batches no more of them than take the time of one image of the slowest variant: so long a request has to wait
-    at most. A shadow image is dropped rather than kept: when anything waits at the moment it is offered, when
-    `MOST_WAITING` others wait, and after `PATIENCE`.
+    A shadow image takes the way of every image, at the lowest priority. The images of a request go together. The queue
+    batches no more of them than take the time of one image of the slowest variant: a request waits so long at most. A
+    shadow image is dropped when anything waits at the moment it is offered, when `MOST_WAITING` others wait, and after
+    `PATIENCE`.
 
     Args:
         dispatcher: Where images run.

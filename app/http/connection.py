@@ -1,4 +1,4 @@
-"""The connection's side of the contract: what is not valid HTTP is refused in its shape, and nobody may dawdle."""
+"""The connection's side of the contract: what is not valid HTTP is refused in its shape, and no client may dawdle."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ConnectionLimits:
 
     Attributes:
         table: Who may be connected.
-        client_timeout: Seconds for a client to complete its headers, to finish a body that nobody reads, or to read on.
+        client_timeout: Seconds for a client to complete its headers, to finish a body that is not read, or to read on.
     """
 
     table: ConnectionTable
@@ -127,7 +127,7 @@ class HttpProtocol(RequestReader):
             return
         if self._held:
             self.flow.hold()
-        # After the answer nobody would resume reading, and what is left of a refused body has to pass.
+        # After the answer nothing would resume reading, and what is left of a refused body has to pass.
         if self._partial and self._is_answering() and len(self.cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
         self._watch(len(data))

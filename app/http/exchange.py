@@ -58,7 +58,7 @@ class Exchange(RequestResponseCycle):
         """
         if self.response_started or self.transport.get_write_buffer_size() > 0:
             return
-        with suppress(OSError):  # there is no room, or nobody; then nothing has been sent
+        with suppress(OSError):  # there is no room, or no client; then nothing has been sent
             self._begun = os.write(connection, _VERSION) == len(_VERSION)
             self.waiting_for_100_continue = False
 

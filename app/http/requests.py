@@ -177,7 +177,7 @@ def split_target(target: bytes, headers: Headers) -> tuple[bytes, bytes] | None:
 
 
 def declared_length(headers: Headers) -> int:
-    """The bytes that a body will have, 0 where nobody has said."""
+    """The bytes that a body will have, 0 where the request does not say."""
     if any(name == b"transfer-encoding" for name, _ in headers):
         return 0
     return next((int(value) for name, value in headers if name == b"content-length"), 0)

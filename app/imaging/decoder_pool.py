@@ -23,7 +23,7 @@ class Decoding:
         files: One image file each.
         rows: Where they go.
         over: Called once, when all are decoded or one is bad.
-        withdraw: Called when nobody waits for the request any more, and not all of it has been decoded.
+        withdraw: Called when the request was abandoned before all of it was decoded.
 
     Attributes:
         seconds: What each image took of the clock; complete once all are decoded.
@@ -105,7 +105,7 @@ class Decoding:
         return self._step(index, step)
 
     def _step(self, index: int, step: Callable[[], bool]) -> bool:
-        """Take a step with an image, unless nobody wants it; it is done when the step says so, or fails."""
+        """Take a step with an image, unless its request was abandoned; it is done when the step says so, or fails."""
         with self._lock:
             if self._abandoned:
                 return False
@@ -176,7 +176,7 @@ class DecoderPool:
                 are refused with a `DeadlineUnreachableError`.
 
         Returns:
-            What comes of it; whoever starts it ends it with `Decoding.abandon`.
+            What comes of it; the caller ends it with `Decoding.abandon`.
         """
         decoding = Decoding(files, rows, over, self._withdraw)
         with self._ready:

@@ -60,7 +60,7 @@ class LocalMemory:
 
 
 class SharedMemory:
-    """The memory of a service in several processes: a file, of which each byte that somebody has locked is a token.
+    """The memory of a service in several processes: a file, of which each locked byte is a token.
 
     The system lets go of the locks of a process that dies, however that happens. Locks belong to an open file, not to
     the process (Linux's F_OFD_SETLK), so each grant is a descriptor of its own.
@@ -73,7 +73,7 @@ class SharedMemory:
         self._path = f"/proc/self/fd/{file}"
 
     def take(self, share: float) -> int:
-        """See `DecodeMemory.take`. Whoever waits first, in any process, is served first."""
+        """See `DecodeMemory.take`. The thread that waits first, in any process, is served first."""
         left = tokens_of(share)
         grant = self._open()
         _lock(grant, 0, wait=True)

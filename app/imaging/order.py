@@ -4,7 +4,8 @@
   at large ones, one more decodes small ones.
 - **Large** images take their memory from what all requests share, and run in an order of their own.
 - Within each, an image may be overtaken by those that come within a few times its own cost, so the cheap go first and
-  nobody waits for ever. What a client has waiting already counts with its next image: who sends much waits more.
+  no image waits for ever. What a client has waiting already counts with its next image: a client that sends much waits
+  more.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Job(Generic[Request]):
         client: Who sent it.
         cost: What it is expected to hold and take.
         share: Of the memory, 0 to 1, that it takes when it is large.
-        key: Whoever's is least goes first.
+        key: The job with the least key goes first.
     """
 
     request: Request
@@ -81,7 +82,7 @@ class DecodeOrder(Generic[Request]):
         """Let a job wait for its turn.
 
         Raises:
-            DeadlineUnreachableError: By the time that it would have been decoded, nobody would wait for it.
+            DeadlineUnreachableError: By the time that it would have been decoded, its answer would be too late.
         """
         job.share = min(1.0, max(job.cost.size / self._memory, job.cost.seconds / _WHOLE_SECONDS / self._threads))
         debt = min(_MOST_DEBT, self._seconds.get(job.client, 0.0))
@@ -118,7 +119,7 @@ class DecodeOrder(Generic[Request]):
             self._pace += _PACE_WEIGHT * (seconds / job.cost.seconds - self._pace)
 
     def withdraw(self, request: Request) -> None:
-        """Drop what waits of a request that nobody waits for."""
+        """Drop what waits of a request whose answer is not wanted."""
         for heap in (self._small, self._large):
             dropped = [job for job in heap if job.request is request]
             if dropped:
@@ -130,7 +131,7 @@ class DecodeOrder(Generic[Request]):
     def _check(self, job: Job[Request], now: float, deadline: float) -> None:
         """Refuse a large job that would be over too late. With none before it, it is tried: that corrects the pace.
 
-        Large jobs run side by side as far as the memory allows; who has all of it runs alone.
+        Large jobs run side by side as far as the memory allows; a job that takes all of it runs alone.
         """
         before = [other for other in self._large if other < job] + [other for other in self._running if other.large]
         wait = math.fsum(other.cost.seconds * max(other.share, 1 / self._threads) for other in before)

@@ -49,7 +49,7 @@ class ConnectionTable:
     A connection waits while its client has the next move: it owes a head, the rest of a body, or the next request. When
     all places are taken, a connection beyond them is one of a small reserve until its head is there. A probe is then
     answered. Any other request takes the place of a connection that waits: the one that has waited longest, of the
-    client that has most of them. So a client keeps nobody out by holding connections open, and no client that shares
+    client that has most of them. So a client keeps no other out by holding connections open, and no client that shares
     its address with many others (a proxy, a network) is limited while there is room.
 
     In a full reserve the oldest connection gives way to the next. Every operation takes constant time.

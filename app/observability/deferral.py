@@ -17,7 +17,7 @@ P = ParamSpec("P")
 
 
 class Deferral(Collector):
-    """Calls made later, in order: each once, by whoever settles first.
+    """Calls made later, in order: each once, by the first `settle`.
 
     As the first collector of a registry it settles whenever the registry is read, so a reader never misses what had
     been counted before.
@@ -50,7 +50,7 @@ class Deferral(Collector):
 
 
 class Deferring(Protocol):
-    """Who has a deferral."""
+    """An object with a deferral."""
 
     @property
     def deferral(self) -> Deferral:

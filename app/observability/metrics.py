@@ -27,9 +27,9 @@ REQUEST_STAGES = ("queue", "input", "infer", "output")
 class Metrics:
     """The metrics of one application; each has its own registry, so that several can live in one process.
 
-    What is counted between an image's run and its answer is deferred: each of prometheus_client's operations takes some
-    10 us on caches that the engine has just emptied, and a lone request would wait for 20 of them. Whoever has answered
-    calls `deferral.settle`; so does every reading of the registry.
+    What is counted between an image's run and its answer is deferred. Each of prometheus_client's operations takes some
+    10 us on caches that the engine has just emptied, and a lone request would wait for 20 of them. `deferral.settle` is
+    called after each answer, and by every reading of the registry.
     """
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 class _GivenUpError(Exception):
-    """Ends work on a thread; nobody sees it."""
+    """Ends work on a thread; never leaves this module."""
 
 
 async def run_aside(work: Callable[[Proceed], Result]) -> Result:

@@ -41,7 +41,7 @@ class AttachedFrontend:
 
     Args:
         end: The connection.
-        executor: Who runs its images.
+        executor: Runs its images.
         area: Its slots.
         on_gone: Called with it when the frontend has ended.
         on_changed: Called when a variant was loaded or unloaded.
@@ -123,7 +123,7 @@ class AttachedFrontend:
         except RequestError as error:
             self._refuse(identity, error)
             return
-        # The supervisor first: who has the answer may count on it, even if this process dies the next moment.
+        # The supervisor first: a client that has the answer may count on it, even if this process dies right after.
         self._on_changed()
         model = pack_file(self._executor.model.to_json())
         self._channel.send(Message(Kind.CHANGED, identity=identity, files=(model,)))

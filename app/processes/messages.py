@@ -1,7 +1,7 @@
 """Messages between the processes: fixed binary records over Unix sockets that keep message boundaries; no pickle.
 
-What does not fit a record (a model's description, metrics) is JSON in an anonymous file whose descriptor is passed
-along, so that no message has a size limit and nothing is left behind when a process dies on the way.
+What does not fit a record (a model's description, metrics) is JSON in an anonymous file, and its descriptor is passed
+along. So no message has a size limit, and nothing is left behind when a process dies on the way.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ PRIORITIES = tuple(Priority)
 
 @unique
 class Kind(IntEnum):
-    """What a message says; who sends it to whom stands beside it."""
+    """What a message says; its sender and receiver stand beside it."""
 
     # frontend -> engine
     ADMIT = 1  # body: Request
@@ -117,7 +117,7 @@ class Request(NamedTuple):
         dtype: Index in `INPUT_TYPES`.
         priority: Index in `PRIORITIES`.
         deadline: Reading of `time.perf_counter`, infinity for none.
-        alone: Whether the images are to run one at a time, with nobody else's.
+        alone: Whether the images are to run one at a time, with no others beside them.
     """
 
     variant: int
@@ -266,7 +266,8 @@ class Channel:
             _close_files(files)
         self._outgoing.clear()
         self._end.close()
-        # Whoever owns the channel hears no more of it, and is freed with what it holds as soon as it is forgotten.
+        # The owner hears no more of the channel. Without these references to it, it is freed as soon as it is
+        # forgotten.
         self._on_message, self._on_close = _ignore_message, _ignore_end
 
     def _send_now(self, packed: bytes, files: tuple[int, ...]) -> bool:

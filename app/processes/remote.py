@@ -49,8 +49,10 @@ from tessera.app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_DEATHS = 2  # of engine processes while they ran images of a request: the second time it ran alone, so it is guilty
-_ATTEMPTS = 8  # and at most so many engine processes get a request, whatever they die of
+# So many engine processes may die while they run images of a request. The second time it ran alone, so it was the
+# cause.
+_DEATHS = 2
+_ATTEMPTS = 8  # at most so many engine processes get a request, whatever they die of
 _PATIENCE = 10.0  # seconds that a request waits for a new engine process
 _MARGIN = 0.05  # seconds before its deadline at which a request stops waiting for one
 _ANSWER_SECONDS = 5.0
@@ -59,8 +61,9 @@ _ANSWER_SECONDS = 5.0
 class RemoteDispatcher:
     """Runs images in the engine process. When that dies, requests in flight are run once more by the next one.
 
-    Those whose images ran at that moment are suspects: the next one runs them alone, an image at a time. Who it dies of
-    then is refused; everybody else is answered. So a request costs two engine processes at most.
+    Requests whose images ran at that moment are suspects: the next engine process runs them alone, an image at a time.
+    The request that it dies of then is refused; all others are answered. So a request costs two engine processes at
+    most.
 
     Args:
         settings: The settings.
@@ -112,7 +115,7 @@ class RemoteDispatcher:
 
     def start(self) -> None:
         """Tell the supervisor that this process answers."""
-        # When the supervisor is gone, so is the service; nobody would restart what fails.
+        # Without the supervisor there is no service: no process that fails would be restarted.
         self._control = Channel(self._control_end, self._receive_control, lambda: os._exit(1))
         self.tell(Message(Kind.READY))
 
@@ -193,7 +196,7 @@ class RemoteDispatcher:
 
     def submit(self, reservation: Reservation, core_seconds: float = 0.0) -> None:
         """Have the engine process told that the images are in their slots."""
-        assert isinstance(reservation, RemoteReservation), "a reservation goes back to who made it"
+        assert isinstance(reservation, RemoteReservation), "a reservation goes back to the dispatcher that made it"
         reservation.core_seconds = core_seconds
         call_soon(reservation.done.get_loop(), self._written, reservation)
 
@@ -208,7 +211,7 @@ class RemoteDispatcher:
 
     def release(self, reservation: Reservation) -> None:
         """Give the slots back as soon as the engine has no claim to them any more."""
-        assert isinstance(reservation, RemoteReservation), "a reservation goes back to who made it"
+        assert isinstance(reservation, RemoteReservation), "a reservation goes back to the dispatcher that made it"
         reservation.released = True
         if reservation.over or self._engine is None:
             self._free(reservation)
@@ -235,7 +238,7 @@ class RemoteDispatcher:
             self._changes.pop(identity, None)
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
-        """Ask the supervisor, who knows the metrics of all processes."""
+        """Ask the supervisor, which knows the metrics of all processes."""
         answer = await self._ask_supervisor(Kind.SCRAPE, accept.encode()[:4096])
         content_type, _, body = answer.partition(b"\n")
         return body, content_type.decode()
@@ -342,7 +345,7 @@ class RemoteDispatcher:
             self._engine.send(Message(Kind.ADMIT, identity=reservation.identity, body=body))
 
     def _submit(self, reservation: RemoteReservation) -> None:
-        assert self._engine is not None, "somebody to submit to"
+        assert self._engine is not None, "there is an engine process to submit to"
         if reservation.patience is not None:
             reservation.patience.cancel()
             reservation.patience = None

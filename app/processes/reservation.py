@@ -25,7 +25,7 @@ class RemoteReservation:
         core_seconds: What decoding took of a core.
         submitted: Whether its images are in the slots.
         over: Whether the engine has said its last word on it.
-        released: Whether nobody waits for it any more.
+        released: Whether its request is over for this process.
         patience: Gives it up when no engine process comes.
     """
 

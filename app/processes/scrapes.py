@@ -1,4 +1,4 @@
-"""The books of the metrics of all processes, kept by the supervisor."""
+"""The metrics of all processes, collected and added up by the supervisor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tessera.app.processes.messages import Kind, Message, pack_file, unpack_file
 
 _OWN = "tessera-supervisor"
 _PATIENCE = 5  # ticks that a scrape waits for a process that does not report; then its last report counts
-_PERIOD = 10  # ticks between collections that nobody asked for: what a process counts after its last one dies with it
+# Ticks between collections without a scrape. What a process counts after its last report is lost when it dies.
+_PERIOD = 10
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""Shared memory in which the engine process shows its state, and frontends that they live, to be read at once."""
+"""Shared memory in which the engine process shows its state, and each frontend that it lives."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def create_status_page() -> int:
 
 
 class StatusPage:
-    """Written by the engine process (and wiped by the supervisor when that has ended), but for a word of each frontend.
+    """Written by the engine process, but for one word of each frontend. The supervisor wipes it for the next one.
 
     Args:
         file: A descriptor of `create_status_page`; the caller still owns it.
@@ -47,7 +47,7 @@ class StatusPage:
         self._reals = self._memory[:_SNAPSHOT_AT].view(np.float64)
         self._started = self._reals[_STARTED : _STARTED + _MOST_BATCHES]
         self._limits = self._reals[_LIMIT : _LIMIT + _MOST_BATCHES]
-        self._places = list(reversed(range(_MOST_BATCHES)))  # nobody's; of the engine process alone
+        self._places = list(reversed(range(_MOST_BATCHES)))  # free ones; only the engine process uses this list
 
     def wipe(self) -> None:
         """Forget everything of the engine process, for the next one."""

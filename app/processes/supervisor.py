@@ -296,7 +296,7 @@ class Supervisor:
                 self._ended.set()
 
     def _end_hung(self) -> None:
-        """Kill who does not show signs of life; whoever takes its place gets the connections that wait meanwhile."""
+        """Kill processes that show no signs of life; the next process gets the connections that wait meanwhile."""
         status_page, engine, spare = self._status_page, self._engine, self._spare
         if engine is not None:
             # Once it has imported everything it beats before it loads, unless it hangs already.

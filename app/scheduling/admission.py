@@ -1,4 +1,4 @@
-"""When an admitted request would be answered, and who is admitted because of it. Pure: the time is an argument."""
+"""When a request would be answered, and whether it is admitted because of that. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tessera.app.scheduling.line import Line
 from tessera.app.scheduling.snapshot import seconds_to_wait
 from tessera.app.scheduling.ticket import Priority, State, Ticket
 
-# A NORMAL request this old goes before new HIGH ones and before new ones with a nearer deadline, so that nobody waits
-# for ever; it also bounds what a stream of such requests can add to anybody's wait.
+# A NORMAL request this old goes before new HIGH ones and before new ones with a nearer deadline. So no request waits
+# for ever, and a stream of others adds no more than this to its wait.
 PATIENCE = 5.0
 # BACKGROUND has room of its own, this share of the queue, so that it never takes the place of a request that matters.
 BACKGROUND_ROOM = 1 / 8
 
-# What a predicted wait is multiplied by before it becomes a promise. Batches are not always full, times not the mean,
-# and refusing what comes beyond capacity takes some of the cores: that needs a share of every wait. And a machine that
-# others share may slow down before the wait is over, the longer it is the more likely, but seldom to less than half of
-# its speed for so long. `docs/scheduling.md` has what it buys and costs.
+# What a predicted wait is multiplied by before it becomes a promise. Batches are not always full, and times not the
+# mean. Refusing what comes beyond capacity takes some of the cores. That needs a share of every wait. A machine that
+# others share may also slow down before the wait is over. That is more likely the longer the wait is, but the machine
+# seldom falls to less than half of its speed for so long. `docs/scheduling.md` has what the caution buys and costs.
 _CAUTION = 1.3
 _CAUTION_PER_SECOND = 0.7
 _MOST_CAUTION = 2.0
@@ -34,14 +34,14 @@ _DECODE_WEIGHT = 1 / 32  # of the newest image in the running mean: sizes differ
 class Admission:
     """The images that are promised an answer, and the promise that one more request would get.
 
-    A request is admitted when, by the measured table, it would be answered before its deadline and no request admitted
-    before it, of the same or higher priority, would miss its own. The prediction counts the rest of running batches,
-    every image that goes first, and the decoding still to be done, because decoders share the engine's cores. Where
-    several batches run at once, all that goes first is taken to be shared out evenly among them; a request's last batch
-    still takes its whole time.
+    A request is admitted when, by the measured table, it would be answered before its deadline. Besides, no request
+    that was admitted before it, of the same or higher priority, may miss its own. The prediction counts the rest of
+    running batches and every image that goes first. It counts the decoding still to be done, because decoders share the
+    engine's cores. Where several batches run at once, what goes first is taken to be shared out evenly among them. A
+    request's last batch still takes its whole time.
 
-    Not refused by prediction: what reaches an idle engine. The measurement that it brings is what corrects a table that
-    a bad moment has spoilt.
+    What reaches an idle engine is not refused by prediction. It brings the measurement that corrects a table which a
+    bad moment has spoilt.
 
     Args:
         table: Measured batch times.

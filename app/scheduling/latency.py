@@ -12,22 +12,23 @@ from math import exp
 _MEAN_WEIGHT = 1 / 8
 _DEVIATION_WEIGHT = 1 / 4
 _TAIL_DEVIATIONS = 4
-# How far the sizes that did not run follow the one that did: what slows one size down (other work on the cores, a lower
-# clock) slows all, and a size that is seldom chosen must not keep the estimate of a bad moment for ever.
+# How far the sizes that did not run follow the one that did. What slows one size down (other work on the cores, a lower
+# clock) slows all. A size that is seldom chosen must not keep the estimate of a bad moment for ever.
 _DRIFT_WEIGHT = 1 / 16
 _MOST_DRIFT = 2.0  # a single hiccup says little about other sizes
-# How fast predictions follow a machine that has become slower: what others take of a shared one changes within seconds,
-# in which only a few large batches end. So it is seconds of running that count here, not batches.
+# How fast predictions follow a machine that has become slower. What others take of a shared one changes within seconds,
+# and only a few large batches end in that time. So seconds of running count here, not batches.
 _SLOWNESS_SECONDS = 1.0
-# A batch that is larger than it needs to be makes everyone in it and behind it wait for nothing: the size that suits
+# A batch that is larger than it needs to be makes all images in it and behind it wait for nothing. The size that suits
 # is the smallest whose time per image is within this factor of the best.
 _EFFICIENT = 1.01
-# While few are there, who comes next matters more: then it is the smallest within this factor.
+# While few images wait, those that come next matter more: then the size is the smallest within this factor.
 _QUICK = 1.03
-# And the least that is worth running while many wait, so that late ones do not make everyone after them late.
+# While many wait, the least size that is worth running is the smallest within this factor. With smaller batches, late
+# requests would make all after them late.
 _FRUGAL = 1.1
-# While many are there, half a batch: by less than this factor, measured times differ by chance. And it is tried so many
-# times before its time counts against it, because what is never chosen is never measured again.
+# While many wait, half a batch is chosen unless it is slower by this factor: less is chance. It is tried so many times
+# before its time counts against it, because a size that is never chosen is never measured again.
 _WASTEFUL = 1.2
 _TRIALS = 3
 _SEED_DEVIATION = 0.05  # of the mean, until there are measurements to say
@@ -61,9 +62,9 @@ class BatchStatistics:
 class LatencyTable:
     """Seconds per batch by variant and batch size.
 
-    Sizes that never ran are interpolated linearly between those that did, extrapolated in proportion beyond them; no
-    size counts as slower than a larger one. A variant without any measurement counts as the slowest known one, and as
-    0 s when there is none. All of it is stretched by how much slower the machine has been in the last second it ran.
+    Sizes that never ran are interpolated linearly between those that did, and extrapolated in proportion beyond them.
+    No size counts as slower than a larger one. A variant without any measurement counts as the slowest known one, and
+    as 0 s when there is none. All of it is stretched by how much slower the machine has been in the last second it ran.
 
     Args:
         variants: Names of the variants.
@@ -81,7 +82,7 @@ class LatencyTable:
         self._frugal: dict[str, int] = {}
         self._shared: dict[str, int] = {}
         self._slowness = 1.0  # of the last second or so, compared with the means
-        self._observed: list[tuple[str, int, float]] = []  # not yet in the table: whoever reads it next enters them
+        self._observed: list[tuple[str, int, float]] = []  # not yet in the table: the next reading enters them
 
     def seed(self, variant: str, images: int, seconds: float) -> None:
         """Enter a warm-up batch of `images` that took `seconds`."""
@@ -93,7 +94,7 @@ class LatencyTable:
     def observe(self, variant: str, images: int, seconds: float) -> None:
         """Count one batch of `images` that took `seconds`.
 
-        It enters the table when that is next read, or at `learn`: whoever waits for the batch does not wait for it.
+        It enters the table when that is next read, or at `learn`, so the answer of the batch does not wait for it.
         """
         self._observed.append((variant, images, seconds))
 
@@ -111,7 +112,7 @@ class LatencyTable:
     def work(self, variant: str, images: int) -> float:
         """Expected time of `images` (any number) in the batches that suit; past the first one, the last counts whole.
 
-        It may fill up before it leaves, and whoever is in it then waits for all of it.
+        It may fill up before it leaves, and all images in it then wait for the whole batch.
         """
         size = self.efficient(variant)
         return self.seconds(variant, images) if images <= size else -(-images // size) * self.seconds(variant, size)

@@ -14,7 +14,7 @@ class Line:
     The line costs O(n) to leave and O(log n) to search, with n bounded by the queue's capacity.
 
     Args:
-        numbers: Numbers those who join; lines that share it can be compared with each other.
+        numbers: Numbers the tickets that join; lines that share it can be compared with each other.
     """
 
     def __init__(self, numbers: Iterator[int]) -> None:
@@ -33,17 +33,17 @@ class Line:
 
     @property
     def first(self) -> Ticket:
-        """Who is next."""
+        """The ticket that is next."""
         return self._entries[0][2]
 
     @property
     def starts(self) -> tuple[float, int]:
-        """The place of who is next: its time, and its number among equals."""
+        """The place of the ticket that is next: its time, and its number among equals."""
         return self._entries[0][:2]
 
     @property
     def ends(self) -> float:
-        """The time of who is last."""
+        """The time of the last ticket."""
         return self._entries[-1][0]
 
     def join(self, ticket: Ticket, time: float) -> None:

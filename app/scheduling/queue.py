@@ -18,8 +18,8 @@ BACKGROUND_SHARE = 0.01
 # Largest part of the time that its first request allows which a full batch may take, when more wait than it holds.
 BATCH_SHARE = 0.25
 # So many requests per image of `max_batch` must be there, on average of late, for batches to become large. Each batch
-# that ends halves the weight of those before: two or three tell a crowd that stays from a burst, which small batches
-# end sooner.
+# that ends halves the weight of those before. Two or three batches tell a crowd that stays from a burst; small batches
+# end a burst sooner.
 CROWD = 2 / 3
 
 
@@ -28,18 +28,18 @@ class ImageQueue:
 
     Rules:
         - A free engine takes what waits at once, up to the batch size that suits: nothing waits for a batch to fill. It
-          is free while fewer batches run than it can run at once. What is beyond a multiple of the images that run side
-          by side is the next batch: it would make the others wait and be no faster for it.
+          is free while fewer batches run than it can run at once. Images beyond a multiple of those that run side by
+          side are left for the next batch: they would make the others wait, and be no faster for it.
         - The request that is due first goes first, and its variant with it: see `Admission.due`.
-        - In its turn a request gives at most half of `max_batch`; what is left of it takes a new turn behind everyone
-          who waits now, unless its deadline presses. So a request of 64 images does not block a request of one, nor is
+        - In its turn a request gives at most half of `max_batch`. The rest of it takes a new turn behind all requests
+          that wait now, unless its deadline presses. So a request of 64 images does not block a request of one, nor is
           it starved by a stream of them.
-        - A batch is no larger than its most urgent member can wait for. Who can no longer be answered in time is
-          dropped before a batch forms.
-        - A request that is suspected of killing who runs it runs alone, an image at a time, and nothing else beside it.
-        - BACKGROUND runs when nothing else waits or is being decoded: images of one request, and no more of them than
-          run within the time of one image of the slowest variant, so that nobody who comes meanwhile waits longer; one
-          batch after the other, however many could run at once.
+        - A batch is no larger than its most urgent member can wait for. A request that can no longer be answered in
+          time is dropped before a batch forms.
+        - A request that is suspected of killing the engine process runs alone: an image at a time, nothing beside it.
+        - BACKGROUND runs when nothing else waits or is being decoded. Its batch is of images of one request, and takes
+          no longer than one image of the slowest variant: a request that comes meanwhile waits no longer than that. It
+          runs one batch after the other, however many could run at once.
 
     Not thread-safe: the owner holds a lock around every call.
 
@@ -274,11 +274,11 @@ class ImageQueue:
         return min(waiting, key=lambda line: line.starts, default=None)
 
     def _must_wait(self, line: Line) -> bool:
-        """Whether who is next is to run with nothing beside it, so that a death has one cause, and something runs."""
+        """Whether the next ticket has to run alone, so that a death has one cause, and something runs."""
         return bool(self._running) and line.first.alone
 
     def _may_run_background(self) -> bool:
-        """Not two at once: others who come now shall find most of the engine free."""
+        """Not two at once: requests that come now shall find most of the engine free."""
         return not any(_is_background(batch) for batch in self._running)
 
     def _fill(self, line: Line, now: float) -> list[tuple[Ticket, int]]:
@@ -341,8 +341,8 @@ class ImageQueue:
     def _too_late(self, ticket: Ticket, now: float, least: int) -> bool:
         """Whether a ticket cannot be answered in time, in batches of `least` or more.
 
-        When nobody else waits it is tried all the same. While many wait, a batch made small for one late request would
-        make those after it late too, and so on: better to lose the one.
+        When no other request waits, it is tried all the same. While many wait, a batch made small for one late request
+        would make those after it late too. It is better to lose the one.
         """
         if self.depth == len(ticket.waiting):
             return False
@@ -351,9 +351,10 @@ class ImageQueue:
         return now + needed > ticket.deadline
 
     def _end_turns(self, line: Line, now: float) -> None:
-        """Put whoever is next and has given its share behind everyone in the line, if that leaves it time enough.
+        """Put a next ticket that has given its share behind all others in the line, if that leaves it time enough.
 
-        Not when it gives the last image of its share: who comes while that batch runs shall go before the rest too.
+        Not when it gives the last image of its share: tickets that come while that batch runs shall go before the rest
+        too.
         """
         while (ticket := line.first).turn == 0:
             line.leave(ticket)

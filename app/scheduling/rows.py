@@ -34,9 +34,9 @@ def check_rows(rows: Rows, images: int, dtype: InputType, shapes: RowShapes) -> 
 class RowBuffers:
     """The memory in which rows of several requests come together; one array per kind of input, made at first use.
 
-    A request's images are decoded into one array, so a request alone in its batch is never copied. Mixed batches, and
-    rows that arrive as a list of views (into shared memory, for instance), cost one copy of a row (150 kB for
-    224 x 224 pixels), a few thousandths of its run time.
+    A request's images are decoded into one array, so a request alone in its batch is never copied. Mixed batches cost
+    one copy of each row, as do rows that arrive as a list of views. A row of 224 x 224 pixels has 150 kB; its copy
+    takes a few thousandths of its run time.
 
     Args:
         max_batch: The most rows.

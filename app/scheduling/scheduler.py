@@ -43,7 +43,7 @@ class Runner(Protocol):
 
 
 class Observer(Protocol):
-    """Who is told about each batch; called on an engine thread."""
+    """What is told about each batch; called on an engine thread."""
 
     def batch_finished(self, variant: str, images: int, seconds: float, share: float) -> None:
         """A batch of `images` of `variant` ran for `seconds`; `share` is its part of the engine's time."""
@@ -52,9 +52,9 @@ class Observer(Protocol):
 class Scheduler:
     """Owns the queue and the threads that run batches, as many as the sessions of all variants can use at once.
 
-    On a CPU that is one for all variants: a session uses every core of the budget by itself, and two batches at once
-    would only share them. On devices the next batch is copied while another executes. A thread forms a batch the moment
-    it is free, so batches grow with load and a lone request never waits.
+    On a CPU that is one thread for all variants: a session uses every core of the budget, and two batches at once would
+    only share them. On devices the next batch is copied while another executes. A thread forms a batch the moment it is
+    free, so batches grow with load and a lone request never waits.
 
     Args:
         runners: The session of each variant.
@@ -167,7 +167,7 @@ class Scheduler:
             deadline: Reading of the clock after which the answer is worthless; None: it is always wanted.
             priority: How urgent the request is.
             dtype: What will be submitted: "uint8" pixels, NHWC, or "float32" normalised tensors, NCHW.
-            alone: Whether its images are to run one at a time, with nobody else's.
+            alone: Whether its images are to run one at a time, with no others beside them.
 
         Raises:
             QueueFullError: There is no room.
@@ -195,7 +195,7 @@ class Scheduler:
             self._work.notify()
 
     def cancel(self, ticket: Ticket) -> None:
-        """Drop a request that nobody waits for; harmless when it is over, or when it is being delivered right now."""
+        """Drop a request whose answer is not wanted; harmless when it is over, or is being delivered right now."""
         with self._work:
             if self._queue.cancel(ticket):
                 self._work.notify()
@@ -207,7 +207,7 @@ class Scheduler:
             self._queue.table.seed(variant, images, seconds)
 
     def learn(self) -> None:
-        """Enter the times of the last batches into the table, now that nobody waits for it to be done."""
+        """Enter the times of the last batches into the table, now that no answer waits for that."""
         with self._work:
             self._queue.table.learn()
 
@@ -222,7 +222,7 @@ class Scheduler:
         Blocks until no batch runs with the one before.
 
         Returns:
-            The runner before, of which nobody holds anything any more; None where the variant was retired.
+            The runner before, which no batch uses any more; None where the variant was retired.
         """
         with self._work:
             before = self._runners.get(variant)
@@ -235,7 +235,7 @@ class Scheduler:
         """Admit no more requests for a variant; blocks until those that were admitted are over.
 
         Returns:
-            Its runner, of which nobody holds anything any more; None where it was retired before.
+            Its runner, which no batch uses any more; None where it was retired before.
         """
         with self._work:
             runner = self._runners.get(variant)

@@ -72,9 +72,9 @@ class Ticket:
         priority: How urgent it is.
         dtype: Type and layout of its rows.
         deadline: Clock reading after which the answer is worthless; infinity for none.
-        alone: Whether its images run one at a time, with nobody else's: whoever had it died while running it.
+        alone: Whether its images run one at a time, with no others: an engine process died while it ran them.
         admitted_at: Clock reading at admission.
-        due: Clock reading that orders requests: whoever is due first runs first.
+        due: Clock reading that orders requests: the request that is due first runs first.
         rows: The images' rows, once queued.
         queued_at: Clock reading when the images joined the queue.
         waiting: Indices of images not yet taken into a batch.

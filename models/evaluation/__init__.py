@@ -1,1 +1,1 @@
-"""Accuracy of a model's variants over labelled photos: who is right, who agrees, how far the logits are apart."""
+"""Accuracy of a model's variants over labelled photos: which are right, which agree, how far the logits are apart."""

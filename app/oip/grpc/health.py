@@ -10,7 +10,7 @@ from tessera.app.errors import NotFoundError
 from tessera.app.oip.grpc.schema import Schema
 from tessera.app.service import Service
 
-_INTERVAL = 0.25  # seconds between looks at the service while somebody watches
+_INTERVAL = 0.25  # seconds between looks at the service while a client watches
 
 
 class HealthCalls:

@@ -90,7 +90,7 @@ for path, endpoint in (("/v2/models/{model}", infer), ("/v2/models/{model}/versi
 
 
 async def _parse(request: Request, body: bytes, limit: int, inference: Inference) -> InferRequest:
-    """Undo the body's compression and parse it; what takes long on other threads, for as long as somebody waits."""
+    """Undo the body's compression and parse it; what takes long on other threads, until the request is given up."""
     length = _header_length(request.headers.get(HEADER_LENGTH))
     encoding = request.headers.get("content-encoding")
     if not is_packed(encoding) and (len(body) if length is None else length) < _LARGE_JSON:

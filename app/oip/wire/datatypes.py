@@ -21,7 +21,7 @@ BYTES = "BYTES"
 DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4")}
 
 Proceed = Callable[[], None]
-"""Called between the pieces of longer work; raises when nobody waits for its result any more."""
+"""Called between the pieces of longer work; raises when its result is not wanted any more."""
 
 _LENGTH_BYTES = 4
 _PIECE = 64 * 1024  # bytes of JSON that are numbers at once

@@ -14,7 +14,7 @@ from tessera.engine.errors import DeviceError, EngineError
 
 logger = logging.getLogger(__name__)
 
-FIRST_RETRY_SECONDS = 0.5  # set up again by the time that clients come back, whom Retry-After: 1 is told
+FIRST_RETRY_SECONDS = 0.5  # so it may be set up again when clients come back, after Retry-After: 1
 LONGEST_RETRY_SECONDS = 60.0
 
 
@@ -25,7 +25,7 @@ class Member:
     Attributes:
         index: the device.
         replica: the model on it; None while it is down.
-        free: slots that nobody uses.
+        free: slots that are not in use.
         healthy: whether it gets batches.
         failures: how often it left the rotation.
         last_error: what happened last; empty when nothing did.

@@ -26,8 +26,8 @@ class Stream:
 class Device:
     """One device.
 
-    AscendCL keeps the current context per thread, and fails with 107002 on a thread that has none. So every method
-    here, and whoever calls AscendCL for this device, does it inside `active()`, whatever thread it is on.
+    AscendCL keeps the current context per thread, and fails with 107002 on a thread that has none. So AscendCL is
+    called for this device inside `active()` only, on any thread: by every method here, and by all other code.
 
     Args:
         runtime: AscendCL.

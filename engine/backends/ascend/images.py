@@ -23,7 +23,7 @@ class ImageEncoder:
 
     Args:
         tensor: the model's input.
-        normalisation: what pixels go through here; None when the model takes floats and nobody said.
+        normalisation: what pixels go through here; None when the model takes floats and was loaded without one.
         path: the .om file, for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""ONNX Runtime, imported with its usage telemetry off: a service must not send data that nobody asked it to send."""
+"""ONNX Runtime, imported with its usage telemetry off: a service must not send data unasked."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ static void run_segments(run_job *job, ts_scope scope, int count, int timed)
     }
 }
 
-/* The arena's images from `image` on, in the eyes of thread `part`, whose scratch is its own in whichever arena it works. */
+/* The images of an arena from `image` on, for thread `part`: its scratch is its own, whichever arena it works in. */
 static ts_scope scope_at(const run_job *job, int arena, int image, int part, ts_share *share)
 {
     const ts_program *program = job->program;
@@ -242,7 +242,7 @@ static int own_images(const run_job *job, int done, int parts)
     return share < job->program->chunk ? share : job->program->chunk;
 }
 
-/* `leader`'s own images, which only he and his guests work on. Returns how many images all leaders have done in the end. */
+/* Runs `leader`'s own images, as that thread or as its guest. Returns how many images all threads have run so in the end. */
 static int run_own(run_job *job, int leader, int part, int parts, uint32_t *step)
 {
     ts_share share = {.queues = parts > 1 ? job->program->queues : NULL, .leader = leader, .members = 1, .home = leader,
@@ -256,8 +256,8 @@ static int run_own(run_job *job, int leader, int part, int parts, uint32_t *step
 }
 
 /*
- * As long as there is an image for every thread, each takes its own through the whole network: no shared activations.
- * Who is finished first helps the others. What is left over, and a batch of one, is done by all threads together.
+ * As long as there is an image for every thread, each thread runs its own through the whole network: no shared activations.
+ * A thread that is finished helps the others. All threads together run what is left over, and a batch of one.
  */
 static void run_part(void *context, int part, int parts)
 {

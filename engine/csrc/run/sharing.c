@@ -6,7 +6,7 @@
 enum {
     TICKETS = 32,      /* of one queue: the last one is 3 % of a thread's work at most */
     TAKEN_SHARE = 4,   /* a taker takes this part of what is left */
-    MOST_VICTIMS = 8,  /* queues that others than the leader look into when theirs is empty */
+    MOST_VICTIMS = 8,  /* queues, its own included, that a member looks into; the leader looks into all */
 };
 
 _Static_assert(TICKETS * TS_MAX_THREADS < 1 << 16, "ticket numbers take 16 bits");
@@ -61,7 +61,7 @@ void ts_share_end(ts_share *share)
     atomic_store_explicit(helped, 0, memory_order_relaxed);
 }
 
-/* The leader's own queue last: who takes from it may go on to any other. */
+/* The leader's own queue is opened last: a thread that takes from it may go on to any other, so those are open by then. */
 static void open_step(ts_share *share)
 {
     for (int i = share->members - 1; i >= 0; i--)

@@ -1,15 +1,15 @@
 /*
  * Handing out the work of a step as threads become free.
  *
- * Cores are never equally fast at the same moment, least of all rented ones, so a split made in advance waits for the
- * slowest. Here a step is cut into tickets, which lie in queues, one queue for each thread, each in its own cache lines. A
- * thread takes a quarter of what is left at the front of its queue, again and again; with nothing left it takes from the
- * back of another's. So neighbouring work stays with one thread, nobody touches another's queue before his own is
- * empty, and the last tickets are small.
+ * Cores are never equally fast at the same moment, least of all rented ones. A split made in advance waits for the slowest.
+ * Here a step is cut into tickets. They lie in queues, one for each thread, each in its own cache lines. A thread takes a
+ * quarter of what is left at the front of its own queue, again and again. When its queue is empty, it takes from the back
+ * of another. So a thread does neighbouring work, touches no other queue before its own is empty, and the last tickets
+ * are small.
  *
- * A team is a leader, who opens every step and waits until it is done, and others who walk through the same steps: who
- * comes late or is held up finds steps closed and leaves them out. Nobody but the leader is waited for, except by him for
- * tickets that were taken.
+ * A team is one leader and other members; all go through the same steps in the same order. The leader opens every step.
+ * At the end of a step it waits until all tickets are done, those that other members took included. A member waits until
+ * the leader has opened a step. It never waits for the end of one: it finds no tickets left, and goes on to the next.
  */
 #ifndef TS_SHARING_H
 #define TS_SHARING_H
@@ -30,7 +30,7 @@ typedef struct {
     int leader;
     int members;      /* the team's queues are those of `leader` and the next ones */
     int home;         /* the queue to begin with */
-    int guest;        /* of a leader who has the only queue: takes from its back, he from its front */
+    int guest;        /* takes from the back of the leader's queue, the only one; the leader takes from its front */
     uint32_t step;    /* counts steps; greater than those that any of the queues has held before */
     int tickets, done; /* of this step: all, and this thread's */
 } ts_share;
@@ -41,7 +41,7 @@ ts_queue *ts_queues_new(int count);
 /* Forgets earlier steps. No thread may be using the queues. */
 void ts_queues_reset(ts_queue *queues, int count);
 
-/* Around every step, in the same order in all threads of a team. The leader's end waits until all its work is done. */
+/* Around every step, in the same order in all threads of a team. For the leader, the end waits until the step is done. */
 void ts_share_begin(ts_share *share);
 void ts_share_end(ts_share *share);
 
