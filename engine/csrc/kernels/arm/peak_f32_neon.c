@@ -6,22 +6,12 @@
 enum { CHAINS = 24 };
 
 typedef float32x4_t acc_t;
+typedef float sum_t;
 typedef float32x4_t operand_t;
+typedef float value_t;
 
-TS_INLINE acc_t start(int chain)
-{
-    return vdupq_n_f32((float)chain);
-}
-
-TS_INLINE operand_t left(void)
-{
-    return vdupq_n_f32(0.5f);
-}
-
-TS_INLINE operand_t right(int odd)
-{
-    return vdupq_n_f32(odd ? 1.0f : 0.5f);
-}
+#define LEFT 0.5f
+#define RIGHT(odd) ((odd) ? 1.0f : 0.5f)
 
 TS_INLINE void multiply(acc_t *acc, operand_t *x, operand_t w)
 {

@@ -6,22 +6,12 @@
 enum { CHAINS = 24 };
 
 typedef int32x4_t acc_t;
+typedef int32_t sum_t;
 typedef int8x16_t operand_t;
+typedef int8_t value_t;
 
-TS_INLINE acc_t start(int chain)
-{
-    return vdupq_n_s32(chain);
-}
-
-TS_INLINE operand_t left(void)
-{
-    return vdupq_n_s8(1);
-}
-
-TS_INLINE operand_t right(int odd)
-{
-    return vdupq_n_s8((int8_t)odd);
-}
+#define LEFT 1
+#define RIGHT(odd) (int8_t)(odd)
 
 TS_INLINE void multiply(acc_t *acc, operand_t *x, operand_t w)
 {

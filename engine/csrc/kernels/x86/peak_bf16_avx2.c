@@ -6,22 +6,12 @@
 enum { CHAINS = 12 };
 
 typedef __m256i acc_t;
+typedef int32_t sum_t;
 typedef __m256i operand_t;
+typedef int16_t value_t;
 
-TS_INLINE acc_t start(int chain)
-{
-    return _mm256_set1_epi32(chain);
-}
-
-TS_INLINE operand_t left(void)
-{
-    return _mm256_set1_epi16(1);
-}
-
-TS_INLINE operand_t right(int odd)
-{
-    return _mm256_set1_epi16((short)odd);
-}
+#define LEFT 1
+#define RIGHT(odd) (int16_t)(odd)
 
 TS_INLINE void multiply(acc_t *acc, operand_t *x, operand_t w)
 {

@@ -6,22 +6,12 @@
 enum { CHAINS = 16 };
 
 typedef __m512 acc_t;
+typedef float sum_t;
 typedef __m512i operand_t;
+typedef uint32_t value_t;
 
-TS_INLINE acc_t start(int chain)
-{
-    return _mm512_set1_ps((float)chain);
-}
-
-TS_INLINE operand_t left(void)
-{
-    return _mm512_set1_epi32(0x3f803f80);
-}
-
-TS_INLINE operand_t right(int odd)
-{
-    return _mm512_set1_epi32(odd ? 0x3f803f80 : 0);
-}
+#define LEFT 0x3f803f80
+#define RIGHT(odd) ((odd) ? 0x3f803f80 : 0)
 
 TS_INLINE void multiply(acc_t *acc, operand_t *x, operand_t w)
 {

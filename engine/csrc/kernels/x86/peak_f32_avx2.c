@@ -6,22 +6,12 @@
 enum { CHAINS = 12 };
 
 typedef __m256 acc_t;
+typedef float sum_t;
 typedef __m256 operand_t;
+typedef float value_t;
 
-TS_INLINE acc_t start(int chain)
-{
-    return _mm256_set1_ps((float)chain);
-}
-
-TS_INLINE operand_t left(void)
-{
-    return _mm256_set1_ps(0.5f);
-}
-
-TS_INLINE operand_t right(int odd)
-{
-    return _mm256_set1_ps(odd ? 1.0f : 0.5f);
-}
+#define LEFT 0.5f
+#define RIGHT(odd) ((odd) ? 1.0f : 0.5f)
 
 TS_INLINE void multiply(acc_t *acc, operand_t *x, operand_t w)
 {

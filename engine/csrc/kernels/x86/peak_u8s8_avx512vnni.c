@@ -6,22 +6,12 @@
 enum { CHAINS = 16 };
 
 typedef __m512i acc_t;
+typedef int32_t sum_t;
 typedef __m512i operand_t;
+typedef int8_t value_t;
 
-TS_INLINE acc_t start(int chain)
-{
-    return _mm512_set1_epi32(chain);
-}
-
-TS_INLINE operand_t left(void)
-{
-    return _mm512_set1_epi8(1);
-}
-
-TS_INLINE operand_t right(int odd)
-{
-    return _mm512_set1_epi8((char)odd);
-}
+#define LEFT 1
+#define RIGHT(odd) (int8_t)(odd)
 
 TS_INLINE void multiply(acc_t *acc, operand_t *x, operand_t w)
 {
