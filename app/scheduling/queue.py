@@ -353,8 +353,7 @@ class ImageQueue:
     def _end_turns(self, line: Line, now: float) -> None:
         """Put a next ticket that has given its share behind all others in the line, if that leaves it time enough.
 
-        Not when it gives the last image of its share: tickets that come while that batch runs shall go before the rest
-        too.
+        Not when it gives the last image of its share: tickets that come during that batch shall go before the rest too.
         """
         while (ticket := line.first).turn == 0:
             line.leave(ticket)

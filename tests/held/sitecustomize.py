@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 if "serve" in sys.orig_argv or any(argument.startswith("tessera-engine-") for argument in sys.orig_argv):
-    from tessera.app.dispatch.executor import LOADING_THREAD
+    from tessera.app.dispatch import executor
     from tessera.app.scheduling.queue import ImageQueue
     from tessera.app.scheduling.scheduler import Scheduler
 
@@ -24,14 +23,14 @@ if "serve" in sys.orig_argv or any(argument.startswith("tessera-engine-") for ar
     def _held_batches(take: Callable[[ImageQueue], Any]) -> Callable[[ImageQueue], Any]:
         return lambda queue: None if HELD.exists() else take(queue)
 
-    def _held_loading(run: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
-        def wait_and_run(thread: threading.Thread) -> None:
-            while thread.name == LOADING_THREAD and HELD.exists():
+    def _held_loading(load: Callable[..., Any]) -> Callable[..., Any]:
+        def wait_and_load(*arguments: Any) -> Any:
+            while HELD.exists():
                 time.sleep(LOOK_AGAIN)
-            run(thread)
+            return load(*arguments)
 
-        return wait_and_run
+        return wait_and_load
 
     ImageQueue.take = _held_batches(ImageQueue.take)  # type: ignore[method-assign]
-    Scheduler._pause = lambda scheduler: LOOK_AGAIN  # type: ignore[method-assign]  # nobody tells it of the file
-    threading.Thread.run = _held_loading(threading.Thread.run)  # type: ignore[method-assign]
+    Scheduler._pause = lambda scheduler: LOOK_AGAIN  # type: ignore[method-assign]  # it is not told of the file
+    executor.load = _held_loading(executor.load)

@@ -117,14 +117,6 @@ def test_a_quantisation_that_is_ended_leaves_nothing(folder: Path, listed: Path,
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    (tmp_path / "photos").mkdir()
-    for number in range(6):
-        Image.linear_gradient("L").rotate(30 * number).convert("RGB").save(tmp_path / "photos" / f"{number}.png")
-    return tmp_path / "photos"
-
-
 def test_a_quantisation_needs_no_temporary_files(
     folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

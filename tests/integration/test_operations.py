@@ -33,14 +33,6 @@ VARIANTS = ("baseline", "optimised")
 
 
 @pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    running = Collector()
-    yield running
-    running.server.shutdown()
-    running.server.server_close()
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_folder(tmp_path_factory.mktemp("models") / "small")
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.chaos.clients import Clients, pictures, probabilities, same
+from tests.chaos.clients import Clients, Report, pictures, probabilities, same
 from tests.holding import Holding
 from tests.processes import children, command_of, replaced
 from tests.servers import ServerProcess
@@ -101,17 +101,22 @@ def test_any_frontend_tells_the_metrics_of_all(processes: ServerProcess) -> None
         assert after["tessera_build_info"] == 1
 
 
-def test_a_killed_frontend_costs_only_its_own_connections(processes: ServerProcess) -> None:
-    victim = children(processes)["frontend-0"]
-    before = values(processes)
-    with Clients(processes.url, count=6) as clients:
+def kill_under_load(server: ServerProcess, name: str) -> Report:
+    """Kill a process of a server while clients ask it, until another has taken its place; what the clients saw."""
+    victim = children(server)[name]
+    with Clients(server.url, count=6) as clients:
         until(lambda: clients.report.seen["right"] > 6)
         os.kill(victim, signal.SIGKILL)
-        until(replaced(processes, "frontend-0", victim))
+        until(replaced(server, name, victim))
         answered = clients.report.seen["right"]
         until(lambda: clients.report.seen["right"] > answered + 6)
     assert clients.report.problems == []
-    assert clients.report.seen["lost"] <= 6
+    return clients.report
+
+
+def test_a_killed_frontend_costs_only_its_own_connections(processes: ServerProcess) -> None:
+    before = values(processes)
+    assert kill_under_load(processes, "frontend-0").seen["lost"] <= 6
     after = values(processes)
     assert after["tessera_process_restarts_total"] == before["tessera_process_restarts_total"] + 1
     counters = [name for name in before if name.endswith(("_total", "_count", "_bucket"))]
@@ -120,16 +125,8 @@ def test_a_killed_frontend_costs_only_its_own_connections(processes: ServerProce
 
 
 def test_a_killed_engine_costs_no_connection_and_no_wrong_answer(processes: ServerProcess) -> None:
-    victim = children(processes)["engine"]
     before = values(processes)
-    with Clients(processes.url, count=6) as clients:
-        until(lambda: clients.report.seen["right"] > 6)
-        os.kill(victim, signal.SIGKILL)
-        until(replaced(processes, "engine", victim))
-        answered = clients.report.seen["right"]
-        until(lambda: clients.report.seen["right"] > answered + 6)
-    assert clients.report.problems == []
-    assert clients.report.seen["lost"] == 0
+    assert kill_under_load(processes, "engine").seen["lost"] == 0
     after = values(processes)
     assert after["tessera_images_total"] >= before["tessera_images_total"] + 12
 

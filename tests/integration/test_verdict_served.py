@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from tessera.engine.quantize import Gate
 from tessera.models.quantise import quantise_model
@@ -13,14 +12,6 @@ from tests.servers import ServerProcess
 from tests.unit.models.tiny import tiny_folder
 
 IMPOSSIBLE = Gate(90.0, 1.0)
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    (tmp_path / "photos").mkdir()
-    for number in range(6):
-        Image.linear_gradient("L").rotate(30 * number).convert("RGB").save(tmp_path / "photos" / f"{number}.png")
-    return tmp_path / "photos"
 
 
 @pytest.mark.parametrize("frontends", [0, 1])

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import re
-import socket
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,27 +16,16 @@ import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
 from tessera.app.oip.grpc.schema import Schema
-from tests import imagefiles
+from tests.integration.oip.grpc_clients import FILES, MODEL, health, listening_at, tensor
 from tests.servers import ServerProcess
-from tests.waiting import NEVER, until
-
-MODEL = "resnet50-imagenette"
-FILES = np.array([imagefiles.jpeg(), imagefiles.png(300, 400)], dtype=object)
-TOKEN = "a-token-for-this-test"
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
-LISTENING = re.compile(r"listening for gRPC address=\"?([\d.:]+)")
-
-
-def listening_at(server: ServerProcess) -> str:
-    (found,) = [match[1] for line in server.log if (match := LISTENING.search(line))]
-    return found
+from tests.waiting import NEVER
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    with ServerProcess(grpc_port=0, admin=True, admin_token=TOKEN) as running:
+    with ServerProcess(grpc_port=0) as running:
         yield running
-        # Who watches the health of a server that ends is told so, and does not hold up its end.
+        # A client that watches the health of a server that ends is told so, and does not hold up its end.
         with grpc.insecure_channel(listening_at(running)) as channel:
             watching = health(channel, "Watch")
             assert next(watching).status == 1
@@ -58,12 +43,6 @@ def address(server: ServerProcess) -> str:
 def client(address: str) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(address) as connected:
         yield connected
-
-
-def tensor(values: np.ndarray, datatype: str = "BYTES") -> triton.InferInput:
-    made = triton.InferInput("input", values.shape, datatype)
-    made.set_data_from_numpy(values)
-    return made
 
 
 @pytest.mark.effect_of("grpc_port")
@@ -278,66 +257,6 @@ def test_a_packed_message_is_bounded_by_what_it_unpacks_to(address: str, server:
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def state(client: Any, name: str) -> set[str]:
-    index = client.get_model_repository_index()
-    entries = index if isinstance(index, list) else [{"name": m.name, "state": m.state} for m in index.models]
-    return {entry["state"] for entry in entries if entry["name"] == name}
-
-
-def images_wait(server: ServerProcess) -> bool:
-    with server.client() as client:
-        metrics = client.get("/metrics").text
-    return re.search(r"^tessera_queue_depth_images [1-9]", metrics, re.MULTILINE) is not None
-
-
-def infer_over_http(server: ServerProcess, model: str, files: np.ndarray) -> np.ndarray:
-    with triton_http.InferenceServerClient(server.url.removeprefix("http://")) as client:
-        sent = triton_http.InferInput("input", files.shape, "BYTES")
-        sent.set_data_from_numpy(files)
-        return client.infer(model, [sent]).as_numpy("output")
-
-
-@pytest.mark.parametrize("transport", ["http", "grpc"])
-def test_a_variant_is_unloaded_without_failing_a_request_and_loaded_again(
-    transport: str, client: triton.InferenceServerClient, server: ServerProcess
-) -> None:
-    name = f"{MODEL}-baseline"
-    many = np.repeat(FILES, 32)
-    with (
-        triton_http.InferenceServerClient(server.url.removeprefix("http://")) as http,
-        # Not `async_infer`: that sends its body only while this thread waits for that client (gevent).
-        ThreadPoolExecutor(1) as another,
-    ):
-        admin: Any = http if transport == "http" else client
-        headers = BEARER if transport == "http" else {"authorization": BEARER["Authorization"]}
-        with pytest.raises(InferenceServerException, match="token"):
-            admin.unload_model(name)
-        in_flight = another.submit(infer_over_http, server, name, many)
-        until(lambda: images_wait(server))
-        admin.unload_model(name, headers=headers)
-        assert in_flight.result(timeout=NEVER).shape == (64, 10)
-        assert state(admin, name) == {"UNAVAILABLE"}
-        assert state(admin, MODEL) == {"READY", "UNAVAILABLE"}
-        assert not admin.is_model_ready(name)
-        assert not admin.is_model_ready(MODEL, "1")
-        assert admin.is_model_ready(MODEL)
-        with pytest.raises(InferenceServerException, match="unloaded") as caught:
-            client.infer(MODEL, [tensor(FILES)], model_version="1")
-        assert caught.value.status() == "StatusCode.UNAVAILABLE"
-        assert client.infer(MODEL, [tensor(FILES)], model_version="2").as_numpy("output").shape == (2, 10)
-        admin.load_model(name, headers=headers)
-        assert state(admin, MODEL) == {"READY"}
-        assert client.infer(name, [tensor(FILES)]).as_numpy("output").shape == (2, 10)
-
-
-def health(channel: grpc.Channel, name: str, **fields: str) -> Any:
-    schema = Schema("health.proto")
-    call = schema.calls[name]
-    make = channel.unary_stream if call.server_streams else channel.unary_unary
-    ask = make(f"/{schema.service}/{name}", call.request.SerializeToString, call.response.FromString)
-    return ask(call.request(**fields), timeout=NEVER)
-
-
 def test_health_as_load_balancers_ask(address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         for service in ("", "inference.GRPCInferenceService"):
@@ -348,57 +267,3 @@ def test_health_as_load_balancers_ask(address: str) -> None:
         watching = health(channel, "Watch", service="another")
         assert next(watching).status == 3
         watching.cancel()
-
-
-def test_a_port_that_is_taken_is_said_so(address: str) -> None:
-    from tests.servers import tessera
-
-    port = address.rpartition(":")[2]
-    ended = tessera("serve", "--port", "0", "--grpc-port", port)
-    assert ended.returncode == 1
-    assert "--grpc-port" in ended.stderr
-    assert "Traceback" not in ended.stderr
-
-
-# Frontends that wait for a file to go away before they begin.
-HELD_FRONTENDS = """
-import os, sys, time
-
-while any("tessera.app.processes.frontend_process" in word for word in sys.orig_argv) and os.path.exists({gate!r}):
-    time.sleep(0.02)
-"""
-
-
-def test_two_services_with_frontends_never_share_a_port(tmp_path: Path) -> None:
-    from tests.servers import tessera
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    gate = tmp_path / "gate"
-    gate.touch()
-    (tmp_path / "sitecustomize.py").write_text(HELD_FRONTENDS.format(gate=str(gate)))
-    with ServerProcess(wait=False, modules=tmp_path, grpc_port=port, frontends=2) as first:
-        until(lambda: any("listening for gRPC" in line for line in first.log))
-        for frontends in (1, 0):
-            ended = tessera("serve", "--port", "0", "--grpc-port", str(port), "--frontends", str(frontends))
-            assert ended.returncode == 1, "the port is taken, though nobody listens on it yet"
-            assert f"Port {port} on 127.0.0.1 is taken" in ended.stderr
-        gate.unlink()
-        first.wait_until_ready()
-        with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
-            assert client.is_server_ready()
-        assert first.stop() == 0, first.describe()
-
-
-def test_with_frontends_every_process_answers_on_one_port_and_statistics_are_whole() -> None:
-    with ServerProcess(grpc_port=0, frontends=2) as running:
-        address = listening_at(running)
-        # Each channel is a connection of its own, and the kernel spreads connections over the frontends.
-        for _ in range(6):
-            with triton.InferenceServerClient(address) as client:
-                assert client.infer(MODEL, [tensor(FILES)], model_version="1").as_numpy("output").shape == (2, 10)
-        with triton_http.InferenceServerClient(running.url.removeprefix("http://")) as http:
-            (entry,) = http.get_inference_statistics(MODEL, "1")["model_stats"]
-        assert entry["inference_stats"]["success"]["count"] == 6
-        assert entry["inference_count"] == 12
-        assert running.stop() == 0, running.describe()

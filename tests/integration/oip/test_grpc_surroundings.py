@@ -18,18 +18,10 @@ from tritonclient.utils import InferenceServerException
 
 from tests import imagefiles
 from tests.collector import Collector
-from tests.integration.oip.test_grpc import listening_at, tensor
+from tests.integration.oip.grpc_clients import listening_at, tensor
 from tests.servers import ServerProcess
 from tests.small_model import small_folder
 from tests.waiting import NEVER, until
-
-
-@pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    running = Collector()
-    yield running
-    running.server.shutdown()
-    running.server.server_close()
 
 
 @pytest.fixture(scope="module")
