@@ -10,7 +10,7 @@ from typing import ClassVar
 from tessera.engine.machine import cache_sizes, cpu_name
 from tessera.engine.normalisation import Normalisation
 from tessera.engine.session import Precision, Session, SessionInfo
-from tessera.engine.wording import counted
+from tessera.wording import counted
 
 
 @dataclass(frozen=True)

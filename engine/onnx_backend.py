@@ -27,7 +27,7 @@ from tessera.engine.graph.reader import convert_model
 from tessera.engine.graph.reference import run_reference
 from tessera.engine.loading import load
 from tessera.engine.session import Session
-from tessera.engine.wording import counted
+from tessera.wording import counted
 
 Array = npt.NDArray[Any]
 Executor = Literal["auto", "cpu", "reference", "onnxruntime"]

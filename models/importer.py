@@ -19,7 +19,6 @@ from tessera.engine.graph.reader import LARGEST_FILE, parse_model, read_file, re
 from tessera.engine.graph.tensors import embed_external
 from tessera.engine.normalisation import Normalisation
 from tessera.engine.quantize.files import write_whole
-from tessera.engine.wording import counted
 from tessera.models.checkpoint import read_checkpoint
 from tessera.models.foreign import MODEL_SUFFIXES, describe_foreign, model_name
 from tessera.models.package import DESCRIPTION, LABELS, Package, is_package, read_labels, read_package
@@ -29,6 +28,7 @@ from tessera.models.staging import check_folder, place, staging_folder
 from tessera.models.state_dict import plain_keys
 from tessera.models.trial import try_model
 from tessera.models.weights import read_weights
+from tessera.wording import counted
 
 SUFFIXES = MODEL_SUFFIXES
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tessera.engine.errors import ModelError
-from tessera.engine.wording import counted
+from tessera.wording import counted
 
 _OPSET = 17
 _IR_VERSION = 8

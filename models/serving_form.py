@@ -17,8 +17,8 @@ from tessera.engine.graph.ir import Shape
 from tessera.engine.graph.protos import insert_constants, unused_name
 from tessera.engine.graph.reader import check_model, convert_model, read_constants
 from tessera.engine.graph.tensors import type_of
-from tessera.engine.wording import counted
 from tessera.models.logits import check_logits, expose_logits
+from tessera.wording import counted
 
 _DEFAULT_SIZE = 224
 _BATCH = "N"

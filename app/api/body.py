@@ -11,6 +11,7 @@ from fastapi import Request
 from tessera.app.errors import BodyTimeoutError, BodyTooLargeError, ClientDisconnectedError, EmptyBodyError
 from tessera.app.limits.uploads import Upload
 from tessera.app.observability import tracing
+from tessera.wording import counted
 
 LEAST_RATE = 1024  # bytes per second, over the whole body, that a client has to send after its first moments
 
@@ -82,7 +83,7 @@ async def _collect(request: Request, limit: int, arrived: Callable[[int], None])
 
 
 def _too_large(limit: int) -> BodyTooLargeError:
-    return BodyTooLargeError(f"The body is larger than the limit of {limit} bytes.")
+    return BodyTooLargeError(f"The body is larger than the limit of {counted(limit, 'byte')}.")
 
 
 async def wait_for_disconnect(request: Request) -> None:

@@ -23,9 +23,9 @@ from tessera.app.imaging.decoder import ImageDecoder
 from tessera.app.served.loading import open_configured_model, open_session
 from tessera.app.served.selection import find_model
 from tessera.engine.backends import BACKENDS
-from tessera.engine.wording import counted
 from tessera.models.package import read_package
 from tessera.models.preprocessing import Preprocessing
+from tessera.wording import counted
 
 _BATCHES = (1, 16)
 # More different images than a batch holds, so that no run sees what the run before it left in the caches.

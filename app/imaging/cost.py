@@ -19,6 +19,7 @@ from PIL import Image, TiffImagePlugin
 
 from tessera.app.errors import CorruptImageError, ImageTooLargeError
 from tessera.app.imaging.metadata import too_many_pieces
+from tessera.wording import counted
 
 SCANS = 16  # passes over a picture of `max_pixels`; encoders make about ten, a smaller picture may have more
 
@@ -85,7 +86,7 @@ def check_scans(picture: Image.Image, data: bytes, *, max_pixels: int) -> float:
         return 1
     if scans > allowed:
         raise ImageTooLargeError(
-            f"The image has more than {int(allowed)} scans of {picture.width} x {picture.height} pixels; "
+            f"The image has more than {counted(int(allowed), 'scan')} of {picture.width} x {picture.height} pixels; "
             "save it with fewer scans, or as a baseline JPEG."
         )
     return scans

@@ -35,6 +35,7 @@ from tessera.app.imaging.estimate import Estimate, estimate, orientation
 from tessera.app.imaging.libtiff import silence_libtiff
 from tessera.app.imaging.metadata import check_exif, prepare
 from tessera.models.preprocessing import Preprocessing, geometry, resize_and_crop
+from tessera.wording import counted
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -129,7 +130,7 @@ class ImageDecoder:
             raise
         except Image.DecompressionBombError:
             raise ImageTooLargeError(
-                f"The image's header declares far more than the limit of {self._max_pixels} pixels."
+                f"The image's header declares far more than the limit of {counted(self._max_pixels, 'pixel')}."
             ) from None
         except Exception as error:
             # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, KeyError and more on damaged files.
@@ -176,7 +177,7 @@ class ImageDecoder:
             raise ImageTooLargeError(
                 f"The image is too elongated: with its shorter side resized to {self._preprocessing.resize}, "
                 f"{width} x {height} pixels become {resized.width} x {resized.height}; "
-                f"the limit is {self._max_pixels} pixels in all."
+                f"the limit is {counted(self._max_pixels, 'pixel')} in all."
             )
 
 

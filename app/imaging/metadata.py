@@ -13,6 +13,7 @@ import struct
 from PIL import TiffImagePlugin
 
 from tessera.app.errors import CorruptImageError, ImageTooLargeError
+from tessera.wording import counted
 
 MOST_EXIF = 64 * 1024  # bytes; what one segment of a JPEG holds
 MOST_NUMBERS = 64 * 1024  # in one tag of a TIFF: more strips than any picture within `max_pixels` has rows
@@ -174,7 +175,7 @@ def _check_directory(data: bytes, depth: int, offset: int | None = None) -> None
             tag, kind, numbers, value = directory.entry.unpack_from(data, place)
             if numbers > MOST_NUMBERS and kind not in _TEXTS:
                 raise ImageTooLargeError(
-                    f"Tag {tag} of the TIFF file has {numbers} values; the limit is {MOST_NUMBERS}."
+                    f"Tag {tag} of the TIFF file has {counted(numbers, 'value')}; the limit is {MOST_NUMBERS}."
                 )
             if tag in _DIRECTORIES and tag not in seen and depth > 0:
                 seen.add(tag)

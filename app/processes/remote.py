@@ -46,6 +46,7 @@ from tessera.app.scheduling.snapshot import Snapshot
 from tessera.app.scheduling.ticket import InputType, Outcome, Priority
 from tessera.app.served.model import ServedModel
 from tessera.app.settings import Settings
+from tessera.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ class RemoteDispatcher:
         slots = images * SLOTS_PER_ROW[dtype]
         first = self._allocator.take(slots)
         if first is None or self._area is None:
-            raise QueueFullError(f"There is no room in memory for {images} more image(s).", retry_after=1)
+            raise QueueFullError(f"There is no room in memory for {counted(images, 'more image')}.", retry_after=1)
         admission = Request(
             self._places[variant],
             images,

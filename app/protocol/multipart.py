@@ -8,6 +8,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from tessera.app.errors import MalformedMultipartError, NoFilesError, TooManyImagesError, quoted
+from tessera.wording import counted
 
 FIELD = "file"
 _MAX_NAME = 1024
@@ -96,7 +97,7 @@ def _from_first_delimiter(body: bytes, boundary: bytes, max_files: int) -> bytes
 
 
 def _too_many(max_files: int) -> TooManyImagesError:
-    return TooManyImagesError(f"The request has more than {max_files} images; send several requests.")
+    return TooManyImagesError(f"The request has more than {counted(max_files, 'image')}; send several requests.")
 
 
 class _Collector:

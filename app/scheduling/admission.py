@@ -11,6 +11,7 @@ from tessera.app.scheduling.latency import LatencyTable
 from tessera.app.scheduling.line import Line
 from tessera.app.scheduling.snapshot import seconds_to_wait
 from tessera.app.scheduling.ticket import Priority, State, Ticket
+from tessera.wording import counted
 
 # A NORMAL request this old goes before new HIGH ones and before new ones with a nearer deadline. So no request waits
 # for ever, and a stream of others adds no more than this to its wait.
@@ -116,8 +117,8 @@ class Admission:
         quickest = self._table.fastest(ticket.variant) * ticket.images
         if ticket.deadline - now < quickest / _MOST_SPEED_UP:
             raise DeadlineUnreachableError(
-                f"The request allows {_milliseconds(ticket.deadline - now)} for {ticket.images} image(s), which takes "
-                f"{_milliseconds(quickest)} even when the service is idle. Allow more time.",
+                f"The request allows {_milliseconds(ticket.deadline - now)} for {counted(ticket.images, 'image')}, "
+                f"which takes {_milliseconds(quickest)} even when the service is idle. Allow more time.",
                 retry_after=1,
             )
         if background or (self.idle and free):

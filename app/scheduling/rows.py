@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tessera.app.scheduling.ticket import Batch, InputType, Rows
+from tessera.wording import counted
 
 RowShapes = Mapping[InputType, tuple[int, int, int]]
 
@@ -27,8 +28,8 @@ def check_rows(rows: Rows, images: int, dtype: InputType, shapes: RowShapes) -> 
     first = rows if isinstance(rows, np.ndarray) else rows[0] if rows else None
     shape = shapes[dtype]
     if len(rows) != images or first is None or first.dtype != dtype or first.shape[-len(shape) :] != shape:
-        found = "nothing" if first is None else f"{len(rows)} rows of {first.dtype} {first.shape}"
-        raise ValueError(f"the request needs {images} rows of {dtype} {shape}, and has {found}")
+        found = "nothing" if first is None else f"{counted(len(rows), 'row')} of {first.dtype} {first.shape}"
+        raise ValueError(f"the request needs {counted(images, 'row')} of {dtype} {shape}, and has {found}")
 
 
 class RowBuffers:

@@ -19,6 +19,7 @@ from tessera.app.scheduling.shares import EngineShares
 from tessera.app.scheduling.snapshot import Snapshot
 from tessera.app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, Ticket
 from tessera.engine.errors import DeviceError
+from tessera.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -326,7 +327,7 @@ class Scheduler:
 def _infer(runner: Runner, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     logits = runner.run(rows)
     if logits.ndim != 2 or len(logits) != len(rows):
-        raise InferenceError(f"the engine returned shape {logits.shape} for {len(rows)} images")
+        raise InferenceError(f"the engine returned shape {logits.shape} for {counted(len(rows), 'image')}")
     if not np.isfinite(logits).all():
         raise InferenceError("the engine returned values that are not finite")
     return logits

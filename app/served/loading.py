@@ -21,11 +21,11 @@ from tessera.app.settings import Settings
 from tessera.engine.backends import BACKENDS
 from tessera.engine.errors import EngineError
 from tessera.engine.normalisation import Normalisation
-from tessera.engine.wording import counted
 from tessera.models.package import read_package
 from tessera.models.preprocessing import Preprocessing
 from tessera.models.registry import BUNDLED, VARIANTS, Model, open_model
 from tessera.models.variant import Variant
+from tessera.wording import counted
 
 logger = logging.getLogger(__name__)
 

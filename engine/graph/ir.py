@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tessera.engine.errors import ModelError
-from tessera.engine.wording import counted
+from tessera.wording import counted
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]

@@ -19,7 +19,7 @@ from tessera.engine.graph.ir import NO_CLIP, Array, Graph, Node, Shape
 from tessera.engine.graph.qoperators import qoperators
 from tessera.engine.graph.source import Source
 from tessera.engine.graph.windows import conv_window, pool_window
-from tessera.engine.wording import counted
+from tessera.wording import counted
 
 
 def normalise(source: Source, graph: Graph) -> list[Node]:

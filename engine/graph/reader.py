@@ -17,7 +17,7 @@ from tessera.engine.graph.ir import Array, Graph, Shape, ValueInfo
 from tessera.engine.graph.operators import normalise, require_supported
 from tessera.engine.graph.source import Source
 from tessera.engine.graph.tensors import embed_external, read_tensor, type_of
-from tessera.engine.wording import counted
+from tessera.wording import counted
 
 OLDEST_OPSET, NEWEST_OPSET = 9, 22
 # Protobuf itself ends at 2 GiB; larger models keep their weights in external files.

@@ -15,7 +15,7 @@ import numpy as np
 from tessera.engine.errors import ModelError, UnsupportedOperatorError
 from tessera.engine.graph.geometry import output_size
 from tessera.engine.graph.ir import Graph, Node, Shape, ValueInfo
-from tessera.engine.wording import counted
+from tessera.wording import counted
 
 # Elements per image of one value. Far above any real network; keeps a malformed one from exhausting memory.
 LARGEST_VALUE = 2**31

@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 
 from tessera.engine.errors import ModelError
 from tessera.engine.graph.ir import Array
-from tessera.engine.wording import counted
+from tessera.wording import counted
 
 # What a model can hold when its external data has been moved inside.
 LARGEST_EXTERNAL = 2**31 - 1

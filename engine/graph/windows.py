@@ -8,7 +8,7 @@ from tessera.engine.errors import ModelError
 from tessera.engine.graph.geometry import ceil_overhang, same_padding, span
 from tessera.engine.graph.ir import Graph, Shape
 from tessera.engine.graph.source import Source
-from tessera.engine.wording import counted
+from tessera.wording import counted
 
 Pair = tuple[int, int]
 

@@ -18,7 +18,7 @@ from tessera.engine.quantize.network.layers import read_network, weight_names
 from tessera.engine.quantize.placement.values import Placement, place
 from tessera.engine.quantize.rounding.weights import LARGEST, quantise_weights
 from tessera.engine.quantize.settlement.equalisation import apply_scales, tied_tensors
-from tessera.engine.wording import counted
+from tessera.wording import counted
 
 
 def write_quantised(

@@ -19,7 +19,6 @@ from tessera.engine.backends.ascend.omfile import check_om_file
 from tessera.engine.errors import ModelError
 from tessera.engine.quantize.calibration import Calibration
 from tessera.engine.quantize.files import write_whole
-from tessera.engine.wording import counted
 from tessera.models.ascend.aipp import aipp_configuration
 from tessera.models.ascend.commands import (
     Command,
@@ -38,6 +37,7 @@ from tessera.models.photos import find_photos, read_photos
 from tessera.models.source import float_model, is_quantised
 from tessera.models.staging import check_folder, place, staging_folder
 from tessera.models.weights import file_sha256
+from tessera.wording import counted
 
 Progress = Callable[[str, float], None]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tessera.engine.errors import ModelError
-from tessera.engine.wording import counted
+from tessera.wording import counted
 
 _SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _DIGITS = 9

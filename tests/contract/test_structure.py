@@ -40,6 +40,7 @@ def imports(package: str) -> dict[str, set[str]]:
                 names |= {f"{node.module}.{alias.name}" for alias in node.names}
         assert not {name for name in names if name.split(".")[0] in PACKAGES}, f"{module} imports without `tessera.`"
         ours = {name.removeprefix("tessera.") for name in names if name.startswith("tessera.")}
+        ours -= {"wording.counted"}  # the one module of the top, which imports nothing
         found[module.removesuffix(".__init__")] = ours
     return found
 

@@ -31,7 +31,6 @@ from tessera.app.settings import Settings
 from tessera.app.signals import deferred_end
 from tessera.app.version import service_version
 from tessera.engine.quantize.files import check_target, write_whole
-from tessera.engine.wording import counted
 from tessera.models.evaluation.photos import ClassNames, PhotoSet, find_labelled, read_wnids
 from tessera.models.evaluation.report import Result, Share, VariantResult, result
 from tessera.models.evaluation.runner import Decode, Watcher, evaluate
@@ -39,6 +38,7 @@ from tessera.models.evaluation.state import StateFile, check_state
 from tessera.models.package import Package, read_package
 from tessera.models.registry import Model
 from tessera.models.weights import file_sha256
+from tessera.wording import counted
 
 HELP = "accuracy of every variant over labelled photos"
 

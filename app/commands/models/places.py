@@ -9,9 +9,9 @@ from pathlib import Path
 from tessera.app.commands.flags import add_settings_flags
 from tessera.app.served.selection import cache_folder
 from tessera.app.settings import Settings
-from tessera.engine.wording import counted
 from tessera.models.cache import library_folder
 from tessera.models.package import LARGEST_IMAGE, Package
+from tessera.wording import counted
 
 # Settings that decide where models are kept.
 PLACES = ("models", "cache_dir")

@@ -24,10 +24,10 @@ from tessera.app.served.selection import cache_folder, find_model, shortest_name
 from tessera.app.settings import Settings
 from tessera.engine.quantize import Gate, Report
 from tessera.engine.quantize.files import check_target, write_whole
-from tessera.engine.wording import counted
 from tessera.models.calibrations import CalibrationFiles
 from tessera.models.package import read_package
 from tessera.models.quantise import quantise_model
+from tessera.wording import counted
 
 HELP = "quantise a model to int8, with an accuracy gate"
 

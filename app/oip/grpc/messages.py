@@ -20,6 +20,7 @@ from tessera.app.oip.wire.request import (
     check_timeout,
 )
 from tessera.app.oip.wire.response import OutputTensor
+from tessera.wording import counted
 
 # The repeated field of InferTensorContents that holds a datatype.
 _CONTENTS = {"UINT8": "uint_contents", "FP32": "fp32_contents", BYTES: "bytes_contents"}
@@ -38,7 +39,7 @@ def parse_infer(message: Any, interface: Interface, proceed: Proceed = lambda: N
     raw = message.raw_input_contents
     if len(raw) > 1:
         raise InvalidInferenceRequestError(
-            f"raw_input_contents has {len(raw)} entries for one input; give one, or none."
+            f"raw_input_contents has {counted(len(raw), 'entry', 'entries')} for one input; give one, or none."
         )
     interface.check_outputs([output.name for output in message.outputs])
     parameters = read_parameters(message.parameters, "The request")

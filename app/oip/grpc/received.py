@@ -8,6 +8,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from tessera.app.errors import InvalidInferenceRequestError
+from tessera.wording import counted
 
 # A message of ours has a dozen fields, and one for each image file at most.
 _MOST_FIELDS = 8192
@@ -55,7 +56,7 @@ class Received:
             return self._kind.FromString(data)
         except (DecodeError, IndexError, RecursionError):
             raise InvalidInferenceRequestError(
-                f"The {len(data)} bytes received are not a message {self._kind.DESCRIPTOR.name}."
+                f"What was received, {counted(len(data), 'byte')}, is not a message {self._kind.DESCRIPTOR.name}."
             ) from None
 
 

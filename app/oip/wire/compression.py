@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 
 from tessera.app.errors import BodyTooLargeError, InvalidInferenceRequestError, UnsupportedEncodingError, quoted
+from tessera.wording import counted
 
 ENCODINGS = ("gzip", "deflate")
 
@@ -55,7 +56,7 @@ def unpacked(body: bytes, encoding: str, *, limit: int) -> Iterator[bytes]:
         left = unpacker.unconsumed_tail
         total += len(piece)
         if total > limit:
-            raise BodyTooLargeError(f"The body unpacks to more than the limit of {limit} bytes.")
+            raise BodyTooLargeError(f"The body unpacks to more than the limit of {counted(limit, 'byte')}.")
         if piece:
             yield piece
     if not unpacker.eof or unpacker.unused_data or at < len(body):

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from tessera.app.errors import InvalidInferenceRequestError
+from tessera.wording import counted
 
 BYTES = "BYTES"
 
@@ -51,7 +52,8 @@ def tensor_from_binary(name: str, datatype: str, shape: tuple[int, ...], data: m
     needed = math.prod(shape) * dtype.itemsize
     if len(data) != needed:
         raise InvalidInferenceRequestError(
-            f"Input {name!r} of datatype {datatype} and shape {list(shape)} needs {needed} bytes; it has {len(data)}."
+            f"Input {name!r} of datatype {datatype} and shape {list(shape)} needs {counted(needed, 'byte')}; "
+            f"it has {len(data)}."
         )
     return np.frombuffer(data, dtype).reshape(shape)
 
@@ -95,7 +97,8 @@ def tensor_from_json(
         count += len(numbers)
     if count != values.size or seen != len(expected):
         raise InvalidInferenceRequestError(
-            f"The data of input {name!r} must be {values.size} values, flat or nested as its shape {list(shape)} says."
+            f"The data of input {name!r} must be {counted(values.size, 'value')}, flat or nested as its shape "
+            f"{list(shape)} says."
         )
     return values.reshape(shape)
 
@@ -111,7 +114,8 @@ def tensor_from_repeated(
     count = math.prod(shape)
     if len(data) != count:
         raise InvalidInferenceRequestError(
-            f"Input {name!r} of datatype {datatype} and shape {list(shape)} has {len(data)} values in its contents."
+            f"Input {name!r} of datatype {datatype} and shape {list(shape)} has {counted(len(data), 'value')} "
+            "in its contents."
         )
     values = np.empty(count, DTYPES[datatype])
     for at in range(0, count, _PIECE):
@@ -140,7 +144,7 @@ def elements_from_binary(name: str, shape: tuple[int, ...], data: memoryview) ->
             )
         if len(elements) == count:
             raise InvalidInferenceRequestError(
-                f"Input {name!r} of shape {list(shape)} has more than its {count} elements."
+                f"Input {name!r} of shape {list(shape)} has more than its {counted(count, 'element')}."
             )
         elements.append(bytes(data[start:end]))
         at = end
@@ -176,8 +180,8 @@ def elements_from_json(name: str, shape: tuple[int, ...], data: memoryview) -> t
     commas = sum(bytes(data[at : at + _PIECE]).count(b",") for at in range(0, len(data), _PIECE))
     if commas >= math.prod(shape):
         raise InvalidInferenceRequestError(
-            f"Input {name!r} of shape {list(shape)} needs a list of {math.prod(shape)} BYTES elements, each a base64 "
-            'text, "..." or {"b64": "..."}; it has more.'
+            f"Input {name!r} of shape {list(shape)} needs a list of {counted(math.prod(shape), 'BYTES element')}, "
+            'each a base64 text, "..." or {"b64": "..."}; it has more.'
         )
     try:
         decoded = _ELEMENTS.decode(data)
@@ -199,7 +203,7 @@ def check_elements(name: str, shape: tuple[int, ...], found: int) -> None:
     """
     if found != math.prod(shape):
         raise InvalidInferenceRequestError(
-            f"Input {name!r} of shape {list(shape)} needs {math.prod(shape)} BYTES elements; it has {found}."
+            f"Input {name!r} of shape {list(shape)} needs {counted(math.prod(shape), 'BYTES element')}; it has {found}."
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tessera.app.errors import InvalidInferenceRequestError, TooManyImagesError, quoted
 from tessera.app.oip.wire.datatypes import BYTES
+from tessera.wording import counted
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Interface:
         """
         if len(names) > 1:
             raise InvalidInferenceRequestError(
-                f"The request asks for {len(names)} outputs; the model has one, {self.output_name!r}."
+                f"The request asks for {counted(len(names), 'output')}; the model has one, {self.output_name!r}."
             )
         for name in names:
             if name != self.output_name:

@@ -13,6 +13,7 @@ from tessera.app.oip.wire import datatypes
 from tessera.app.oip.wire.datatypes import BYTES, Proceed
 from tessera.app.oip.wire.envelope import Envelope, open_envelope
 from tessera.app.oip.wire.interface import Interface
+from tessera.wording import counted
 
 _MAX_RANK = 8
 _MAX_DIMENSION = 2**31 - 1
@@ -102,7 +103,7 @@ def parse_request(
     length = len(body) if header_length is None else header_length
     if not 0 < length <= len(body):
         raise InvalidInferenceRequestError(
-            f"Inference-Header-Content-Length is {length}, and the body has {len(body)} bytes."
+            f"Inference-Header-Content-Length is {length}, and the body has {counted(len(body), 'byte')}."
         )
     envelope = open_envelope(memoryview(body)[:length], interface)
     document = envelope.document
@@ -227,7 +228,7 @@ def _input_of_binary(
     total = sum(sizes)
     if total > len(rest):
         raise InvalidInferenceRequestError(
-            f"Input {name!r} declares {total} bytes of binary data; the body has {len(rest)} left."
+            f"Input {name!r} declares {counted(total, 'byte')} of binary data; the body has {len(rest)} left."
         )
     if total < len(rest):
         raise _left_over(len(rest) - total)
@@ -241,7 +242,7 @@ def _input_of_binary(
 
 
 def _left_over(count: int) -> InvalidInferenceRequestError:
-    return InvalidInferenceRequestError(f"The body has {count} bytes that belong to no input.")
+    return InvalidInferenceRequestError(f"The body has {counted(count, 'byte')} beyond those of its inputs.")
 
 
 def _binary_sizes(name: str, datatype: str, shape: tuple[int, ...], value: object) -> list[int]:

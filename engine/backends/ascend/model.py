@@ -17,7 +17,7 @@ from tessera.engine.backends.ascend.library import Library
 from tessera.engine.backends.ascend.memory import DeviceBuffer
 from tessera.engine.backends.ascend.structures import Batch, IODims
 from tessera.engine.errors import ModelError
-from tessera.engine.wording import counted
+from tessera.wording import counted
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     DataType.FLOAT: np.dtype(np.float32),

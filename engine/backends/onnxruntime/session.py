@@ -23,7 +23,7 @@ from tessera.engine.normalisation import Normalisation
 from tessera.engine.peak import measure_peak
 from tessera.engine.profile import LayerCost, layer_costs
 from tessera.engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
-from tessera.engine.wording import counted
+from tessera.wording import counted
 
 
 class OnnxRuntimeSession(Session):

@@ -16,6 +16,7 @@ import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
 from tessera.app.oip.grpc.schema import Schema
+from tessera.wording import counted
 from tests.integration.oip.grpc_clients import FILES, MODEL, health, listening_at, tensor
 from tests.servers import ServerProcess
 from tests.waiting import NEVER
@@ -234,7 +235,10 @@ def test_a_malformed_message_is_an_invalid_argument(data: bytes, address: str, s
             with pytest.raises(grpc.RpcError) as caught:
                 channel.unary_unary(f"/{schema.service}/{name}")(data)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-            assert caught.value.details() == f"The {len(data)} bytes received are not a message {name}Request."
+            assert (
+                caught.value.details()
+                == f"What was received, {counted(len(data), 'byte')}, is not a message {name}Request."
+            )
         good = schema.calls["ModelInfer"].request(model_name="another", id="mine").SerializeToString()
         stream = channel.stream_stream(
             f"/{schema.service}/ModelStreamInfer", None, schema.calls["ModelStreamInfer"].response.FromString

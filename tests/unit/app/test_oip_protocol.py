@@ -212,8 +212,8 @@ REFUSED: dict[str, tuple[object, bytes, str]] = {
     "objects": (one_input(data=[{}] * VALUES), b"", "0 to 255"),
     "too few bytes": (one_input(parameters={"binary_data_size": 1}), b"1", "needs 18 bytes"),
     "bytes missing": (one_input(parameters={"binary_data_size": 2}), b"1", "has 1 left"),
-    "bytes left over": (one_input(parameters={"binary_data_size": 2}), b"123", "belong to no input"),
-    "bytes beside data": (one_input(data=ZEROS), b"123", "belong to no input"),
+    "bytes left over": (one_input(parameters={"binary_data_size": 2}), b"123", "beyond those of its inputs"),
+    "bytes beside data": (one_input(data=ZEROS), b"123", "beyond those of its inputs"),
     "size negative": (one_input(parameters={"binary_data_size": -1}), b"", "whole number of bytes"),
     "size as text": (one_input(parameters={"binary_data_size": "2"}), b"12", "whole number of bytes"),
     "too many sizes": (
@@ -221,7 +221,11 @@ REFUSED: dict[str, tuple[object, bytes, str]] = {
         b"123",
         "needs 2 BYTES elements; it has 3",
     ),
-    "too many elements": (one_input(datatype="BYTES", shape=[1], data=["", ""]), b"", "1 BYTES elements"),
+    "too many elements": (
+        one_input(datatype="BYTES", shape=[1], data=["", ""]),
+        b"",
+        "a list of 1 BYTES element, each",
+    ),
     "too few elements": (one_input(datatype="BYTES", shape=[2], data=[""]), b"", "2 BYTES elements; it has 1"),
     "reserved parameter": ({**one_input(data=ZEROS), "parameters": {"triton_x": 1}}, b"", "reserved"),
     "parameter of another kind": ({**one_input(data=ZEROS), "parameters": {"x": []}}, b"", "text, number or boolean"),

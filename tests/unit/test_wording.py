@@ -7,13 +7,13 @@ import re
 
 import pytest
 
-from tessera.engine.wording import counted
+from tessera.wording import counted
 from tests.servers import REPOSITORY
 
 # What is counted in messages; a unit after a number that is never one, such as "ms", is none of these.
 PLURAL = re.compile(
     r" (threads|photos|labels|classes|lines|inputs|outputs|channels|dimensions|nodes|scales|groups|tensors|"
-    r"interleaved rounds)\b"
+    r"interleaved rounds|rows|elements|BYTES elements|entries|scans)\b"
 )
 
 
@@ -23,7 +23,9 @@ def test_one_is_not_many() -> None:
     assert [counted(number, "class", "classes") for number in (1, 10)] == ["1 class", "10 classes"]
 
 
-@pytest.mark.parametrize("folder", ["app/commands", "models"])
+@pytest.mark.parametrize(
+    "folder", ["app/commands", "app/imaging", "app/oip", "app/protocol", "app/scheduling", "models"]
+)
 def test_messages_count_with_the_helper(folder: str) -> None:
     bare = []
     for file in (REPOSITORY / folder).rglob("*.py"):
