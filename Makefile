@@ -82,8 +82,13 @@ descriptors: $(VENV)/test-installed
 	$(BIN)/python -m grpc_tools.protoc -Iapp/grpc/proto --descriptor_set_out=app/oip/grpc/proto/descriptors.binpb \
 		$(notdir $(wildcard app/oip/grpc/proto/*.proto))
 
-# Unit and contract tests on the lowest versions that pyproject.toml admits, in an environment of their own. What is left out
-# needs the newest protobuf.
+# On the lowest versions that pyproject.toml admits, in an environment of their own: tests of what other packages do for us
+# (HTTP, forms, JSON, images, gRPC, settings, ONNX and its runtime). Left out is what runs on our own code alone, as `make test`
+# has run it; test_grpc_schema.py needs the newest protobuf, and test_onnx_conformance.py the newest onnx.
+OWN_LOGIC := test_grpc_schema test_queue test_queue_states test_scheduler test_simulation test_admission test_selection
+LOWEST_TESTS := tests/contract tests/unit/app $(OWN_LOGIC:%=--ignore tests/unit/app/%.py) tests/integration/test_http_protocol.py \
+	tests/unit/graph/test_operators.py tests/unit/graph/test_windows.py tests/unit/graph/test_reader.py \
+	tests/unit/graph/test_writer.py tests/unit/models/test_importer.py tests/unit/models/test_checkpoint.py
 lowest: $(VENV)/test-installed
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
 	$(BIN)/uv pip compile --quiet --resolution lowest-direct --extra grpc --extra tracing --python $(LOWEST)/bin/python \
@@ -91,8 +96,7 @@ lowest: $(VENV)/test-installed
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --requirement $(LOWEST)/versions.txt \
 		cmake hypothesis ninja packaging pytest pytest-timeout pytest-xdist pyyaml scikit-build-core
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps --no-build-isolation --editable .
-	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m 'not alone' tests/unit tests/contract \
-		--ignore tests/unit/app/test_grpc_schema.py
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m 'not alone' $(LOWEST_TESTS)
 
 lint: $(VENV)/test-installed
 	$(BIN)/ruff check .
