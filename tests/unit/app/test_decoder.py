@@ -191,7 +191,7 @@ def test_warnings_of_the_decoder_do_not_leak() -> None:
     assert caught == []
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.sampled_from(sorted(KINDS)), st.data())
 def test_damaged_files_give_pixels_or_a_request_error(kind: str, data: st.DataObject) -> None:
     damaged = bytearray(KINDS[kind]())

@@ -78,7 +78,7 @@ def test_drawings_of_any_size_are_read(width: int, height: int, four_bits: bool)
     assert np.array_equal(decode(data), decode(plain.getvalue()))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.binary(max_size=120)
     | st.lists(st.sampled_from([b"\0\0", b"\0\2\1\1", b"\0\3abc\0", b"\5a", b"\0\1"]), max_size=30).map(b"".join),

@@ -57,7 +57,7 @@ def same_frame(a: Tensor, b: Tensor) -> bool:
     return key(a) == key(b)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(plan=plans())
 def test_living_tensors_do_not_overlap(plan: ExecutionPlan) -> None:
     place_tensors(plan)
@@ -73,7 +73,7 @@ def test_living_tensors_do_not_overlap(plan: ExecutionPlan) -> None:
             assert not (tensor.framed or other.framed) or same_frame(tensor, other)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(plan=plans())
 def test_tensors_hold_the_images_their_segment_needs(plan: ExecutionPlan) -> None:
     place_tensors(plan)

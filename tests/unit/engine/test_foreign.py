@@ -53,7 +53,7 @@ def check(path: Path, *, same: float = 0.9) -> engine.Session:
     return session
 
 
-@settings(max_examples=24, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=24, suppress_health_check=list(HealthCheck))
 @given(
     form=st.sampled_from([QuantFormat.QDQ, QuantFormat.QOperator]),
     types=st.sampled_from(

@@ -53,7 +53,7 @@ def assert_blocks_do_not_matter(path: Path, batch: npt.NDArray[np.generic], prec
         np.testing.assert_array_equal(answers(path, batch, precision, blocks), expected, err_msg=f"{blocks}")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data(), precision=st.sampled_from(["auto", "bf16", "fp32"]))
 def test_random_networks_answer_alike_in_every_block(data: st.DataObject, precision: str) -> None:
     model, batch = data.draw(networks(quantised=precision == "auto"))

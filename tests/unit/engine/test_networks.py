@@ -30,7 +30,7 @@ def compute(model: onnx.ModelProto, batch: np.ndarray, folder: Path, precision: 
         return None
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=RELAXED)
+@settings(max_examples=150, suppress_health_check=RELAXED)
 @given(drawn=networks())
 def test_float_networks_match_the_reference(drawn: tuple[onnx.ModelProto, np.ndarray], tmp_path: Path) -> None:
     model, batch = drawn
@@ -41,7 +41,7 @@ def test_float_networks_match_the_reference(drawn: tuple[onnx.ModelProto, np.nda
 
 
 # These bounds are about typical rounding, not worst cases: the same networks every time, so that a failure is a change.
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=RELAXED)
+@settings(max_examples=100, derandomize=True, suppress_health_check=RELAXED)
 @given(drawn=networks())
 def test_bf16_networks_are_near_the_reference(drawn: tuple[onnx.ModelProto, np.ndarray], tmp_path: Path) -> None:
     model, batch = drawn
@@ -59,7 +59,7 @@ def test_quantised_networks_match_the_reference(tmp_path: Path) -> None:
     """
     errors = []
 
-    @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=RELAXED)
+    @settings(max_examples=150, derandomize=True, suppress_health_check=RELAXED)
     @given(drawn=networks(quantised=True))
     def explore(drawn: tuple[onnx.ModelProto, np.ndarray]) -> None:
         model, batch = drawn
@@ -78,7 +78,7 @@ def test_most_float_networks_run_natively(tmp_path: Path) -> None:
     """The property tests above would pass if the engine refused everything."""
     ran = refused = 0
 
-    @settings(max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=RELAXED)
+    @settings(max_examples=60, database=None, derandomize=True, suppress_health_check=RELAXED)
     @given(drawn=networks())
     def count(drawn: tuple[onnx.ModelProto, np.ndarray]) -> None:
         nonlocal ran, refused

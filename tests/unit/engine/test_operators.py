@@ -25,7 +25,7 @@ def check(model: onnx.ModelProto, x: np.ndarray, folder: Path) -> None:
     np.testing.assert_allclose(run(model, x, folder), expected, rtol=1e-4, atol=1e-4)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_pools(data: st.DataObject, tmp_path: Path) -> None:
     draw = data.draw
@@ -45,7 +45,7 @@ def test_pools(data: st.DataObject, tmp_path: Path) -> None:
     check(model, normal(2, *shape), tmp_path)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_convolutions(data: st.DataObject, tmp_path: Path) -> None:
     draw = data.draw

@@ -43,7 +43,7 @@ def used(nodes: list[onnx.NodeProto], **extra: np.ndarray) -> onnx.ModelProto:
 
 
 @given(networks())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_passes_never_change_what_a_network_computes(case: tuple[onnx.ModelProto, np.ndarray]) -> None:
     model, image = case
     graph = agree(model, {"x": image})
@@ -51,7 +51,7 @@ def test_passes_never_change_what_a_network_computes(case: tuple[onnx.ModelProto
 
 
 @given(networks())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_lowering_twice_is_lowering_once_and_leaves_the_graph_alone(case: tuple[onnx.ModelProto, np.ndarray]) -> None:
     graph = convert_model(case[0])
     before = [(n.op, list(n.inputs), dict(n.attrs)) for n in graph.nodes], set(graph.constants), set(graph.values)

@@ -187,7 +187,7 @@ def test_integers_given_to_the_graph_are_dequantised() -> None:
 
 
 @given(st.integers(1, 4), st.integers(1, 4))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_file_exported_for_one_batch_size_runs_any(exported: int, given_batch: int) -> None:
     nodes = [
         node("Reshape", ["x", "s"], "a"),

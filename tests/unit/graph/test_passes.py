@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tessera.engine.graph.ir import Graph
@@ -24,7 +24,6 @@ def contents(graph: Graph) -> object:
     return nodes, quantised, list(graph.outputs)
 
 
-@settings(deadline=None)
 @given(NETWORKS)
 def test_every_pass_says_whether_it_changed_the_graph(drawn: Drawn) -> None:
     graph = convert_model(drawn[0])
@@ -34,7 +33,6 @@ def test_every_pass_says_whether_it_changed_the_graph(drawn: Drawn) -> None:
             assert run(graph) == (contents(graph) != before), run.__name__
 
 
-@settings(deadline=None)
 @given(NETWORKS)
 def test_a_lowered_graph_has_nothing_left_to_lower(drawn: Drawn) -> None:
     lowered = lower(convert_model(drawn[0]))

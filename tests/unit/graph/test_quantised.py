@@ -66,7 +66,7 @@ def check(nodes: list[onnx.NodeProto], outputs: tuple[str, ...] = ("y",)) -> Gra
 
 
 @given(networks(quantised=True))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 def test_passes_change_no_result_by_more_than_one_quantum(case: tuple[onnx.ModelProto, np.ndarray]) -> None:
     graph = convert_model(case[0])
     lowered = lower(graph)

@@ -66,7 +66,7 @@ def read_bytes(data: bytes) -> None:
 
 @pytest.mark.parametrize("whole", [small_model, integer_model])
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_damaged_file_does_anything_but_raise_a_model_error_or_load(
     whole: Callable[[], onnx.ModelProto], data: st.DataObject
 ) -> None:
@@ -83,7 +83,7 @@ def test_no_damaged_file_does_anything_but_raise_a_model_error_or_load(
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_noise_is_not_a_model(data: bytes) -> None:
     with pytest.raises(ModelError):
         read_bytes(data)
@@ -221,7 +221,7 @@ def test_external_data_outside_its_file_is_refused(tmp_path: Path, key: str, val
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_damaged_file_with_external_data_does_anything_but_raise_a_model_error_or_load(
     data: st.DataObject, tmp_path: Path
 ) -> None:

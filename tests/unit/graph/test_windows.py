@@ -15,7 +15,7 @@ from tessera.engine.graph.reader import convert_model
 from tessera.engine.graph.reference import run_reference
 from tests.unit.graph.onnx_models import agree, build, node, normal
 
-few = settings(max_examples=80, deadline=None)
+few = settings(max_examples=80)
 
 
 @st.composite

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
@@ -43,7 +43,6 @@ def contents(graph: Graph) -> dict[str, Any]:
     return {"nodes": nodes, "shapes": shapes, "ends": (graph.name, graph.inputs, graph.outputs, graph.metadata)}
 
 
-@settings(deadline=None)
 @given(NETWORKS)
 def test_what_is_written_reads_as_the_same_graph(drawn: Drawn) -> None:
     graph = convert_model(drawn[0])
@@ -131,7 +130,6 @@ def test_fused_and_stored_forms_are_refused_and_never_written_as_less_than_they_
             to_onnx(lower(convert_model(model)))
 
 
-@settings(deadline=None)
 @given(networks())
 def test_what_is_written_computes_the_same(drawn: Drawn) -> None:
     graph = convert_model(drawn[0])

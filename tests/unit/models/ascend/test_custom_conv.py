@@ -143,7 +143,6 @@ def test_the_layouts_are_those_of_the_documentation() -> None:
 
 
 @given(shape=shapes, data=st.data())
-@settings(deadline=None)
 def test_a_window_holds_exactly_the_rows_that_are_read(shape: Shape, data: st.DataObject) -> None:
     first = data.draw(st.integers(0, shape.out_height - 1))
     rows = data.draw(st.integers(1, shape.out_height - first))
@@ -158,7 +157,6 @@ def test_a_window_holds_exactly_the_rows_that_are_read(shape: Shape, data: st.Da
 
 
 @given(shape=shapes, l1=st.integers(8, 64))
-@settings(deadline=None)
 def test_a_tile_fits_and_covers(shape: Shape, l1: int) -> None:
     buffers = Buffers(l1 * 1024, 8192, 8192, 16384)
     try:
@@ -192,7 +190,6 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 @given(shape=shapes, l1=st.integers(8, 64), data=st.data())
-@settings(deadline=None)
 def test_the_devices_arithmetic_is_the_same(kernel: ctypes.CDLL, shape: Shape, l1: int, data: st.DataObject) -> None:
     buffers, found = Buffers(l1 * 1024, 8192, 8192, 16384), array((0,) * 4)
     fits = kernel.choose_tile(array(shape), array(buffers), found)
@@ -208,7 +205,7 @@ def test_the_devices_arithmetic_is_the_same(kernel: ctypes.CDLL, shape: Shape, l
 
 
 @given(shape=shapes, seed=st.integers(0, 99), trim=st.integers(0, 15), cores=st.integers(1, 3))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_kernel_computes_the_convolution(
     kernel: ctypes.CDLL, shape: Shape, seed: int, trim: int, cores: int
 ) -> None:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tessera.models.ascend.custom_conv.tbe.geometry import Shape
@@ -88,7 +88,6 @@ def test_kernel_and_host_agree_on_the_tiling_data() -> None:
 
 
 @given(shape=shapes)
-@settings(deadline=None)
 def test_shape_inference_is_that_of_the_geometry(glue: ctypes.CDLL, shape: Shape) -> None:
     result = longs((0,) * 4)
     pads = (shape.pad_top, shape.pad_bottom, shape.pad_left, shape.pad_right)
@@ -107,7 +106,6 @@ def test_shape_inference_refuses_what_cannot_be(glue: ctypes.CDLL) -> None:
 
 
 @given(strides=st.tuples(*[st.integers(1, 9)] * 2), pads=st.tuples(*[st.integers(0, 9)] * 4), style=st.integers(0, 3))
-@settings(deadline=None)
 def test_the_plugin_turns_onnx_attributes_into_canns(
     glue: ctypes.CDLL, strides: tuple[int, ...], pads: tuple[int, ...], style: int
 ) -> None:
