@@ -18,8 +18,6 @@ from tests import imagefiles
 from tests.servers import REPOSITORY, ServerProcess, environment, tessera
 from tests.shared_data import SHARED_DATA, requires_shared_data
 
-pytestmark = pytest.mark.alone
-
 README = (REPOSITORY / "README.md").read_text()
 ARCHITECTURE = "".join(
     page.read_text() for page in (REPOSITORY / "docs/architecture.md", *(REPOSITORY / "docs/architecture").iterdir())

@@ -19,8 +19,6 @@ from tests.servers import REPOSITORY, ServerProcess
 from tests.small_model import small_folder
 from tests.waiting import until
 
-pytestmark = pytest.mark.alone
-
 PATH = "/v1/classify"
 POISON = encode(Image.new("RGB", (224, 224), (255, 0, 255)), "PNG")  # see tests/poison/sitecustomize.py
 
