@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 Logits = NDArray[Any]
 
+# Chance at which a network that just reaches the demanded agreement may be taken for one that does not.
+SIGNIFICANCE = 0.05
+
 
 class SqnrAccumulator:
     """Signal-to-quantisation-noise ratio of logits that arrive batch by batch.
@@ -70,3 +73,22 @@ def agreement(reference: Logits, other: Logits) -> float:
     if reference.shape != other.shape or len(reference) == 0:
         raise ValueError(f"Logits of shapes {reference.shape} and {other.shape} cannot be compared.")
     return float((reference.argmax(axis=1) == other.argmax(axis=1)).mean())
+
+
+def is_below(agreeing: int, images: int, demanded: float) -> bool:
+    """Whether so few agreeing images prove that the true agreement is below what is demanded.
+
+    The exact one-sided binomial test: were the true agreement the one demanded, as few or fewer would agree with a
+    probability below `SIGNIFICANCE`. So 94 of 96 are no proof against 98 %, which a network of 99 % misses by chance
+    in a quarter of all draws.
+
+    Args:
+        agreeing: images with the same first class.
+        images: all of them.
+        demanded: 0 to 1.
+    """
+    missing = 1 - demanded
+    as_few = sum(
+        math.comb(images, count) * demanded**count * missing ** (images - count) for count in range(agreeing + 1)
+    )
+    return agreeing < images and as_few < SIGNIFICANCE

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tessera.engine.errors import InputError, ModelError
 from tessera.engine.graph.ir import Graph
 from tessera.engine.quantize.calibration import Calibration
-from tessera.engine.quantize.measures import agreement, sqnr
+from tessera.engine.quantize.measures import agreement, is_below, sqnr
 from tessera.engine.quantize.network.layers import read_network
 from tessera.engine.quantize.network.runners import NodeRunners
 from tessera.engine.quantize.observation.float_pass import Observation, observe_means, observe_network
@@ -180,12 +180,13 @@ class _Quantiser:
             sensitivities = measure_sensitivities(runners, placement, first, limits, some, self.report)
             floats = choose_floats(sensitivities, 10 ** (-(gate.sqnr + _MARGIN_DB) / 10))
         rounds: list[Round] = []
+        checked = len(seen.images) - _settled(seen)
         while True:
             placement = place(self._graph, floats)
             settled = self._settle(runners, placement, candidates, limits, seen)
             calibration = self._calibration(placement, settled, floats, scales, limits, seen.seen, sha256)
             rounds.append(self._check(placement, calibration, seen))
-            met = _meets(rounds[-1], gate)
+            met = _meets(rounds[-1], gate, checked)
             if met or len(rounds) == _MOST_ROUNDS:
                 break
             left = sum(entry.noise for entry in sensitivities if entry.tensor not in floats)
@@ -197,7 +198,6 @@ class _Quantiser:
             if more == floats or len(rounds) == _MOST_ROUNDS - 1:
                 limits = {}  # a little speed is worth less than the gate
             floats = more
-        checked = len(seen.images) - _settled(seen)
         report = Report(
             seen.seen,
             checked,
@@ -299,7 +299,7 @@ def _missing(attempt: Round, gate: Gate) -> float:
     return max(gate.sqnr - attempt.sqnr, 0.0) + _STEP_DB
 
 
-def _meets(attempt: Round, gate: Gate) -> bool:
+def _meets(attempt: Round, gate: Gate, images: int) -> bool:
     if attempt.sqnr is None or attempt.agreement is None:
         return True
-    return attempt.sqnr >= gate.sqnr and attempt.agreement >= gate.agreement
+    return attempt.sqnr >= gate.sqnr and not is_below(round(attempt.agreement * images), images, gate.agreement)

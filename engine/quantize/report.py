@@ -20,7 +20,9 @@ class Gate:
 
     Attributes:
         sqnr: least signal-to-noise ratio of the result, in dB.
-        agreement: least share of images for which both networks name the same class first, 0 to 1.
+        agreement: least share of images for which both networks name the same class first, 0 to 1. It is missed
+            where the images prove that the true share is below it (`measures.is_below`), not where chance may have
+            brought fewer.
     """
 
     sqnr: float = 30.0

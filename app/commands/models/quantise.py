@@ -153,9 +153,11 @@ def _print(report: Report) -> None:
     console.print(f"{counted(report.images, 'photo')} in {report.seconds:.1f} s", highlight=False)
     last = report.rounds[-1]
     if last.sqnr is not None and last.agreement is not None:
+        by_chance = ", fewer only by chance" if report.met and last.agreement < report.gate.agreement else ""
         console.print(
             f"gate: SQNR {last.sqnr:.1f} dB (asked {report.gate.sqnr:g}), agreement {last.agreement:.1%} "
-            f"(asked {report.gate.agreement:.1%}), on {counted(report.checked, 'photo')} that nothing was fitted to",
+            f"(asked {report.gate.agreement:.1%}{by_chance}), on {counted(report.checked, 'photo')} "
+            "that nothing was fitted to",
             highlight=False,
         )
     if report.choices:

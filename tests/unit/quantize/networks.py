@@ -8,6 +8,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from tests.unit.models.tiny import tiny_model
+
 
 def run(model: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
     options = onnxruntime.SessionOptions()
@@ -27,3 +29,18 @@ def producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
 
 def nodes(model: onnx.ModelProto, operator: str) -> list[onnx.NodeProto]:
     return [node for node in model.graph.node if node.op_type == operator]
+
+
+def with_an_outlier() -> onnx.ModelProto:
+    """A network of which one channel is far larger than all others and read with tiny weights."""
+    model = tiny_model()
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor).copy()
+        if tensor.name in ("layer3.0.bn1.weight", "layer3.0.bn1.bias"):
+            values[0] *= 4000
+        elif tensor.name == "layer3.0.conv2.weight":
+            values[:, 0] /= 4000
+        else:
+            continue
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return model

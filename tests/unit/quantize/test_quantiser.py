@@ -8,7 +8,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +24,7 @@ from tessera.engine.quantize.rounding.weights import least_error_scales, quantis
 from tessera.engine.quantize.settlement.equalisation import apply_scales, tied_tensors
 from tessera.engine.quantize.settlement.sensitivity import Sensitivity, choose_floats
 from tests.unit.models.tiny import tiny_images, tiny_model
-from tests.unit.quantize.networks import constants, nodes, producers, run
+from tests.unit.quantize.networks import constants, nodes, producers, run, with_an_outlier
 
 
 @given(
@@ -88,21 +87,6 @@ def test_scales_of_another_model_are_refused() -> None:
     for scales in ({name: (1.0, 2.0)}, {"layer1.0.bn1.relu": (1.0, 2.0)}):
         with pytest.raises(ModelError, match="does not fit this model"):
             quantised_model(tiny_model(), Calibration(calibration.ranges, channel_scales=scales))
-
-
-def with_an_outlier() -> onnx.ModelProto:
-    """A network of which one channel is far larger than all others and read with tiny weights."""
-    model = tiny_model()
-    for tensor in model.graph.initializer:
-        values = onnx.numpy_helper.to_array(tensor).copy()
-        if tensor.name in ("layer3.0.bn1.weight", "layer3.0.bn1.bias"):
-            values[0] *= 4000
-        elif tensor.name == "layer3.0.conv2.weight":
-            values[:, 0] /= 4000
-        else:
-            continue
-        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-    return model
 
 
 @pytest.mark.parametrize("fallback", ["fp32", "bf16"])
