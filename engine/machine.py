@@ -1,4 +1,4 @@
-"""The processor of this machine: its name and its caches."""
+"""The processor of this machine: its name, its maker and its caches."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ from pathlib import Path
 
 def cpu_name() -> str:
     """The processor's name, as the kernel knows it."""
+    return _cpuinfo("model name", "Model") or platform.processor() or platform.machine()
+
+
+def cpu_vendor() -> str:
+    """The processor's maker as CPUID names it, such as "GenuineIntel"; empty where there is no CPUID."""
+    return _cpuinfo("vendor_id")
+
+
+def _cpuinfo(*keys: str) -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("model name", "Model")):
+            if line.startswith(keys):
                 return line.partition(":")[2].strip()
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    return ""
 
 
 def cache_sizes(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tessera import engine, models
 from tessera.engine.quantize.calibration import Calibration, Verdict
 from tessera.engine.quantize.files import PARTIAL_SUFFIX, write_whole
 from tessera.engine.quantize.writer import quantised_model
+from tessera.engine.rates import rates_here
 from tessera.models.cache import build_folder, exclusive, make_folder
 from tessera.models.calibrations import CalibrationFiles, Choice
 from tessera.models.package import Package
@@ -130,6 +131,9 @@ class _Plan:
 def _plan(package: Package, cache: Path) -> _Plan:
     source_sha256 = file_sha256(package.source)
     choice = CalibrationFiles.of(package, cache, source_sha256).choose(source_sha256)
+    if choice.calibration is not None and choice.calibration.gains:
+        # Part of the ingredients below: CPUs of other classes that share the folder find only what is theirs.
+        choice = replace(choice, calibration=choice.calibration.for_cpu(rates_here()))
     ingredients = {
         "source": source_sha256,
         "calibration": choice.calibration.to_json() if choice.calibration else None,

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tessera.engine.errors import ModelError
 from tessera.engine.quantize.files import write_whole
+from tessera.engine.quantize.placement.floats import Gain, choose_floats
 from tessera.engine.quantize.rounding.activations import ActivationRange
 from tessera.engine.quantize.rounding.digits import BIAS_DIGITS, RANGE_DIGITS, short
 from tessera.engine.quantize.rounding.weights import LARGEST
+from tessera.engine.rates import FloatPrecision, Rates
 
-_FORMAT = 1
+_FORMAT, _FORMAT_WITHOUT_GAINS = 2, 1
 _TOO_LARGE = 1e30
 
 
@@ -79,6 +82,9 @@ class Calibration:
         images: how many images were seen.
         model_sha256: SHA-256 of the file that holds the weights these numbers belong to; empty when unknown.
         floats: tensors that stay in floating point, and with them the layers that read them.
+        gains: by tensor, what its eight bits cost and what floating point would: what `for_cpu` chooses from. Empty in
+            files from before it was kept, and without a fallback: then `floats` holds for every CPU.
+        noise_limit: the most that the noise of all tensors in eight bits may add up to, by `gains`.
         float_precision: "bf16" or "fp32": what these layers are meant to compute in.
         channel_scales: by tensor, what each channel of it, and of the tensors tied to it, is divided by before
             quantisation (see `tessera.engine.quantize.settlement.equalisation`).
@@ -93,15 +99,31 @@ class Calibration:
     images: int = 0
     model_sha256: str = ""
     floats: tuple[str, ...] = ()
-    float_precision: str = "fp32"
+    float_precision: FloatPrecision = "fp32"
     channel_scales: dict[str, tuple[float, ...]] = field(default_factory=dict)
     weight_limits: dict[str, int] = field(default_factory=dict)
     verdict: Verdict | None = None
+    gains: dict[str, Gain] = field(default_factory=dict)
+    noise_limit: float = 0.0
+
+    def for_cpu(self, rates: Rates) -> Calibration:
+        """The same calibration with the tensors in floating point that cost a class of CPUs least.
+
+        The predicted noise is within what met the gate where the calibration was made.
+        """
+        if not self.gains:
+            return self
+        return replace(self, floats=tuple(choose_floats(self.gains, self.noise_limit, rates, self.float_precision)))
+
+    def costs(self, rates: Rates) -> dict[str, float]:
+        """By tensor in `floats`, the milliseconds that it costs an image on one core at least; empty without gains."""
+        kept = (name for name in self.floats if name in self.gains)
+        return {name: self.gains[name].milliseconds(rates, self.float_precision) for name in kept}
 
     def to_json(self) -> str:
         """The calibration as text: the same numbers always give the same bytes."""
         head: dict[str, Any] = {
-            "format": _FORMAT,
+            "format": _FORMAT if self.gains else _FORMAT_WITHOUT_GAINS,
             "method": self.method,
             "images": self.images,
             "model_sha256": self.model_sha256,
@@ -112,6 +134,8 @@ class Calibration:
             head["verdict"] = asdict(self.verdict)
         if self.weight_limits:
             head["weight_limits"] = self.weight_limits
+        if self.gains:
+            head["noise_limit"] = self.noise_limit
         ranges = {name: short((r.low, r.high), RANGE_DIGITS) for name, r in self.ranges.items()}
         biases = {name: short(values, BIAS_DIGITS) for name, values in self.bias_corrections.items()}
         lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
@@ -119,6 +143,9 @@ class Calibration:
         if self.channel_scales:
             scales = {name: short(values, BIAS_DIGITS) for name, values in self.channel_scales.items()}
             lines.append(_block("channel_scales", scales))
+        if self.gains:
+            rows = {name: [gain.noise, gain.macs, gain.elements, gain.rounded] for name, gain in self.gains.items()}
+            lines.append(_block("gains", rows))
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -156,8 +183,8 @@ class Calibration:
             document = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ModelError(f"This calibration is not valid JSON: {error}. Calibrate the model again.") from error
-        if not isinstance(document, dict) or document.get("format") != _FORMAT:
-            raise ModelError(f"This is not a calibration of format {_FORMAT}. Calibrate the model again.")
+        if not isinstance(document, dict) or document.get("format") not in (_FORMAT, _FORMAT_WITHOUT_GAINS):
+            raise ModelError(f"This is not a calibration of format 1 or {_FORMAT}. Calibrate the model again.")
         method, images, digest = (document.get(key) for key in ("method", "images", "model_sha256"))
         if not isinstance(method, str) or not isinstance(digest, str) or type(images) is not int or images < 0:
             raise ModelError("This calibration does not say how it was made. Calibrate the model again.")
@@ -176,10 +203,34 @@ class Calibration:
         if not isinstance(limits, dict) or not all(type(end) is int and 1 <= end <= LARGEST for end in limits.values()):
             raise ModelError(f"This calibration's 'weight_limits' are not 1 to {LARGEST}. Calibrate the model again.")
         verdict = Verdict.from_json(document["verdict"]) if "verdict" in document else None
-        return cls(ranges, biases, method, images, digest, tuple(floats), precision, scales, limits, verdict)
+        gains, noise_limit = {}, 0.0
+        if document["format"] == _FORMAT:
+            gains = {name: _gain(name, row) for name, row in _table(document, "gains").items()}
+            (noise_limit,) = _numbers("noise_limit", [document.get("noise_limit")])
+        return cls(
+            ranges,
+            biases,
+            method,
+            images,
+            digest,
+            tuple(floats),
+            precision,
+            scales,
+            limits,
+            verdict,
+            gains,
+            noise_limit,
+        )
 
 
-def _block(key: str, table: dict[str, list[float]]) -> str:
+def _gain(name: str, row: Any) -> Gain:
+    noise, *counts = _numbers(name, row) or (-1.0,)
+    if len(counts) != 3 or noise < 0 or not all(count >= 0 and count.is_integer() for count in counts):
+        raise ModelError(f"The gain of '{name}' is not [noise, macs, elements, rounded]. Calibrate the model again.")
+    return Gain(noise, *map(int, counts))
+
+
+def _block(key: str, table: Mapping[str, Sequence[float]]) -> str:
     rows = [f"    {json.dumps(name)}: {json.dumps(values)}" for name, values in table.items()]
     return f"  {json.dumps(key)}: {{\n" + ",\n".join(rows) + "\n  }" if rows else f"  {json.dumps(key)}: {{}}"
 

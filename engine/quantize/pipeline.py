@@ -5,47 +5,50 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tessera.engine.errors import InputError, ModelError
+from tessera.engine import _native
+from tessera.engine.errors import InputError
 from tessera.engine.graph.ir import Graph
 from tessera.engine.quantize.calibration import Calibration
 from tessera.engine.quantize.measures import agreement, is_below, sqnr
 from tessera.engine.quantize.network.layers import read_network
 from tessera.engine.quantize.network.runners import NodeRunners
-from tessera.engine.quantize.observation.float_pass import Observation, observe_means, observe_network
+from tessera.engine.quantize.network.sessions import file_in_memory
+from tessera.engine.quantize.observation.float_pass import Observation, observe_network
 from tessera.engine.quantize.observation.ranges import Method, candidate_ranges, pixel_ranges
-from tessera.engine.quantize.placement.corrections import corrected_values
+from tessera.engine.quantize.placement.floats import Fallback, Gain
 from tessera.engine.quantize.placement.narrowing import narrow_layers
 from tessera.engine.quantize.placement.values import Placement, place
 from tessera.engine.quantize.report import Gate, Report, Round
 from tessera.engine.quantize.rounding.activations import ActivationRange
+from tessera.engine.quantize.settlement.choice import choose_ranges, float_values
 from tessera.engine.quantize.settlement.equalisation import equalise
-from tessera.engine.quantize.settlement.propagation import Propagation, Settled
-from tessera.engine.quantize.settlement.sensitivity import Sensitivity, choose_floats, measure_sensitivities
+from tessera.engine.quantize.settlement.propagation import LayerNoise, Propagation, Settled
+from tessera.engine.quantize.settlement.sensitivity import Sensitivity, measure_sensitivities
 from tessera.engine.quantize.writer import quantise_graph, write_quantised
+from tessera.engine.rates import rates_here
 
-Fallback = Literal["bf16", "fp32", "none"]
 Progress = Callable[[str, float], None]
 
 # Images of the sample: biases and ranges are settled on the first, at most two in three, the gate is measured on the
 # others.
 _SAMPLE = 160
 _SETTLED = 64
-_SENSITIVE = 2
+_SENSITIVE = 3
 _MOST_ROUNDS = 3
 
 # Errors of tensors are not quite independent, and other images are a little worse than those looked at.
 _MARGIN_DB = 0.85
-_STEP_DB = 0.5
+# The next attempt aims at so much beyond what was asked; at so much more where only agreement was missing.
+_SPARE_DB, _STEP_DB = 0.15, 0.5
+# An attempt that is better by so much is worth another one with fewer tensors in floating point.
+_SURPLUS_DB = 0.4
 
 _CHECK_BATCH = 16
 
@@ -135,7 +138,10 @@ def calibrate(
         InputError: there are no images, or they do not fit the model.
     """
     started = time.perf_counter()
-    quantiser = _Quantiser(read_network(model), method, bias_correction, fallback, threads, progress)
+    graph = read_network(model)
+    del model  # as large as the graph
+    _native.trim_heap()
+    quantiser = _Quantiser(graph, method, bias_correction, fallback, threads, progress)
     calibration, report = quantiser.run(images, gate or Gate(), equalisation, model_sha256, started)
     quantiser.report("calibrated", 1.0)
     return replace(calibration, verdict=report.verdict), report
@@ -156,6 +162,7 @@ class _Quantiser:
         self._bias_correction = bias_correction
         self._fallback = fallback
         self._threads = threads
+        self._rates = rates_here()
         self.report = progress or (lambda stage, fraction: None)
 
     def run(
@@ -172,89 +179,121 @@ class _Quantiser:
         candidates.update({name: {"pixels": found} for name, found in pixel_ranges(self._graph, placement).items()})
         runners = NodeRunners(self._graph, self._threads)
         limits = narrow_layers(runners)
-        floats: list[str] = []
+        values = float_values(runners, seen.images[:_SENSITIVE])
+        ranges, choices = choose_ranges(runners, candidates, values, self.report)
         sensitivities: list[Sensitivity] = []
         if self._fallback != "none":
-            first = {name: next(iter(choice.values())) for name, choice in candidates.items()}
-            some = seen.images[:_SENSITIVE]
-            sensitivities = measure_sensitivities(runners, placement, first, limits, some, self.report)
-            floats = choose_floats(sensitivities, 10 ** (-(gate.sqnr + _MARGIN_DB) / 10))
+            sensitivities = measure_sensitivities(runners, placement, ranges, limits, values, self.report)
+        values.clear()
+        _native.trim_heap()
+        gains = {entry.tensor: Gain(entry.noise, entry.macs, entry.elements, entry.rounded) for entry in sensitivities}
+        calibration = self._calibration(ranges, gains, gate, scales, limits, seen.seen, sha256)
+
+        def settle(calibration: Calibration) -> tuple[Calibration, list[LayerNoise]]:
+            settled = self._settle(runners, placement, calibration, seen)
+            return replace(calibration, bias_corrections=settled.corrections), settled.layers
+
+        calibration, layers = settle(calibration)
         rounds: list[Round] = []
         checked = len(seen.images) - _settled(seen)
         while True:
-            placement = place(self._graph, floats)
-            settled = self._settle(runners, placement, candidates, limits, seen)
-            calibration = self._calibration(placement, settled, floats, scales, limits, seen.seen, sha256)
-            rounds.append(self._check(placement, calibration, seen))
+            rounds.append(self._check(calibration, seen))
             met = _meets(rounds[-1], gate, checked)
             if met or len(rounds) == _MOST_ROUNDS:
                 break
-            left = sum(entry.noise for entry in sensitivities if entry.tensor not in floats)
-            more = choose_floats(sensitivities, left * 10 ** (-_missing(rounds[-1], gate) / 10), floats)
-            if not place(self._graph, more).roots:
-                more = floats
-            if more == floats and not limits:
+            more = self._stricter(calibration, rounds[-1], gate)
+            if more is calibration and not limits:
                 break
-            if more == floats or len(rounds) == _MOST_ROUNDS - 1:
+            if more is calibration or len(rounds) == _MOST_ROUNDS - 1:
                 limits = {}  # a little speed is worth less than the gate
-            floats = more
+                more, layers = settle(replace(more, weight_limits=limits))
+            calibration = more
+        if met and len(rounds) < _MOST_ROUNDS:
+            fewer = self._looser(calibration, rounds[-1], gate)
+            if fewer is not calibration:
+                rounds.append(self._check(fewer, seen))
+                if _meets(rounds[-1], gate, checked):
+                    calibration = fewer
+                else:
+                    rounds[-2:] = reversed(rounds[-2:])
         report = Report(
-            seen.seen,
-            checked,
-            gate,
-            met,
-            rounds,
-            settled.choices,
-            settled.layers,
-            sensitivities,
-            list(scales),
-            time.perf_counter() - started,
+            images=seen.seen,
+            checked=checked,
+            gate=gate,
+            met=met,
+            rounds=rounds,
+            choices=choices,
+            layers=layers,
+            sensitivities=sensitivities,
+            milliseconds=calibration.costs(self._rates),
+            rates=self._rates,
+            equalised=list(scales),
+            seconds=time.perf_counter() - started,
         )
         return calibration, report
 
     def _settle(
-        self,
-        runners: NodeRunners,
-        placement: Placement,
-        candidates: dict[str, dict[str, ActivationRange]],
-        limits: dict[str, int],
-        seen: Observation,
+        self, runners: NodeRunners, placement: Placement, calibration: Calibration, seen: Observation
     ) -> Settled:
         count = _settled(seen)
-        means = {name: values[:count] for name, values in seen.means.items()}
-        if missing := set(corrected_values(self._graph, placement)) - set(means):
-            means.update(observe_means(self._graph, sorted(missing), seen.images[:count], self._threads))
-        targets = {name: values.mean(axis=0, dtype=np.float64) for name, values in means.items()}
         propagation = Propagation(
-            runners, placement, candidates, targets, limits, correct=self._bias_correction, report=self.report
+            runners,
+            placement,
+            calibration.floats,
+            calibration.ranges,
+            {name: values[:count].mean(axis=0, dtype=np.float64) for name, values in seen.means.items()},
+            calibration.weight_limits,
+            correct=self._bias_correction,
+            report=self.report,
         )
         return propagation.run(seen.images[:count])
 
     def _calibration(
         self,
-        placement: Placement,
-        settled: Settled,
-        floats: list[str],
+        ranges: dict[str, ActivationRange],
+        gains: dict[str, Gain],
+        gate: Gate,
         scales: dict[str, tuple[float, ...]],
         limits: dict[str, int],
         images: int,
         sha256: str,
     ) -> Calibration:
-        placed = {node.output for node in self._graph.nodes if node.inputs[0] in placement.roots}
+        """All but the biases, with as many tensors in floating point as are predicted to be needed."""
         method = re.sub("^auto$", "by measured error", self._method)
         return Calibration(
-            ranges={name: settled.ranges[name] for name in placement.ranges_needed()},
-            bias_corrections=settled.corrections,
+            ranges=ranges,
             method=f"{method}, bias correction" if self._bias_correction else method,
             images=images,
             model_sha256=sha256,
-            floats=tuple(floats),
             float_precision="bf16" if self._fallback == "bf16" else "fp32",
             channel_scales=scales,
-            weight_limits={layer: limit for layer, limit in limits.items() if layer in placed},
-        )
+            weight_limits=limits,
+            gains=gains,
+            noise_limit=_digits(10 ** (-(gate.sqnr + _MARGIN_DB) / 10)) if gains else 0.0,
+        ).for_cpu(self._rates)
 
-    def _check(self, placement: Placement, calibration: Calibration, seen: Observation) -> Round:
+    def _stricter(self, calibration: Calibration, attempt: Round, gate: Gate) -> Calibration:
+        """With more tensors in floating point after an attempt that failed; the same one where there are no more."""
+        assert attempt.sqnr is not None, "what was not measured meets the gate"
+        missing = gate.sqnr - attempt.sqnr
+        more = self._with_noise(calibration, -(missing + _SPARE_DB if missing > 0 else _STEP_DB))
+        if more.floats == calibration.floats or not place(self._graph, more.floats).roots:
+            return calibration
+        return more
+
+    def _looser(self, calibration: Calibration, attempt: Round, gate: Gate) -> Calibration:
+        """With fewer tensors in floating point where an attempt was better than asked; else the same one."""
+        if attempt.sqnr is None or not calibration.floats or attempt.sqnr < gate.sqnr + _SURPLUS_DB:
+            return calibration
+        fewer = self._with_noise(calibration, attempt.sqnr - gate.sqnr - _SPARE_DB)
+        return fewer if len(fewer.floats) < len(calibration.floats) else calibration
+
+    def _with_noise(self, calibration: Calibration, more: float) -> Calibration:
+        """The choice for so many dB more noise than is predicted for that of a calibration."""
+        left = sum(gain.noise for name, gain in calibration.gains.items() if name not in calibration.floats)
+        return replace(calibration, noise_limit=_digits(left * 10 ** (more / 10))).for_cpu(self._rates)
+
+    def _check(self, calibration: Calibration, seen: Observation) -> Round:
         """Run what would be written, on our own engine, on images that nothing was fitted to."""
         images, wanted = seen.images[_settled(seen) :], seen.logits[_settled(seen) :]
         if not len(images) or wanted.ndim != 2:
@@ -262,8 +301,8 @@ class _Quantiser:
         from tessera.engine.loading import load  # here, because sessions are no business of a build from a calibration
 
         self.report("checking", 0.0)
-        model = quantise_graph(self._graph, placement, calibration)
-        with _file_in_memory(model.SerializeToString()) as path, load(path, threads=self._threads) as session:
+        model = quantise_graph(self._graph, place(self._graph, calibration.floats), calibration)
+        with file_in_memory(model.SerializeToString()) as path, load(path, threads=self._threads) as session:
             parts = []
             for start in range(0, len(images), _CHECK_BATCH):
                 self.report("checking", start / len(images))
@@ -274,29 +313,13 @@ class _Quantiser:
         return Round(calibration.floats, sqnr(wanted, got), agreement(wanted, got))
 
 
-@contextmanager
-def _file_in_memory(payload: bytes) -> Iterator[Path]:
-    """A file that needs no file system, because one for temporary files may be full, tiny or read-only."""
-    descriptor = os.memfd_create("tessera-candidate")
-    path = Path(f"/proc/self/fd/{descriptor}")
-    try:
-        try:
-            path.write_bytes(payload)
-        except OSError as error:
-            raise ModelError(f"Cannot hold the quantised network in memory: {error.strerror or error}.") from error
-        yield path
-    finally:
-        os.close(descriptor)
+def _digits(noise: float) -> float:
+    """As many digits as a calibration file keeps."""
+    return float(f"{noise:.6g}")
 
 
 def _settled(seen: Observation) -> int:
     return min(_SETTLED, max(1, 2 * len(seen.images) // 3))
-
-
-def _missing(attempt: Round, gate: Gate) -> float:
-    """By how many dB the next attempt has to be better, at least a step that can be told from chance."""
-    assert attempt.sqnr is not None, "what was not measured meets the gate"
-    return max(gate.sqnr - attempt.sqnr, 0.0) + _STEP_DB
 
 
 def _meets(attempt: Round, gate: Gate, images: int) -> bool:

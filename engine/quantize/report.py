@@ -7,8 +7,10 @@ import math
 from dataclasses import asdict, dataclass, field
 
 from tessera.engine.quantize.calibration import Verdict
-from tessera.engine.quantize.settlement.propagation import LayerNoise, TensorChoice
+from tessera.engine.quantize.settlement.choice import TensorChoice
+from tessera.engine.quantize.settlement.propagation import LayerNoise
 from tessera.engine.quantize.settlement.sensitivity import Sensitivity
+from tessera.engine.rates import Rates
 
 # Stands for logits that are no numbers, or compared with nothing but zeros; JSON has no infinity.
 _LOWEST = -300.0
@@ -57,6 +59,8 @@ class Report:
         choices: how the range of each tensor was chosen, in the last round.
         layers: noise along the network, in the last round.
         sensitivities: what each tensor's eight bits cost by themselves, worst first; empty when not measured.
+        milliseconds: by tensor kept in floating point, what that costs an image on one core here, at least.
+        rates: what these costs were computed with: register peaks of this class of CPU in GMAC/s, and their origin.
         equalised: tensors whose channels were rescaled.
         seconds: how long it took.
     """
@@ -69,6 +73,8 @@ class Report:
     choices: list[TensorChoice]
     layers: list[LayerNoise]
     sensitivities: list[Sensitivity] = field(default_factory=list)
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    rates: Rates | None = None
     equalised: list[str] = field(default_factory=list)
     seconds: float = 0.0
 

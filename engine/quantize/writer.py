@@ -72,7 +72,9 @@ def _check_scales(graph: Graph, calibration: Calibration) -> None:
 
 def _check_fit(graph: Graph, placement: Placement, calibration: Calibration) -> None:
     needed = set(placement.ranges_needed())
-    missing, surplus = sorted(needed - set(calibration.ranges)), sorted(set(calibration.ranges) - needed)
+    # What stays in floating point here may be stored in eight bits on another CPU.
+    known = needed | set(calibration.floats if calibration.gains else ())
+    missing, surplus = sorted(needed - set(calibration.ranges)), sorted(set(calibration.ranges) - known)
     if missing or surplus:
         problem = f"has no range for '{missing[0]}'" if missing else f"names a tensor '{surplus[0]}'"
         raise ModelError(f"The calibration {problem}, so it belongs to another model. Calibrate this model.")

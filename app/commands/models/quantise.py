@@ -26,7 +26,7 @@ from tessera.engine.quantize import Gate, Report
 from tessera.engine.quantize.files import check_target, write_whole
 from tessera.models.calibrations import CalibrationFiles
 from tessera.models.package import read_package
-from tessera.models.quantise import quantise_model
+from tessera.models.quantise import MOST_PHOTOS, quantise_model
 from tessera.wording import counted
 
 HELP = "quantise a model to int8, with an accuracy gate"
@@ -45,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use the result even if it fails the gate; without PHOTOS: use the last one that failed it",
     )
     parser.add_argument(
-        "--limit", metavar="N", type=_positive, help="most photos to use, spread evenly over the folder"
+        "--limit",
+        metavar="N",
+        type=_positive,
+        help=f"most photos to use, spread evenly over the folder (default, and at most, {MOST_PHOTOS})",
     )
     parser.add_argument(
         "--method",
@@ -166,6 +169,12 @@ def _print(report: Report) -> None:
         console.print(f"ranges of {counted(len(report.choices), 'tensor')}: {', '.join(counts)}", highlight=False)
     if report.equalised:
         console.print(f"equalised: {', '.join(report.equalised)}", highlight=False)
+    if report.milliseconds and report.rates is not None:
+        console.print(
+            f"in floating point: {counted(len(report.milliseconds), 'tensor')}, which cost an image at least "
+            f"{sum(report.milliseconds.values()):.2f} ms on one core of this class of CPUs ({report.rates.origin})",
+            highlight=False,
+        )
     if report.sensitivities:
         console.print(_sensitivities(report))
 
@@ -181,11 +190,13 @@ def _sensitivities(report: Report) -> Table:
     table.add_column("SQNR", justify="right")
     table.add_column("of all MACs", justify="right")
     table.add_column("kept as")
+    table.add_column("costs", justify="right")
     table.add_column("layers that read it")
     for entry in shown:
-        name = "float" if entry.tensor in kept else "int8"
+        cost = report.milliseconds.get(entry.tensor)
+        kind, price = ("int8", "") if cost is None else ("float", f"{cost:.2f} ms")
         layers = ", ".join(entry.layers)
-        table.add_row(entry.tensor, f"{entry.decibels:.1f} dB", f"{entry.share:.1%}", name, layers)
+        table.add_row(entry.tensor, f"{entry.decibels:.1f} dB", f"{entry.share:.1%}", kind, price, layers)
     return table
 
 

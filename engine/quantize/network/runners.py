@@ -10,11 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera.engine.backends.onnxruntime.runtime import onnxruntime
 from tessera.engine.budget import cpu_budget
 from tessera.engine.errors import ModelError
 from tessera.engine.graph.ir import Graph, Node
-from tessera.engine.graph.writer import to_onnx
+from tessera.engine.quantize.network.sessions import open_session
 
 Array = NDArray[np.float32]
 
@@ -43,16 +42,8 @@ class NodeRunner:
         known = {**graph.constants, **(constants or {})}
         self.inputs = [name for name in dict.fromkeys(node.present_inputs()) if name not in known]
         part = replace(graph, nodes=[node], inputs=self.inputs, outputs=[node.output], constants=known, metadata={})
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = 1
-        # A session a node: none may keep the memory of its largest run.
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
         try:
-            self._session = onnxruntime.InferenceSession(
-                to_onnx(part).SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(part)
         except Exception as error:  # the runtime's exceptions share no base class
             raise ModelError(f"ONNX Runtime cannot run the node '{node.name}': {error}") from error
 

@@ -11,10 +11,10 @@ from queue import SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera.engine import _native
 from tessera.engine.budget import cpu_budget
 from tessera.engine.errors import InputError
 from tessera.engine.graph.ir import Graph
-from tessera.engine.graph.writer import to_onnx
 from tessera.engine.quantize.observation.channels import channel_means, thinned
 from tessera.engine.quantize.observation.histogram import Histogram
 from tessera.engine.quantize.observation.observer import Observer, chunks
@@ -23,6 +23,9 @@ from tessera.engine.quantize.placement.values import Placement
 
 Array = NDArray[np.float32]
 Histograms = dict[str, Histogram]
+
+# What is kept of each image lies between what is not; after so many the system gets the rest back.
+_TRIMMED = 16
 
 
 @dataclass
@@ -71,29 +74,24 @@ def observe_network(
             seen += len(chunk)
             if len(running) > 2 * workers:
                 kept.offer(running.popleft().result())
+            if seen % _TRIMMED == 0:
+                _native.trim_heap()
         for future in running:
             kept.offer(future.result())
     if not seen:
         raise InputError("There are no calibration images. Give at least one; 100 to 500 do well.")
+    histograms = counted.histograms()
+    del counted  # with its session, before the sample is copied
     rows = kept.rows()
     means = {name: np.stack([row.means[name] for row in rows]) for name in rows[0].means} if rows else {}
-    observation = Observation(counted.histograms(), means=means, seen=seen)
+    observation = Observation(histograms, means=means, seen=seen)
     if rows:
-        observation.images = np.stack([row.image for row in rows])
         observation.logits = np.stack([row.answer for row in rows])
+        observation.images = np.empty((len(rows), *rows[0].image.shape), np.float32)
+        for index in reversed(range(len(rows))):  # the sample is never there twice
+            observation.images[index] = rows.pop().image
+    _native.trim_heap()
     return observation
-
-
-def observe_means(graph: Graph, names: Iterable[str], images: Array, threads: int | None) -> dict[str, Array]:
-    """The mean of each channel of some of the float network's values in each image, float32 [n, C]."""
-    observer = Observer(to_onnx(graph, names))
-
-    def run(chunk: Array) -> dict[str, Array]:
-        return {name: channel_means(value) for name, value in observer.run(chunk).items()}
-
-    with ThreadPoolExecutor(threads or cpu_budget()) as pool:
-        parts = list(pool.map(run, chunks([images])))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class _Pass:
@@ -105,7 +103,7 @@ class _Pass:
         self._non_negative = placement.non_negative
         self._corrected = list(corrected_values(graph, placement))
         inner = dict.fromkeys(name for name in (*self._ranged, *self._corrected) if name != self._source)
-        self._observer = Observer(to_onnx(graph, [*inner, self._output]))
+        self._observer = Observer(graph, [*inner, self._output])
         self._sets = [{name: Histogram() for name in self._ranged} for _ in range(threads)]
         self._free: SimpleQueue[Histograms] = SimpleQueue()
         for histograms in self._sets:
@@ -133,7 +131,7 @@ class _Pass:
         means = {name: channel_means(values[name]) for name in self._corrected}
         answers = values[self._output].copy()
         return [
-            _Row(image, answer, {name: mean[index] for name, mean in means.items()})
+            _Row(image.copy(), answer, {name: mean[index] for name, mean in means.items()})
             for index, (image, answer) in enumerate(zip(images, answers, strict=True))
         ]
 
@@ -171,5 +169,6 @@ class _Sample:
                 self._rows[slot] = row
 
     def rows(self) -> list[_Row]:
-        """The sample in an order that does not depend on where its images stood in the stream."""
-        return [self._rows[index] for index in self._random.permutation(len(self._rows))]
+        """The sample, given away, in an order that does not depend on where its images stood in the stream."""
+        rows, self._rows = self._rows, []
+        return [rows[index] for index in self._random.permutation(len(rows))]

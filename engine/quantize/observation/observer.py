@@ -5,34 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from tessera.engine.backends.onnxruntime.runtime import onnxruntime
 from tessera.engine.errors import InputError, ModelError
+from tessera.engine.graph.ir import Graph
+from tessera.engine.quantize.network.sessions import open_session
 
-# Intermediate values of a large network are tens of megabytes per image; a few images at a time keep memory flat.
-_CHUNK = 4
+# Intermediate values of a large network are a hundred megabytes per image; one at a time is no slower.
+_CHUNK = 1
 
 
 class Observer:
-    """Runs a model on one thread, the caller's; several callers may run it at once.
+    """Runs a network on one thread, the caller's; several callers may run it at once.
 
     Args:
-        model: its outputs are what is looked at.
+        graph: the network.
+        outputs: the values that are looked at.
 
     Raises:
         ModelError: ONNX Runtime cannot load the model.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = 1
+    def __init__(self, graph: Graph, outputs: Iterable[str]) -> None:
         try:
-            self._session = onnxruntime.InferenceSession(
-                model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(graph, outputs)
         except Exception as error:  # the runtime's exceptions share no base class
             raise ModelError(f"ONNX Runtime cannot run the model that is to be calibrated: {error}") from error
         self._source = self._session.get_inputs()[0].name

@@ -28,6 +28,27 @@ class ActivationRange:
         return scale, np.uint8(np.clip(round(-self.low / float(scale)), 0, 255))
 
 
+def store(values: Array, stored_as: ActivationRange) -> NDArray[np.uint8]:
+    """Float32 values [images, ...] in eight bits."""
+    scale, zero = stored_as.scale_and_zero_point()
+    result = np.empty(values.shape, np.uint8)
+    for image, out in zip(values, result, strict=True):  # one at a time stays in the cache
+        grid = np.divide(image, scale)
+        np.rint(grid, out=grid)
+        grid += np.float32(zero)
+        np.clip(grid, 0, 255, out=grid)
+        out[...] = grid
+    return result
+
+
+def restore(stored: NDArray[np.uint8], stored_as: ActivationRange) -> Array:
+    """What `fake_quantise` leaves of the values that `store` was given."""
+    scale, zero = stored_as.scale_and_zero_point()
+    levels = (np.arange(256, dtype=np.float32) - np.float32(zero)) * scale
+    result: Array = levels[stored]
+    return result
+
+
 def fake_quantise(values: Array, stored_as: ActivationRange) -> Array:
     """What is left of float32 values [images, ...] after being stored in eight bits."""
     scale, zero = stored_as.scale_and_zero_point()

@@ -1,4 +1,4 @@
-"""How much each tensor's eight bits cost at the end of the network, and which tensors to keep in floating point."""
+"""How much each tensor's eight bits cost at the end of the network, and what it would take to do without them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tessera.engine.graph.ir import Node
 from tessera.engine.quantize.network.layers import weight_names
 from tessera.engine.quantize.network.runners import NodeRunners
+from tessera.engine.quantize.placement.floats import Gain
 from tessera.engine.quantize.placement.values import Placement
 from tessera.engine.quantize.rounding.activations import ActivationRange, fake_quantise
 from tessera.engine.quantize.rounding.noise import per_channel, power
@@ -19,25 +20,19 @@ from tessera.engine.quantize.rounding.weights import LARGEST, quantise_weights
 
 Array = NDArray[np.float32]
 
-# Layers in floating point cost about twice as much on the CPUs that this matters on; a tensor without layers costs
-# memory traffic, here as much as this share of the network's multiplications.
-_TENSOR_COST = 0.002
-
 
 @dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(Gain):
     """What storing one tensor in eight bits costs, everything else in floating point.
 
     Attributes:
         tensor: the tensor.
         layers: the layers that read it, by their outputs; their weights are quantised with it.
-        noise: power of the error of the network's result over the power of the result.
         share: the layers' share of the network's multiply-accumulates, 0 to 1.
     """
 
     tensor: str
     layers: tuple[str, ...]
-    noise: float
     share: float
 
     @property
@@ -56,7 +51,7 @@ def measure_sensitivities(
     placement: Placement,
     ranges: Mapping[str, ActivationRange],
     weight_limits: Mapping[str, int],
-    images: Array,
+    values: Mapping[str, Array],
     report: Callable[[str, float], None],
 ) -> list[Sensitivity]:
     """Quantise one tensor at a time and run the rest of the network from there in floating point.
@@ -66,21 +61,19 @@ def measure_sensitivities(
         placement: which tensors are quantised.
         ranges: their ranges.
         weight_limits: as for `tessera.engine.quantize.settlement.propagation.Propagation`.
-        images: float32 [n, C, H, W]; a handful, because what counts is power summed over all of the result.
+        values: what the float network has for some images, by value; a handful, because what counts is power summed
+            over all of the result.
         report: called as `report(stage, fraction)`.
 
     Returns:
         The worst first.
     """
     graph = runners.graph
-    values = {graph.inputs[0]: images}
-    for node in graph.nodes:
-        values[node.output] = runners.of(node).run(values)
     result = graph.outputs[0]
     signal = max(power(values[result]), 1e-30)
     costs = _multiplications(runners, values)
     total = max(sum(costs.values()), 1)
-    tensors = placement.ranges_needed()
+    tensors, readers = placement.ranges_needed(), graph.readers()
     done = 0
 
     def measure(tensor: str) -> Sensitivity:
@@ -89,36 +82,23 @@ def measure_sensitivities(
         got = _run_with(runners, values, tensor, ranges[tensor], layers, weight_limits)
         noise = power(np.subtract(got, values[result])) / signal
         names = tuple(layer.output for layer in layers)
+        macs = sum(costs[name] for name in names)
         done += 1
         report("measuring sensitivity", done / len(tensors))
-        return Sensitivity(tensor, names, noise, sum(costs[name] for name in names) / total)
+        return Sensitivity(
+            noise=float(f"{noise:.4g}"),  # as it is written down, so that builds choose alike
+            macs=macs,
+            elements=values[tensor][0].size * (1 + len(readers.get(tensor, ()))) + sum(map(weights_of, layers)),
+            rounded=sum(values[name][0].size for name in names if name not in graph.outputs),
+            tensor=tensor,
+            layers=names,
+            share=macs / total,
+        )
+
+    def weights_of(layer: Node) -> int:
+        return int(graph.constants[layer.inputs[1]].size)
 
     return sorted(runners.each(measure, tensors), key=lambda entry: -entry.noise)
-
-
-def choose_floats(sensitivities: Sequence[Sensitivity], noise_limit: float, already: Sequence[str] = ()) -> list[str]:
-    """The tensors to keep in floating point so that the noise of all others together stays within a limit.
-
-    Errors of different tensors are taken as independent, so their powers add up. Tensors are taken by the noise that
-    they save for what they cost.
-
-    Args:
-        sensitivities: as measured.
-        noise_limit: most noise power over signal power.
-        already: tensors that are in floating point in any case.
-
-    Returns:
-        `already` and what has been added, in the order of the choice.
-    """
-    chosen = list(already)
-    left = [entry for entry in sensitivities if entry.tensor not in chosen]
-    left.sort(key=lambda entry: -entry.noise / (entry.share + _TENSOR_COST))
-    noise = sum(entry.noise for entry in left)
-    while left and noise > noise_limit:
-        entry = left.pop(0)
-        chosen.append(entry.tensor)
-        noise -= entry.noise
-    return chosen
 
 
 def _multiplications(runners: NodeRunners, values: Mapping[str, Array]) -> dict[str, int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +17,12 @@ from PIL import Image
 
 from tessera.app.cli import main
 from tessera.engine.errors import ModelError
+from tessera.engine.quantize import Calibration
+from tessera.engine.quantize.placement.floats import Gain
 from tessera.models.quantise import quantise_model
 from tessera.models.registry import list_models, open_model
 from tests.unit.models.tiny import LABELS, tiny_folder, tiny_model
-from tests.unit.quantize.networks import nodes
+from tests.unit.quantize.networks import constants, nodes
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -79,6 +83,31 @@ def test_second_start_builds_nothing(calibrated: Path, tmp_path: Path) -> None:
     second = open_model(calibrated, cache=tmp_path, progress=lambda stage, _: stages.append(stage))
     assert second.variants["optimised"].path.stat().st_mtime_ns == first.st_mtime_ns
     assert stages == ["checking weights", "built"]
+
+
+def test_cpus_of_two_classes_share_a_cache_and_neither_serves_the_others_choice(
+    calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One tensor takes multiplications, the other traffic: without vectors, products in fp32 cost nothing more."""
+    folder = shutil.copytree(calibrated, tmp_path / "tiny")
+    calibration = Calibration.load(folder / "calibration.json")
+    products, traffic = list(calibration.ranges)[1:3]
+    gains = dict.fromkeys(calibration.ranges, Gain(0.0, 0, 0, 0))
+    gains |= {products: Gain(1e-3, 10**9, 0, 0), traffic: Gain(1e-3, 0, 10**6, 0)}
+    dataclasses.replace(calibration, gains=gains, noise_limit=1.5e-3).save(folder / "calibration.json")
+    paths = {}
+    for level in ("scalar", None, "scalar"):
+        if level:
+            monkeypatch.setenv("TESSERA_ISA", level)
+        else:
+            monkeypatch.delenv("TESSERA_ISA")
+        path = open_model(folder, cache=tmp_path / "cache").variants["optimised"].path
+        assert paths.setdefault(level, path) == path
+    kept = {
+        level: {name for name in (products, traffic) if f"{name}.scale" not in constants(onnx.load(path))}
+        for level, path in paths.items()
+    }
+    assert kept == {"scalar": {products}, None: {traffic}}
 
 
 def test_damaged_cache_is_built_again(calibrated: Path, tmp_path: Path) -> None:

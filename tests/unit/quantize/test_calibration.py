@@ -111,6 +111,12 @@ GOOD = {"format": 1, "method": "mse", "images": 3, "model_sha256": "", "ranges":
     "change",
     [
         {"format": 2},
+        {"format": 2, "noise_limit": 1.0},
+        {"format": 2, "noise_limit": None, "gains": {}},
+        {"format": 2, "noise_limit": 1.0, "gains": {"x": [0.1, 1, 2]}},
+        {"format": 2, "noise_limit": 1.0, "gains": {"x": [0.1, 1, 2, 0.5]}},
+        {"format": 2, "noise_limit": 1.0, "gains": {"x": [-0.1, 1, 2, 3]}},
+        {"format": 3},
         {"images": -1},
         {"images": True},
         {"method": None},

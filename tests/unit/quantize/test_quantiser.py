@@ -20,9 +20,11 @@ from tessera.engine.quantize import Calibration, Gate, calibrate, quantised_mode
 from tessera.engine.quantize.measures import sqnr
 from tessera.engine.quantize.network.layers import read_network
 from tessera.engine.quantize.observation.histogram import Histogram
+from tessera.engine.quantize.placement.floats import Gain, choose_floats
 from tessera.engine.quantize.rounding.weights import least_error_scales, quantise_weights
 from tessera.engine.quantize.settlement.equalisation import apply_scales, tied_tensors
-from tessera.engine.quantize.settlement.sensitivity import Sensitivity, choose_floats
+from tessera.engine.quantize.settlement.sensitivity import decibels
+from tessera.engine.rates import TABLE, Rates, rates_here
 from tests.unit.models.tiny import tiny_images, tiny_model
 from tests.unit.quantize.networks import constants, nodes, producers, run, with_an_outlier
 
@@ -130,17 +132,80 @@ def test_int8_asks_for_a_quantised_file_and_keeps_the_types_of_its_float_layers(
     assert not np.array_equal(answers["fp32"], answers["auto"])
 
 
-def test_the_fewest_tensors_are_kept_that_bring_the_noise_below_the_limit() -> None:
-    entries = [
-        Sensitivity("cheap", ("a",), 4e-3, 0.001),
-        Sensitivity("dear", ("b",), 4e-3, 0.3),
-        Sensitivity("quiet", ("c",), 1e-5, 0.01),
-    ]
-    assert choose_floats(entries, 1.0) == []
-    assert choose_floats(entries, 4.5e-3) == ["cheap"]
-    assert choose_floats(entries, 4.5e-3, ["dear"]) == ["dear"]
-    assert set(choose_floats(entries, 1e-4)) == {"cheap", "dear"}
-    assert entries[0].decibels == pytest.approx(-10 * math.log10(4e-3))
+BY_MACS = Rates(int8=100, bf16=50, fp32=25, origin="made up")
+GAINS = {
+    "cheap": Gain(4e-3, 10**6, 0, 0),
+    "dear": Gain(4e-3, 3 * 10**8, 0, 0),
+    "quiet": Gain(1e-5, 10**7, 0, 0),
+}
+
+
+def test_the_cheapest_tensors_are_kept_that_bring_the_noise_below_the_limit() -> None:
+    def chosen(limit: float, rates: Rates = BY_MACS) -> list[str]:
+        return choose_floats(GAINS, limit, rates, "bf16")
+
+    assert chosen(1.0) == []
+    assert chosen(4.5e-3) == ["cheap"]
+    assert set(chosen(1e-4)) == {"cheap", "dear"}
+    assert decibels(4e-3) == pytest.approx(-10 * math.log10(4e-3))
+
+
+def test_what_a_cpu_is_slow_at_is_chosen_less() -> None:
+    """One tensor takes multiplications, the other only traffic: which is cheaper is a question of the CPU."""
+    gains = {"products": Gain(1e-3, 10**8, 0, 0), "traffic": Gain(1e-3, 0, 3 * 10**7, 0)}
+    slow_floats = Rates(int8=3600, bf16=58, fp32=121, origin="made up")
+    fast_floats = Rates(int8=3600, bf16=1800, fp32=121, origin="made up")
+    assert choose_floats(gains, 1.5e-3, slow_floats, "bf16") == ["products"]
+    assert choose_floats(gains, 1.5e-3, fast_floats, "bf16") == ["products"]
+    gains["products"] = Gain(1e-3, 10**9, 0, 0)
+    assert choose_floats(gains, 1.5e-3, slow_floats, "bf16") == ["traffic"]
+    assert choose_floats(gains, 1.5e-3, fast_floats, "bf16") == ["products"]
+    assert choose_floats(gains, 1.5e-3, fast_floats, "fp32") == ["traffic"]
+
+
+@given(
+    rows=st.dictionaries(
+        st.text(max_size=4),
+        st.tuples(st.floats(0, 1e-2), st.integers(0, 10**9), st.integers(0, 10**7), st.integers(0, 10**7)),
+        max_size=12,
+    ),
+    limit=st.floats(0, 1e-2),
+    level=st.sampled_from(sorted(TABLE)),
+)
+def test_the_choice_keeps_the_limit_and_nothing_that_it_does_not_need(
+    rows: dict[str, tuple[float, int, int, int]], limit: float, level: str
+) -> None:
+    gains = {name: Gain(*row) for name, row in rows.items()}
+    chosen = choose_floats(gains, limit, TABLE[level], "bf16")
+
+    def left(*back: str) -> float:
+        return math.fsum(gain.noise for name, gain in gains.items() if name not in chosen or name in back)
+
+    assert left() <= limit
+    assert all(left(name) > limit for name in chosen)
+    assert choose_floats(dict(gains), limit, TABLE[level], "bf16") == chosen
+
+
+def test_one_file_serves_every_class_of_cpu(tmp_path: Path) -> None:
+    """Costs decide which tensors leave eight bits; each choice builds, and is as good as the gate asked."""
+    model, images = with_an_outlier(), tiny_images(90)
+    gate = Gate(sqnr=22.0, agreement=0.9)
+    made, report = calibrate(model, [images], gate=gate)
+    assert report.met
+    calibration = Calibration.from_json(made.to_json())
+    assert calibration == made
+    assert calibration.for_cpu(rates_here()) == made
+    unseen = tiny_images(32, seed=9)
+    expected = run(model, unseen)
+    for name, rates in TABLE.items():
+        here = calibration.for_cpu(rates)
+        assert set(here.costs(rates)) == set(here.floats), name
+        assert sum(calibration.gains[kept].noise for kept in set(calibration.gains) - set(here.floats)) <= (
+            calibration.noise_limit
+        )
+        (tmp_path / "mixed.onnx").write_bytes(quantised_model(model, here).SerializeToString())
+        with engine.load(tmp_path / "mixed.onnx", backend="cpu") as session:
+            assert sqnr(expected, session.run(unseen)) >= gate.sqnr - 2, name
 
 
 @pytest.mark.parametrize(
