@@ -17,8 +17,8 @@ from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.served.loading import open_configured_model, open_session
 from tessera.app.served.selection import check_variant, find_model
 from tessera.engine.backends import BACKENDS
-from tessera.engine.wording import counted
 from tessera.models.package import read_package
+from tessera.wording import counted
 
 _WIDTH = 140
 

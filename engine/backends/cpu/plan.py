@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from tessera.engine.backends.cpu.steps import Step
@@ -27,6 +28,8 @@ class ExecutionPlan:
         segments: a partition of the steps.
         chunk: images that one pass may hold.
         arena_bytes: bytes of activations of one thread.
+        unfit: layers between quantised values that run in floating point, because their integer weights, zero points
+            subtracted, do not fit signed bytes.
     """
 
     tensors: list[Tensor]
@@ -34,8 +37,17 @@ class ExecutionPlan:
     segments: list[Segment] = field(default_factory=list)
     chunk: int = 1
     arena_bytes: int = 0
+    unfit: list[str] = field(default_factory=list)
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one image."""
         return sum(step.macs for step in self.steps)
+
+    def main_type(self) -> int | None:
+        """The element type that most multiply-accumulates run in; None without any."""
+        macs: Counter[int] = Counter()
+        for step in self.steps:
+            if step.macs:
+                macs[self.tensors[step.source].dtype] += step.macs
+        return max(macs, key=macs.__getitem__, default=None)

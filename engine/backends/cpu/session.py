@@ -26,9 +26,12 @@ from tessera.engine.normalisation import FLOAT_PRECISION_KEY, Normalisation
 from tessera.engine.peak import measure_peak
 from tessera.engine.profile import LayerCost, layer_costs
 from tessera.engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
+from tessera.wording import counted
 
 # Images that one pass holds per thread: the service's largest batch.
 _CHUNK = 16
+
+_PRECISIONS: dict[int | None, Precision] = {_native.U8: "int8", _native.BF16: "bf16", _native.F32: "fp32"}
 
 
 class CpuSession(Session):
@@ -49,11 +52,11 @@ class CpuSession(Session):
         if precision in ("auto", "int8"):
             precision = graph.metadata.get(FLOAT_PRECISION_KEY, "fp32")
         floats: Precision = "bf16" if precision == "bf16" else "fp32"
-        self._precision = "int8" if quantised else floats
         self._normalisation = Normalisation.from_metadata(graph.metadata)
         self._input, self._output = _specs(graph)
         self._costs = layer_costs(graph)
         self._plan = plan_graph(graph, floats, self._normalisation)
+        self._precision = _PRECISIONS[self._plan.main_type()] if self._plan.macs else floats
         self._program: _native.Program | None = _native.Program(threads)
         lay_out(self._plan, choose_blocks(self._plan, self._program))
         cut_segments(self._plan, _CHUNK, matrix_unit=self._program.isa == "amx")
@@ -94,6 +97,7 @@ class CpuSession(Session):
             macs=self._plan.macs,
             arena_bytes=self._program.arena_bytes,
             normalises=self._normalisation is not None,
+            remark=_remark(self._plan),
         )
 
     @property
@@ -131,6 +135,16 @@ def _specs(graph: Graph) -> tuple[TensorSpec, TensorSpec]:
         raise ModelError(f"Graph '{graph.name}' must have one input and one output.")
     given, result = graph.values[graph.inputs[0]], graph.values[graph.outputs[0]]
     return TensorSpec(given.name, given.shape, "float32"), TensorSpec(result.name, result.shape, "float32")
+
+
+def _remark(plan: ExecutionPlan) -> str:
+    if not plan.unfit:
+        return ""
+    return (
+        f"{counted(len(plan.unfit), 'layer')} with integer weights, '{plan.unfit[0]}' first, cannot run in integers: "
+        "with their zero points subtracted, the weights do not fit signed bytes. Quantise weights symmetrically: "
+        "signed, or unsigned around 128."
+    )
 
 
 def _drop_weights(plan: ExecutionPlan) -> None:

@@ -20,10 +20,13 @@ def lower_quantisation(graph: Graph) -> bool:
 
 
 def hoist_quantisation(graph: Graph) -> bool:
-    """Stores, in place, a value quantised already before the Flatten or Reshape whose result is stored so."""
+    """Stores, in place, a value quantised already before the Flatten, Reshape or MaxPool whose result is stored so.
+
+    Quantising keeps order, so the largest of quantised numbers is the largest number, quantised.
+    """
     rewriter, changed = Rewriter(graph), False
     for node in reversed(graph.nodes):
-        if node.op not in ("Flatten", "Reshape"):
+        if node.op not in ("Flatten", "MaxPool", "Reshape"):
             continue
         before, after = graph.values[node.inputs[0]], graph.values[node.output]
         movable = before.quant is None and after.quant is not None and after.quant.axis is None

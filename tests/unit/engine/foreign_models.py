@@ -68,8 +68,12 @@ def quantised_by_onnxruntime(
     weights: QuantType,
     per_channel: bool,
     symmetric: bool,
+    symmetric_weights: bool | None = None,
 ) -> Path:
-    """Writes `model` through ONNX Runtime's static quantiser."""
+    """Writes `model` through ONNX Runtime's static quantiser; its own default where weights are not said to be so."""
+    options: dict[str, object] = {"ActivationSymmetric": symmetric}
+    if symmetric_weights is not None:
+        options["WeightSymmetric"] = symmetric_weights
     onnx.save(model, folder / "float.onnx")
     logger = logging.getLogger()
     level = logger.level
@@ -85,7 +89,7 @@ def quantised_by_onnxruntime(
                 activation_type=activations,
                 weight_type=weights,
                 per_channel=per_channel,
-                extra_options={"ActivationSymmetric": symmetric},
+                extra_options=options,
             )
     finally:
         logger.setLevel(level)

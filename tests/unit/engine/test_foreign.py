@@ -87,15 +87,53 @@ def test_onnxruntimes_quantiser(
 
 
 @pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator])
-def test_foreign_convolutions_run_in_integers(form: QuantFormat, tmp_path: Path) -> None:
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("activation", ["Relu", "Clip"])
+@pytest.mark.parametrize(
+    ("activations", "weights"),
+    [
+        (QuantType.QUInt8, QuantType.QInt8),
+        (QuantType.QInt8, QuantType.QInt8),
+        (QuantType.QUInt8, QuantType.QUInt8),
+    ],
+)
+def test_foreign_convolutions_run_in_integers(
+    form: QuantFormat, activations: QuantType, weights: QuantType, symmetric: bool, activation: str, tmp_path: Path
+) -> None:
+    """Unsigned weights are symmetric around 128 here; symmetric activations keep what a ReLU cuts off."""
     path = quantised_by_onnxruntime(
-        residual_network(), tmp_path, form, QuantType.QUInt8, QuantType.QInt8, per_channel=True, symmetric=False
+        residual_network(activation=activation),
+        tmp_path,
+        form,
+        activations,
+        weights,
+        per_channel=weights != QuantType.QUInt8,
+        symmetric=symmetric,
+        symmetric_weights=True,
     )
-    with check(path) as session:
+    with check(path, same=0.7) as session:
         rows = session.profile(normal(1, *SHAPE), runs=1)
+        assert session.describe().precision == "int8"
+        assert session.describe().remark == ""
     kernels = [row.kernel for row in rows if row.op == "Conv"]
     assert len(kernels) == 6
     assert all("s8" in kernel for kernel in kernels)
+    ops = [row.op for row in rows][:-2]  # the last two give floats to the caller
+    assert not {"Quantise", "Convert"} & set(ops), ops
+    # Where nothing stores what a Clip at 6 leaves, it is a number that no grid need hold.
+    assert ops.count("Clip") <= (activation == "Clip" and form == QuantFormat.QOperator), ops
+
+
+def test_weights_without_room_for_their_zero_point_are_told(tmp_path: Path) -> None:
+    """ONNX Runtime's own default for unsigned weights."""
+    path = quantised_by_onnxruntime(
+        residual_network(), tmp_path, QuantFormat.QDQ, QuantType.QUInt8, QuantType.QUInt8, False, False
+    )
+    with check(path) as session:
+        info = session.describe()
+    assert info.precision == "fp32"  # most multiply-accumulates run in it
+    assert "6 layers with integer weights" in info.remark
+    assert "Quantise weights symmetrically" in info.remark
 
 
 def test_weights_with_a_zero_point_far_from_the_middle_are_not_misread(tmp_path: Path) -> None:
