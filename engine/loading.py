@@ -28,7 +28,8 @@ def load(
             for graphs that it does not run, never to a wrong answer.
         threads: threads of one run; None for every core this process may use.
         precision: what values that the file does not quantise run in: "fp32" or "bf16"; "auto" is what the file
-            asks for (metadata `tessera.float_precision`), else "fp32". "int8" is the same for quantised files and
+            asks for (metadata `tessera.float_precision`), else "fp32". Where bf16 products are slower than fp32 ones
+            (`tessera.engine.rates`), "bf16" runs in fp32. "int8" is the same for quantised files and
             refuses others. Of an .om file, which does not tell, "int8" states what it is.
         graph: the ONNX graph that an .om file was converted from, for its MACs and layers, which .om files do not tell.
         normalisation: of the images of an .om file that takes floats; ONNX files carry their own.

@@ -25,6 +25,7 @@ from tessera.engine.graph.reader import read_model
 from tessera.engine.normalisation import FLOAT_PRECISION_KEY, Normalisation
 from tessera.engine.peak import measure_peak
 from tessera.engine.profile import LayerCost, layer_costs
+from tessera.engine.rates import rates_here
 from tessera.engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
 from tessera.wording import counted
 
@@ -51,7 +52,8 @@ class CpuSession(Session):
         self._threads = threads
         if precision in ("auto", "int8"):
             precision = graph.metadata.get(FLOAT_PRECISION_KEY, "fp32")
-        floats: Precision = "bf16" if precision == "bf16" else "fp32"
+        # Never slower than fp32 would be: on some CPUs bf16 products are.
+        floats: Precision = rates_here().faster_float if precision == "bf16" else "fp32"
         self._normalisation = Normalisation.from_metadata(graph.metadata)
         self._input, self._output = _specs(graph)
         self._costs = layer_costs(graph)

@@ -31,7 +31,7 @@ from tessera.engine.quantize.settlement.bias import shift_before_relu
 Array = NDArray[np.float32]
 
 # The sample goes through the network in pieces of so many images, a thread each.
-_PIECE = 8
+_PIECE = 4
 
 # The float network's values are at hand for so many images of the sample, to tell the noise by.
 _COMPARED = 2
