@@ -29,8 +29,9 @@ def run(*command: str | Path, **variables: str) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel as it would be published: built, then given its platform's name by auditwheel."""
     folder = tmp_path_factory.mktemp("wheel")
-    built = ("--no-deps", "--no-build-isolation", "--config-settings", f"build-dir={folder / 'build'}")
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", *built, "--wheel-dir", folder / "built", REPOSITORY)
+    # Into the build folder of the installation, where the C core is compiled already.
+    built = ("--no-deps", "--no-build-isolation", "--wheel-dir", folder / "built")
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", *built, REPOSITORY)
     (file,) = (folder / "built").iterdir()
     run(BINARIES / "auditwheel", "repair", "--wheel-dir", folder / "repaired", file, PATH=_path())
     (repaired,) = (folder / "repaired").iterdir()
