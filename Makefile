@@ -10,8 +10,9 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
 SERVING := build/serving
 LOWEST := build/lowest
+PYTHONS := build/pythons
 
-.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz lint types native-test native-aarch64 descriptors lowest python-test format clean
+.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz lint types native-test native-aarch64 descriptors lowest pythons python-test format clean
 
 serve: $(VENV)/installed
 	@$(BIN)/tessera serve
@@ -97,6 +98,22 @@ lowest: $(VENV)/test-installed
 		cmake hypothesis ninja packaging pytest pytest-timeout pytest-xdist pyyaml scikit-build-core
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps --no-build-isolation --editable .
 	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m 'not alone' $(LOWEST_TESTS)
+
+# On every Python of the classifiers that is on this machine, each in an environment of its own: the service, and some of what
+# differs between versions of Python and of the packages that they get.
+PYTHONS_TESTS := tests/integration/test_classify.py tests/unit/engine/test_session.py tests/unit/engine/test_operators.py \
+	tests/unit/app/test_uvicorn.py tests/unit/app/test_settings.py tests/unit/app/test_dispatch.py tests/unit/app/test_protocol.py \
+	tests/unit/app/test_oip.py tests/unit/app/test_connections.py tests/contract/test_lower_bounds.py
+pythons: $(VENV)/test-installed
+	@export PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -sd:); \
+	for version in $$(sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml); do \
+		found=$$(python$$version -c 'import sys; print(sys.executable)' 2>/dev/null) || { echo "no python$$version here"; continue; }; \
+		echo "python$$version"; \
+		$(BIN)/uv venv --quiet --clear --python $$found $(PYTHONS)/$$version && \
+		$(BIN)/uv pip install --quiet --python $(PYTHONS)/$$version/bin/python --editable '.[grpc,tracing]' \
+			hypothesis packaging pytest pytest-timeout pyyaml && \
+		$(PYTHONS)/$$version/bin/python -m pytest --quiet $(PYTHONS_TESTS) || exit 1; \
+	done
 
 lint: $(VENV)/test-installed
 	$(BIN)/ruff check .
