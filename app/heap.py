@@ -6,6 +6,19 @@ import contextlib
 import ctypes
 import gc
 
+# Of `mallopt`, in glibc's malloc.h.
+_M_MMAP_THRESHOLD = -3
+
+
+def give_back_large_blocks() -> None:
+    """Let the allocator return every block of a mebibyte or more as soon as it is freed; for commands that hold much.
+
+    By itself glibc raises that bound to 32 MB with the first such block, and feature maps that were freed long ago stay
+    with the process, held down by small objects that lie above them.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # another C library than glibc
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
 
 def freeze_heap() -> None:
     """Leave out of all collections what is alive now; for a process that has loaded what it will keep.

@@ -40,15 +40,15 @@ Progress = Callable[[str, float], None]
 # others.
 _SAMPLE = 160
 _SETTLED = 64
-_SENSITIVE = 3
+_SENSITIVE = 2
 _MOST_ROUNDS = 3
 
 # Errors of tensors are not quite independent, and other images are a little worse than those looked at.
-_MARGIN_DB = 0.85
+_MARGIN_DB = 1.35
 # The next attempt aims at so much beyond what was asked; at so much more where only agreement was missing.
-_SPARE_DB, _STEP_DB = 0.15, 0.5
+_SPARE_DB, _STEP_DB = 0.4, 0.5
 # An attempt that is better by so much is worth another one with fewer tensors in floating point.
-_SURPLUS_DB = 0.4
+_SURPLUS_DB = 0.9
 
 _CHECK_BATCH = 16
 
@@ -179,7 +179,9 @@ class _Quantiser:
         candidates.update({name: {"pixels": found} for name, found in pixel_ranges(self._graph, placement).items()})
         runners = NodeRunners(self._graph, self._threads)
         limits = narrow_layers(runners)
+        _native.trim_heap()
         values = float_values(runners, seen.images[:_SENSITIVE])
+        _native.trim_heap()
         ranges, choices = choose_ranges(runners, candidates, values, self.report)
         sensitivities: list[Sensitivity] = []
         if self._fallback != "none":

@@ -20,6 +20,7 @@ from rich.table import Table
 from tessera.app.commands.flags import MODEL_SETTINGS, add_settings_flags
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.errors import StartupError
+from tessera.app.heap import give_back_large_blocks
 from tessera.app.served.selection import cache_folder, find_model, shortest_name
 from tessera.app.settings import Settings
 from tessera.engine.quantize import Gate, Report
@@ -88,6 +89,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         return _accept(folder, arguments, settings)
     if arguments.report is not None:
         check_target(arguments.report)
+    give_back_large_blocks()
     with ProgressDisplay() as display:
         path, report = quantise_model(
             folder,

@@ -66,5 +66,7 @@ def _gains(graph: Graph, node: Node) -> bool:
         return False
     rows = weight.reshape(len(weight), -1)
     scales = np.maximum(least_error_scales(rows), np.finfo(np.float64).tiny)
-    integers = np.clip(np.rint(rows / scales[:, None]), -LARGEST, LARGEST)
+    integers = rows / scales[:, None]
+    np.rint(integers, out=integers)
+    np.clip(integers, -LARGEST, LARGEST, out=integers)
     return crowding(integers.reshape(weight.shape)) > _CROWDED

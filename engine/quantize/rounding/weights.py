@@ -88,7 +88,7 @@ def least_error_scales(rows: NDArray[Any], largest: int = LARGEST) -> NDArray[np
     Returns:
         float64 [channels]; 0 for rows of zeros.
     """
-    peak = np.abs(rows).max(axis=1, initial=0.0)
+    peak = np.maximum(rows.max(axis=1, initial=0.0), -rows.min(axis=1, initial=0.0))
     step = max(1, rows.shape[1] // _COMPARED_WEIGHTS)
     some = (rows[:, ::step] / np.where(peak > 0, peak, 1.0)[:, None]).astype(np.float32)
     least = np.full(len(rows), np.inf, np.float32)

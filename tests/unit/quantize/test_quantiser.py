@@ -197,8 +197,12 @@ def test_one_file_serves_every_class_of_cpu(tmp_path: Path) -> None:
     assert calibration.for_cpu(rates_here()) == made
     unseen = tiny_images(32, seed=9)
     expected = run(model, unseen)
+    choices = set()
     for name, rates in TABLE.items():
         here = calibration.for_cpu(rates)
+        if here.floats in choices:
+            continue
+        choices.add(here.floats)
         assert set(here.costs(rates)) == set(here.floats), name
         assert sum(calibration.gains[kept].noise for kept in set(calibration.gains) - set(here.floats)) <= (
             calibration.noise_limit
