@@ -44,8 +44,9 @@ def store(values: Array, stored_as: ActivationRange) -> NDArray[np.uint8]:
 def restore(stored: NDArray[np.uint8], stored_as: ActivationRange) -> Array:
     """What `fake_quantise` leaves of the values that `store` was given."""
     scale, zero = stored_as.scale_and_zero_point()
-    levels = (np.arange(256, dtype=np.float32) - np.float32(zero)) * scale
-    result: Array = levels[stored]
+    result = stored.astype(np.float32)
+    result -= np.float32(zero)
+    result *= scale
     return result
 
 

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from tessera.engine.errors import ModelError
 from tessera.engine.quantize import ActivationRange, Calibration
 from tessera.engine.quantize.observation.histogram import Histogram
+from tessera.engine.quantize.rounding.activations import fake_quantise, restore, store
 from tessera.engine.quantize.rounding.weights import quantise_weights
 
 VALUES = hnp.arrays(np.float32, st.integers(1, 200), elements=st.floats(-1e4, 1e4, width=32))
@@ -155,3 +156,12 @@ def test_zero_is_represented_exactly(low: float, high: float) -> None:
     assert 0 <= int(zero_point) <= 255
     assert abs(-int(zero_point) * float(scale) - low) <= float(scale)
     assert abs((255 - int(zero_point)) * float(scale) - high) <= float(scale)
+
+
+@given(values=VALUES, low=st.floats(-1e3, 0), high=st.floats(1e-2, 1e3))
+def test_values_kept_in_eight_bits_are_those_that_quantising_leaves(
+    values: np.ndarray, low: float, high: float
+) -> None:
+    stored_as = ActivationRange(low, high)
+    images = values.reshape(1, -1)
+    np.testing.assert_array_equal(restore(store(images, stored_as), stored_as), fake_quantise(images, stored_as))
