@@ -58,7 +58,7 @@ TABLE = {
     "avx512vnni": Rates(485, 97, 121, "predicted: bf16 as on AVX2 at 4 GHz; others 2026-11-29, Intel Xeon"),
     "avx512bf16": Rates(235, 118, 58.8, "2026-11-25, AMD EPYC (Zen 4)"),
     "avx512bf16 GenuineIntel": Rates(485, 58, 121, _SAPPHIRE_RAPIDS),
-    "amx": Rates(3600, 58, 121, _SAPPHIRE_RAPIDS),
+    "amx": Rates(3600, 1810, 121, _SAPPHIRE_RAPIDS),
     "neon": Rates(5, 5, 21, "predicted: scalar kernels beside NEON's fp32, Neoverse N1 at 2.6 GHz"),
     "dotprod": Rates(166, 5, 21, "predicted: Neoverse N1 at 2.6 GHz, bf16 scalar"),
     "i8mm": Rates(333, 5, 42, "predicted: Neoverse V1 at 2.6 GHz, bf16 scalar"),
