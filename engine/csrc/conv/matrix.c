@@ -262,10 +262,18 @@ static void run_tiles(walk *w, int index, int panel)
     }
 }
 
+/* A tile across images reads 16 of them, of which those that are not there must be room at least. */
+static int goes_across(const ts_step *step, const ts_scope *scope)
+{
+    const ts_tensor_desc *in = &step->source->desc;
+    const int first = in->local ? scope->image - scope->segment_image : scope->image;
+    return ((const matrix *)step->data)->across.tile_count && scope->count >= LEAST_ACROSS && first + TS_MATRIX_ROWS <= in->images;
+}
+
 static walk walk_of(const ts_step *step, const ts_scope *scope)
 {
     const matrix *m = step->data;
-    const int across = m->across.tile_count && scope->count >= LEAST_ACROSS;
+    const int across = goes_across(step, scope);
     walk w = {.step = step, .scope = scope, .data = m, .tiling = across ? &m->across : &m->in_images,
               .width = m->form == TS_MATRIX_1X4 ? 1 : 2};
     w.tiles = w.tiling->tile_count * (across ? 1 : scope->count);
