@@ -80,7 +80,7 @@ quantisers: $(VENV)/installed
 
 # After a change to a .proto file.
 descriptors: $(VENV)/test-installed
-	$(BIN)/python -m grpc_tools.protoc -Iapp/grpc/proto --descriptor_set_out=app/oip/grpc/proto/descriptors.binpb \
+	$(BIN)/python -m grpc_tools.protoc -Iapp/oip/grpc/proto --descriptor_set_out=app/oip/grpc/proto/descriptors.binpb \
 		$(notdir $(wildcard app/oip/grpc/proto/*.proto))
 
 # On the lowest versions that pyproject.toml admits, in an environment of their own: tests of what other packages do for us

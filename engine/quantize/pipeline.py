@@ -41,6 +41,7 @@ Progress = Callable[[str, float], None]
 _SAMPLE = 160
 _SETTLED = 64
 _SENSITIVE = 2
+_CHOOSING = 16
 _MOST_ROUNDS = 3
 
 # Errors of tensors are not quite independent, and other images are a little worse than those looked at.
@@ -180,9 +181,9 @@ class _Quantiser:
         runners = NodeRunners(self._graph, self._threads)
         limits = narrow_layers(runners)
         _native.trim_heap()
-        values = float_values(runners, seen.images[:_SENSITIVE])
+        ranges, choices = choose_ranges(runners, candidates, seen.images[: min(_CHOOSING, _settled(seen))], self.report)
         _native.trim_heap()
-        ranges, choices = choose_ranges(runners, candidates, values, self.report)
+        values = float_values(runners, seen.images[:_SENSITIVE])
         sensitivities: list[Sensitivity] = []
         if self._fallback != "none":
             sensitivities = measure_sensitivities(runners, placement, ranges, limits, values, self.report)

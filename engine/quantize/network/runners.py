@@ -44,6 +44,8 @@ class NodeRunner:
         part = replace(graph, nodes=[node], inputs=self.inputs, outputs=[node.output], constants=known, metadata={})
         try:
             self._session = open_session(part)
+        except ModelError:  # says it itself
+            raise
         except Exception as error:  # the runtime's exceptions share no base class
             raise ModelError(f"ONNX Runtime cannot run the node '{node.name}': {error}") from error
 

@@ -29,6 +29,8 @@ class Observer:
     def __init__(self, graph: Graph, outputs: Iterable[str]) -> None:
         try:
             self._session = open_session(graph, outputs)
+        except ModelError:  # says it itself
+            raise
         except Exception as error:  # the runtime's exceptions share no base class
             raise ModelError(f"ONNX Runtime cannot run the model that is to be calibrated: {error}") from error
         self._source = self._session.get_inputs()[0].name

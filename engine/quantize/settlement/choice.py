@@ -17,6 +17,10 @@ from tessera.engine.quantize.rounding.noise import relative_error
 Array = NDArray[np.float32]
 
 
+# Images whose values are held at once: a hundred megabytes each in a large network.
+_PIECE = 2
+
+
 @dataclass(frozen=True)
 class TensorChoice:
     """How the range of one tensor was chosen.
@@ -35,15 +39,15 @@ class TensorChoice:
 def choose_ranges(
     runners: NodeRunners,
     candidates: Mapping[str, Mapping[str, ActivationRange]],
-    values: Mapping[str, Array],
+    images: Array,
     report: Callable[[str, float], None],
 ) -> tuple[dict[str, ActivationRange], list[TensorChoice]]:
-    """Compare candidates on values of the float network.
+    """Compare candidates on values of the float network, a few images at a time.
 
     Args:
         runners: the float network and what runs its nodes.
         candidates: by tensor, the ranges to choose from, by method.
-        values: what the float network has for a few images, by value; of all `candidates` and what reads them.
+        images: [n, C, H, W]; the errors of all are added up.
         report: called as `report(stage, fraction)`.
 
     Returns:
@@ -52,29 +56,45 @@ def choose_ranges(
     Raises:
         ModelError: a node cannot run.
     """
-    graph = runners.graph
-    readers = graph.readers()
-
-    def compare(name: str) -> TensorChoice:
-        layers = [node for node in readers.get(name, []) if weight_names(graph, node) is not None]
-        wanted = [values[name], *(values[layer.output] for layer in layers)]
-
-        def error(candidate: ActivationRange) -> float:
-            stored = fake_quantise(values[name], candidate)
-            got = [stored, *(runners.of(layer).run_on([stored]) for layer in layers)]
-            return sum(map(relative_error, wanted, got))
-
-        errors = {method: error(candidate) for method, candidate in candidates[name].items()}
-        report("choosing ranges", len(done) / len(candidates))
-        done.append(name)
-        return TensorChoice(name, min(errors, key=lambda method: errors[method]), errors)
-
-    done: list[str] = []
     open_choices = [name for name, found in candidates.items() if len(found) > 1]
-    choices = runners.each(compare, open_choices)
+    errors: dict[str, dict[str, float]] = {name: dict.fromkeys(candidates[name], 0.0) for name in open_choices}
+    pieces = [images[start : start + _PIECE] for start in range(0, len(images), _PIECE)]
+    for done, piece in enumerate(pieces):
+        report("choosing ranges", done / len(pieces))
+        values = float_values(runners, piece)
+        for name, found in zip(
+            open_choices, runners.each(_Comparison(runners, candidates, values), open_choices), strict=True
+        ):
+            for method, error in found.items():
+                errors[name][method] += error / len(pieces)
+    choices = [TensorChoice(name, min(found, key=found.__getitem__), found) for name, found in errors.items()]
     methods = {choice.name: choice.method for choice in choices}
     ranges = {name: rounded_range(found[methods.get(name, next(iter(found)))]) for name, found in candidates.items()}
     return ranges, choices
+
+
+class _Comparison:
+    """The errors of a tensor's candidates on some images: in the tensor, and in what the layers behind make of it."""
+
+    def __init__(
+        self,
+        runners: NodeRunners,
+        candidates: Mapping[str, Mapping[str, ActivationRange]],
+        values: Mapping[str, Array],
+    ) -> None:
+        self._runners, self._candidates, self._values = runners, candidates, values
+        self._readers = runners.graph.readers()
+
+    def __call__(self, name: str) -> dict[str, float]:
+        graph, values = self._runners.graph, self._values
+        layers = [node for node in self._readers.get(name, []) if weight_names(graph, node) is not None]
+        wanted = [values[name], *(values[layer.output] for layer in layers)]
+        errors = {}
+        for method, candidate in self._candidates[name].items():
+            stored = fake_quantise(values[name], candidate)
+            got = [stored, *(self._runners.of(layer).run_on([stored]) for layer in layers)]
+            errors[method] = sum(map(relative_error, wanted, got))
+        return errors
 
 
 def float_values(runners: NodeRunners, images: Array) -> dict[str, Array]:
