@@ -60,19 +60,6 @@ void amx_release(void)
     memset(&amx, 0, sizeof amx);
 }
 
-void amx_set_configuration(const void *memory)
-{
-    if (memory)
-        amx_loadconfig(memory);
-    else
-        amx_release();
-}
-
-void amx_configuration(void *memory)
-{
-    amx_storeconfig(memory);
-}
-
 static void check_usable(int tile)
 {
     CHECK(amx.configuration[0] && amx.rows[tile], "register %d is not configured", tile);

@@ -24,10 +24,6 @@ typedef struct {
 amx_counts amx_counted(void);
 void amx_reset_counts(void);
 
-/* What another library of the process would have configured on this thread; null: nothing. */
-void amx_set_configuration(const void *memory);
-void amx_configuration(void *memory);
-
 void amx_loadconfig(const void *memory);
 void amx_storeconfig(void *memory);
 void amx_release(void);

@@ -34,11 +34,9 @@ static inline simde__m512 emulated_cvtepi32_ps(simde__m512i a)
 static inline simde__m512i emulated_cvtps_epi32(simde__m512 a)
 {
     simde__m512i r;
-    __m256i half[2];
     __m256 source[2];
     memcpy(source, &a, sizeof source);
-    half[0] = _mm256_cvtps_epi32(source[0]);
-    half[1] = _mm256_cvtps_epi32(source[1]);
+    const __m256i half[] = {_mm256_cvtps_epi32(source[0]), _mm256_cvtps_epi32(source[1])};
     memcpy(&r, half, sizeof half);
     return r;
 }
@@ -75,11 +73,6 @@ static inline __m256i emulated_cvtneps_pbh(simde__m512 a)
     return r;
 }
 
-static inline __m256i emulated_dpbusd_256(__m256i sum, __m256i a, __m256i b)
-{
-    return simde_mm256_dpbusd_epi32(sum, a, b);
-}
-
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtepu8_epi32
 #undef _mm512_cvtps_epi32
@@ -91,6 +84,6 @@ static inline __m256i emulated_dpbusd_256(__m256i sum, __m256i a, __m256i b)
 #define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
 #define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
 #define _mm512_cvtneps_pbh emulated_cvtneps_pbh
-#define _mm256_dpbusd_avx_epi32 emulated_dpbusd_256
+#define _mm256_dpbusd_avx_epi32 simde_mm256_dpbusd_epi32
 
 #endif

@@ -151,13 +151,13 @@ static void foreign_configuration_survives(void)
     CHECK(!ts_program_input(n.program, &input), "%s", ts_program_error(n.program));
     finish(&n, add_conv(&n, x, 64, 1, 1, 0, -1));
     float *images = random_images(64 * 64), output[64 * 64];
-    amx_set_configuration(foreign);
+    amx_loadconfig(foreign);
     run(&n, images, 1, output);
-    amx_configuration(after);
+    amx_storeconfig(after);
     CHECK(memcmp(foreign, after, sizeof after) == 0, "another library's configuration is lost");
-    amx_set_configuration(NULL);
+    amx_release();
     run(&n, images, 1, output);
-    amx_configuration(after);
+    amx_storeconfig(after);
     CHECK(after[0] == 0, "tiles stay configured where nothing had configured them");
     ts_program_free(n.program);
     free(images);

@@ -293,6 +293,7 @@ static int panels_first(const matrix *m, const ts_scope *scope)
 static void run(const ts_step *step, const ts_scope *scope)
 {
     const matrix *m = step->data;
+    const int channels_outermost = panels_first(m, scope);
     walk w = walk_of(step, scope);
     uint8_t saved[64] = {0};
     int from, to;
@@ -300,7 +301,7 @@ static void run(const ts_step *step, const ts_scope *scope)
         if (!opened)
             m->kernel->open(saved);
         for (int index = from; index < to; index++)
-            if (panels_first(m, scope))
+            if (channels_outermost)
                 run_tiles(&w, index % w.blocks, index / w.blocks);
             else
                 run_tiles(&w, index / m->panels, index % m->panels);
