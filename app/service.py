@@ -306,7 +306,9 @@ class Service:
     def _decoder_pool(self) -> DecoderPool:
         if self._decoders is None:  # a model never changes how its photos are prepared, see `reload_variant`
             preprocessing = self.dispatcher.model().preprocessing
-            decoder = ImageDecoder(preprocessing, max_pixels=self.settings.max_pixels)
+            decoder = ImageDecoder(
+                preprocessing, max_pixels=self.settings.max_pixels, decode_scale=self.settings.decode_scale
+            )
             self._decoders = DecoderPool(decoder, self.dispatcher.decoders, self.dispatcher.decode_memory)
         return self._decoders
 

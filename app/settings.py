@@ -118,6 +118,9 @@ class Settings(BaseSettings):
         le=178_956_970,  # where Pillow's own guard refuses, whatever we say
         description="most pixels an image's header may declare; past it 413, before decoding",
     )
+    decode_scale: bool = Field(
+        default=True, description="decode large JPEGs at a half, a quarter or an eighth, at least twice what is wanted"
+    )
     request_timeout_ms: int = Field(
         default=30_000,
         ge=1,

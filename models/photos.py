@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from tessera.engine.errors import ModelError
-from tessera.models.preprocessing import Preprocessing, resize_and_crop
+from tessera.models.centre_crop import orientation_of, write_centre_crop
+from tessera.models.preprocessing import Preprocessing
 
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp"}
 
@@ -53,10 +54,12 @@ def read_photos(photos: Sequence[Path], preprocessing: Preprocessing, batch: int
 
 
 def _pixels(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    pixels = np.empty(preprocessing.shape, np.uint8)
     try:
         with Image.open(path) as photo:
-            upright = ImageOps.exif_transpose(photo)
-            return np.asarray(resize_and_crop(upright.convert("RGB"), preprocessing))
+            photo.load()
+            write_centre_crop(photo, preprocessing, pixels, orientation=orientation_of(photo))
     except Exception as error:
         # Pillow's plugins raise anything at all on damaged files, and the file is the only input here.
         raise ModelError(f"Cannot decode the photo {path}: {error}.") from error
+    return pixels

@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-from PIL import Image
-
 Interpolation = Literal["bilinear", "bicubic"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
-
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
@@ -65,12 +61,3 @@ def geometry(width: int, height: int, preprocessing: Preprocessing) -> Geometry:
     else:
         new_width, new_height = int(resize * width / height), resize
     return Geometry(new_width, new_height, round((new_width - size) / 2.0), round((new_height - size) / 2.0))
-
-
-def resize_and_crop(picture: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """Return the centre of `picture` (mode RGB), resized and cropped to `size` x `size` pixels."""
-    # Pillow can resize only the part that is kept (resize(box=...)), but that differs from resizing the whole picture
-    # in the last bit of some pixels, so the plain way stays.
-    width, height, left, top = geometry(*picture.size, preprocessing)
-    resized = picture.resize((width, height), _FILTERS[preprocessing.interpolation])
-    return resized.crop((left, top, left + preprocessing.size, top + preprocessing.size))

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", help="who answers (default: the default variant)")
     parser.add_argument("--top-k", metavar="K", help="labels per image (default 5)")
     parser.add_argument("--json", action="store_true", help="print the JSON that POST /v1/classify would answer")
-    add_settings_flags(parser, (*RUN_SETTINGS, "default_variant", "max_pixels"))
+    add_settings_flags(parser, (*RUN_SETTINGS, "default_variant", "max_pixels", "decode_scale"))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ProgressDisplay() as display:
         model = open_configured_model(settings, display)
         session = open_session(model.variants[name], settings)
-    decoder = ImageDecoder(model.preprocessing, max_pixels=settings.max_pixels)
+    decoder = ImageDecoder(model.preprocessing, max_pixels=settings.max_pixels, decode_scale=settings.decode_scale)
     with session:
         images = [image for file in files if (image := _classify(file, session, decoder)) is not None]
     answer = build_answer(model.name, name, images, model.labels, top_k)

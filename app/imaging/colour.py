@@ -17,7 +17,6 @@ TIFF_SAMPLES = (
 
 _SIXTEEN_BIT = {"I;16", "I;16L", "I;16B", "I;16N"}
 _COLOUR = {"RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV"}
-_BAND = 1 << 18  # pixels that are looked up at once
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _SIGNED, _FLOAT = 2, 3
 _FORMATS = {_SIGNED: "signed integers", _FLOAT: "floating-point numbers"}
@@ -57,7 +56,7 @@ def levels(picture: Image.Image) -> np.ndarray | None:
 
 
 def to_plain(picture: Image.Image, table: np.ndarray | None) -> Image.Image:
-    """Convert a decoded picture to mode L where it is grey, else to RGB.
+    """Convert a decoded picture, or a part of one, to mode L where it is grey, else to RGB.
 
     Alpha is dropped, not blended, as the reference preprocessing (`Image.convert("RGB")`) does. Grey of 12 and 16 bits
     is scaled to 8, because Pillow's own conversion cuts every value above 255 to white.
@@ -73,7 +72,7 @@ def to_plain(picture: Image.Image, table: np.ndarray | None) -> Image.Image:
     if mode in ("L", "RGB"):
         return picture
     if table is not None:
-        return _look_up(picture, table)
+        return Image.fromarray(table[np.asarray(picture)])
     picture.info.pop("transparency", None)  # of a palette or a colour; Pillow warns of what is lost
     if mode in ("1", "LA"):
         return picture.convert("L")
@@ -95,14 +94,3 @@ def _table(bits: int, white_is_zero: bool) -> np.ndarray:
     top = (1 << bits) - 1
     samples = np.minimum(np.arange(65536, dtype=np.uint32), top)
     return (((top - samples if white_is_zero else samples) * 255 + top // 2) // top).astype(np.uint8)
-
-
-def _look_up(picture: Image.Image, table: np.ndarray) -> Image.Image:
-    """A band at a time, so that nothing as large as the picture is held beside it and the result."""
-    width, height = picture.size
-    grey = Image.new("L", picture.size)
-    rows = max(1, _BAND // width)
-    for top in range(0, height, rows):
-        box = (0, top, width, min(top + rows, height))
-        grey.paste(Image.fromarray(table[np.asarray(picture.crop(box))]), box)
-    return grey

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from PIL import Image, TiffImagePlugin
@@ -36,14 +36,18 @@ _SEQUENTIAL = (0xC0, 0xC1, 0xC9)  # start of frame, with the number of component
 
 
 class BoundedReader(io.BytesIO):
-    """A file in memory that can be read only so many times.
+    """A file in memory that can be read only so many times, and only while somebody wants it.
 
     Args:
         data: The file.
+
+    Attributes:
+        wanted: Asked at every read; None: it is wanted.
     """
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
+        self.wanted: Callable[[], bool] | None = None
         self._left = _FREE_READS + len(data) // _BYTES_PER_READ
         self._bytes_left = _FREE_BYTES + _PASSES * len(data)
 
@@ -52,7 +56,10 @@ class BoundedReader(io.BytesIO):
 
         Raises:
             ImageTooLargeError: It has been read too often.
+            OSError: Nobody wants it any more.
         """
+        if self.wanted is not None and not self.wanted():
+            raise OSError("nobody waits for it any more")
         read = super().read(size)
         self._left -= 1
         self._bytes_left -= len(read)

@@ -1,10 +1,16 @@
-"""Bytes of an image file to one uint8 RGB row of a batch. Pillow is the decoder of record."""
+"""Bytes of an image file to one uint8 RGB row of a batch. Pillow is the decoder of record.
+
+A JPEG larger than the model needs is decoded at a half, a quarter or an eighth: libjpeg then transforms fewer
+coefficients and nothing as large as the photo is ever held. It stays at least twice as large as it is wanted, so the
+model's own resize decides what is seen.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +19,7 @@ from PIL import (
     BmpImagePlugin,  # noqa: F401
     GifImagePlugin,  # noqa: F401
     Image,
+    ImageFile,
     JpegImagePlugin,  # noqa: F401
     MpoImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
@@ -31,10 +38,11 @@ from tessera.app.errors import (
 from tessera.app.imaging import rle  # noqa: F401  # registers its decoder
 from tessera.app.imaging.colour import TIFF_SAMPLES, check_samples, levels, to_plain
 from tessera.app.imaging.cost import BoundedReader, check_scans
-from tessera.app.imaging.estimate import Estimate, estimate, orientation
+from tessera.app.imaging.estimate import Estimate, estimate, is_progressive
 from tessera.app.imaging.libtiff import silence_libtiff
 from tessera.app.imaging.metadata import check_exif, prepare
-from tessera.models.preprocessing import Preprocessing, geometry, resize_and_crop
+from tessera.models.centre_crop import orientation_of, write_centre_crop
+from tessera.models.preprocessing import Preprocessing
 from tessera.wording import counted
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -43,17 +51,9 @@ BYTES_PER_PIXEL = 8  # what decoding may hold for each of `max_pixels`
 MEMORY_BESIDE = 32 * 1024 * 1024  # and for a file, its buffers and a band of its picture, or for many small pictures
 
 _LIST = ", ".join(FORMATS)
-_SCALES = (2, 4, 8)  # by which libjpeg can divide a picture's sides while it decodes
-
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_SCALES = (8, 4, 2)  # by which libjpeg can divide a picture's sides while it decodes
+_LEAST_SCALED = 2  # times the size that is wanted
+_PIECE = 4096  # bytes of a progressive JPEG that are decoded at once: a few scans
 
 
 class ImageDecoder:
@@ -61,14 +61,17 @@ class ImageDecoder:
 
     Args:
         preprocessing: What the model expects of a photo.
-        max_pixels: Most pixels (width x height) a file's header may declare, and the resized picture may have.
+        max_pixels: Most pixels (width x height) a file's header may declare.
+        decode_scale: Whether large JPEGs are decoded at a fraction of their size; without, only those that would not
+            fit into the memory are.
 
     Attributes:
         memory: Bytes that one decode may hold, and all decodes of the service together.
     """
 
-    def __init__(self, preprocessing: Preprocessing, *, max_pixels: int) -> None:
+    def __init__(self, preprocessing: Preprocessing, *, max_pixels: int, decode_scale: bool = True) -> None:
         self._preprocessing = preprocessing
+        self._decode_scale = decode_scale
         self._max_pixels = max_pixels
         self.memory = BYTES_PER_PIXEL * max_pixels + MEMORY_BESIDE
         # A stranger's odd file is no business of our log. The filter is process-wide, the only scope Python offers that
@@ -109,17 +112,18 @@ class ImageDecoder:
             raise EmptyBodyError("The image is empty (0 bytes).")
         with self._explained():
             file = prepare(data)
-            picture = self._identify(file)
+            reader = BoundedReader(file)
+            picture = self._identify(reader)
             self._check_size(*picture.size)
             check_exif(picture.info.get("exif"))
             check_samples(picture)
             scans = check_scans(picture, file, max_pixels=self._max_pixels)
-            return OpenedImage(self, picture, *self._affordable(picture, file, scans))
+            return OpenedImage(self, picture, reader, *self._affordable(picture, file, scans))
 
     def finish(self, opened: OpenedImage, out: np.ndarray) -> None:
         """Decode what `open` returned; as `decode`."""
         with self._explained():
-            out[:] = np.asarray(resize_and_crop(opened.pixels(), self._preprocessing).convert("RGB"))
+            opened.write(self._preprocessing, out)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -137,32 +141,27 @@ class ImageDecoder:
             # The bytes are the only input here, so whatever was raised, they are what is wrong.
             raise CorruptImageError(f"The image is truncated or damaged: {_reason(error)}.") from error
 
-    def _identify(self, data: bytes) -> Image.Image:
+    def _identify(self, reader: BoundedReader) -> ImageFile.ImageFile:
         try:
-            return Image.open(BoundedReader(data), formats=FORMATS)
+            return Image.open(reader, formats=FORMATS)
         except UnidentifiedImageError:
-            if data.startswith(tuple(TiffImagePlugin.PREFIXES)):
+            if reader.getvalue().startswith(tuple(TiffImagePlugin.PREFIXES)):
                 raise UnsupportedImageError(
                     f"The TIFF file is damaged, or stores its samples in a way that is not supported. {TIFF_SAMPLES}."
                 ) from None
             raise UnsupportedImageError(f"The data is not an image of any of these formats: {_LIST}.") from None
 
     def _affordable(self, picture: Image.Image, data: bytes, scans: float) -> tuple[Estimate, int]:
-        """What decoding will cost, and by what a JPEG's sides are to be divided so that it can be paid."""
-        whole = estimate(picture, data, self._preprocessing, scans=scans)
-        if whole.size <= self.memory:
-            return whole, 1
-        if picture.format in ("JPEG", "MPO"):
-            for scale in _SCALES:
-                # Twice as large as it is wanted, the picture is still scaled down by what the model expects.
-                if min(picture.size) // scale < 2 * self._preprocessing.resize:
-                    break
-                scaled = estimate(picture, data, self._preprocessing, scans=scans, scale=scale)
-                if scaled.size <= self.memory:
-                    return scaled, scale
+        """What decoding will cost, and by what a JPEG's sides are divided while it is decoded."""
+        scales = [scale for scale in _SCALES if self._may_divide(picture, scale)]
+        tried = [*scales, 1] if self._decode_scale else [1, *reversed(scales)]
+        for scale in tried:
+            cost = estimate(picture, data, self._preprocessing, scans=scans, scale=scale)
+            if cost.size <= self.memory:
+                return cost, scale
         raise ImageTooLargeError(
             f"Decoding the {picture.width} x {picture.height} pixels of this {picture.format} file would hold "
-            f"{whole.size >> 20} MB of memory; the limit is {self.memory >> 20}. Send fewer pixels, or a baseline JPEG."
+            f"{cost.size >> 20} MB of memory; the limit is {self.memory >> 20}. Send fewer pixels, or a baseline JPEG."
         )
 
     def _check_size(self, width: int, height: int) -> None:
@@ -172,13 +171,10 @@ class ImageDecoder:
             raise ImageTooLargeError(
                 f"The image's header declares {width} x {height} pixels; the limit is {self._max_pixels} in all."
             )
-        resized = geometry(width, height, self._preprocessing)
-        if resized.width * resized.height > self._max_pixels:
-            raise ImageTooLargeError(
-                f"The image is too elongated: with its shorter side resized to {self._preprocessing.resize}, "
-                f"{width} x {height} pixels become {resized.width} x {resized.height}; "
-                f"the limit is {counted(self._max_pixels, 'pixel')} in all."
-            )
+
+    def _may_divide(self, picture: Image.Image, scale: int) -> bool:
+        least = _LEAST_SCALED * self._preprocessing.resize
+        return picture.format in ("JPEG", "MPO") and min(picture.size) // scale >= least
 
 
 class OpenedImage:
@@ -187,6 +183,7 @@ class OpenedImage:
     Args:
         decoder: Who opened it.
         picture: The picture, not loaded.
+        reader: What it reads its file with.
         cost: What decoding it will hold and take.
         scale: By what a JPEG's sides are divided while it is decoded.
 
@@ -194,37 +191,53 @@ class OpenedImage:
         cost: As given.
     """
 
-    def __init__(self, decoder: ImageDecoder, picture: Image.Image, cost: Estimate, scale: int) -> None:
+    def __init__(
+        self, decoder: ImageDecoder, picture: ImageFile.ImageFile, reader: BoundedReader, cost: Estimate, scale: int
+    ) -> None:
         self.cost = cost
         self._decoder = decoder
-        self._picture: Image.Image | None = picture
+        self._picture: ImageFile.ImageFile | None = picture
+        self._reader = reader
         self._scale = scale
 
-    def decode(self, out: np.ndarray) -> None:
-        """Decode it; see `ImageDecoder.decode`."""
+    def decode(self, out: np.ndarray, *, wanted: Callable[[], bool] | None = None) -> None:
+        """Decode it; see `ImageDecoder.decode`.
+
+        Args:
+            out: As there.
+            wanted: Asked whenever the decoder wants more of the file (WebP, and TIFF but for some, take all of it at
+                once); when it says no, decoding ends with an error.
+        """
+        self._reader.wanted = wanted
         self._decoder.finish(self, out)
 
-    def pixels(self) -> Image.Image:
-        """The whole picture, upright, in mode L or RGB. Each step lets go of what the one before has made."""
+    def write(self, preprocessing: Preprocessing, out: np.ndarray) -> None:
+        """Decode, resize and crop. What Pillow raises is not explained."""
         assert self._picture is not None, "an image is decoded once"
         picture, self._picture = self._picture, None
+        original = picture.size
         if self._scale > 1:
             picture.draft(None, (picture.width // self._scale, picture.height // self._scale))
+        if is_progressive(picture):
+            picture.decodermaxblock = _PIECE
         table = levels(picture)
         picture.load()
         check_exif(picture.info.get("exif"))  # of a PNG's that comes after its pixels
-        turn = _TRANSPOSE.get(orientation(picture))
-        picture = _let_go(picture)
-        if turn is not None:
-            picture = picture.transpose(turn)
-        return to_plain(picture, table)
+        turned = orientation_of(picture)
+        write_centre_crop(
+            _let_go(picture),
+            preprocessing,
+            out,
+            orientation=turned,
+            original=original,
+            scale=self._scale,
+            plain=partial(to_plain, table=table),
+        )
 
 
 def _let_go(picture: Image.Image) -> Image.Image:
     """The same pixels, without the file and the decoder, which an opened picture keeps (WebP: twelve bytes a pixel)."""
-    plain = picture._new(picture.im)
-    plain.format = picture.format
-    return plain
+    return picture._new(picture.im)
 
 
 def _reason(error: Exception) -> str:

@@ -99,7 +99,7 @@ class Decoding:
         def step() -> bool:
             self._large |= large
             opened = self._opened.pop(index, None) or decoder.open(self._files[index])
-            opened.decode(self._rows[index])
+            opened.decode(self._rows[index], wanted=lambda: not self._abandoned)
             return True
 
         return self._step(index, step)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple, cast
 
-from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin
+from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from tessera.app.imaging.metadata import count_tags
-from tessera.models.preprocessing import Preprocessing, geometry
+from tessera.models.preprocessing import Preprocessing
 
 # Nanoseconds of each pixel, without what its bytes and scans take.
 _NANOSECONDS = {"JPEG": 8, "MPO": 8, "PNG": 12, "WEBP": 45, "GIF": 13, "BMP": 6, "TIFF": 12}
@@ -19,13 +19,11 @@ _PER_SCAN = 3  # in each pixel
 _PER_BYTE = 10  # of the file, where it is unpacked
 _PER_BYTE_OF_RUNS = 100  # in Python
 _PER_PAIR_OF_TAGS = 50  # of a TIFF
-_TO_RESIZE = 12  # each pixel, with what converts and turns it
-_RESIZED = 10  # each pixel of the resized picture
+_TO_RESIZE = 3  # each pixel, with what converts and turns it
 
 _NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
-_GREY = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"}
 _WIDE = 4  # bytes of a pixel in every other mode
-_ALWAYS = 4 << 20  # buffers, and bands of what is converted in bands
+_ALWAYS = 8 << 20  # buffers, and bands of what is converted, turned and resized in bands
 _WEBP = 12  # two canvases and a copy of one
 _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _ROWS_PER_STRIP, _PLANES = 258, 277, 278, 284
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
@@ -58,46 +56,27 @@ def estimate(
     pixels = picture.width * picture.height
     decoded = pixels // scale**2
     stored = decoded * _NARROW.get(picture.mode, _WIDE)
-    plain = decoded * (1 if picture.mode in _GREY else _WIDE)
-    resized = geometry(picture.width, picture.height, preprocessing)
-    passes = (resized.width * picture.height // scale + resized.width * resized.height) * _WIDE
-    stages = [
-        stored + _beside(picture, data, pixels, scans),
-        2 * stored if may_be_turned(picture, data) else 0,
-        stored + plain if picture.mode not in ("L", "RGB") else 0,
-        plain + passes,
-    ]
-    nanoseconds = pixels * (_NANOSECONDS.get(picture.format or "", 45) + _PER_SCAN * scans) + decoded * _TO_RESIZE
-    nanoseconds += _RESIZED * passes // _WIDE
+    across = min(picture.size) // scale * preprocessing.size * _WIDE  # the rows of the crop, resized in one direction
+    size = stored + _beside(picture, data, pixels, scans) + across + len(data) + _ALWAYS
+    nanoseconds = pixels * _PER_SCAN * scans + decoded * (_NANOSECONDS.get(picture.format or "", 45) + _TO_RESIZE)
     if picture.format == "TIFF":
         nanoseconds += _PER_PAIR_OF_TAGS * count_tags(data) ** 2
     if picture.format in ("PNG", "TIFF", "GIF"):
         nanoseconds += _PER_BYTE * len(data)
     elif _is_run_length_encoded(picture):
         nanoseconds += _PER_BYTE_OF_RUNS * len(data)
-    return Estimate(max(stages) + len(data) + _ALWAYS, nanoseconds / 1e9)
+    return Estimate(size, nanoseconds / 1e9)
 
 
-def may_be_turned(picture: Image.Image, data: bytes) -> bool:
-    """Whether the picture has an orientation beside upright, or may have one behind its pixels."""
-    if picture.format == "PNG":  # which Pillow would decode to look
-        return any(name in data for name in (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp"))
-    return orientation(picture) != 1
-
-
-def orientation(picture: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none, or it says nothing."""
-    try:
-        value = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF, which says nothing about the pixels
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+def is_progressive(picture: Image.Image) -> bool:
+    """Whether a picture is a progressive JPEG."""
+    return isinstance(picture, JpegImagePlugin.JpegImageFile) and "progressive" in picture.info
 
 
 def _beside(picture: Image.Image, data: bytes, pixels: int, scans: float) -> int:
     """Bytes that the decoder itself holds beside the pixels that it writes."""
     if isinstance(picture, JpegImagePlugin.JpegImageFile):
-        return _coefficients(picture, pixels) if scans > 1 or _is_progressive(picture) else 0
+        return _coefficients(picture, pixels) if scans > 1 or is_progressive(picture) else 0
     if picture.format == "WEBP":
         return _WEBP * pixels
     if picture.format == "TIFF":
@@ -111,10 +90,6 @@ def _coefficients(picture: JpegImagePlugin.JpegImageFile, pixels: int) -> int:
     widest = max(1, *(max(1, across) for _, _, across, _ in picture.layer))
     tallest = max(1, *(max(1, down) for _, down, _, _ in picture.layer))
     return 2 * pixels * sum(areas) // (widest * tallest)
-
-
-def _is_progressive(picture: Image.Image) -> bool:
-    return "progressive" in picture.info
 
 
 def _is_run_length_encoded(picture: Image.Image) -> bool:

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", metavar="STATE", type=Path, help="keep results there as they come, and go on from what it holds"
     )
-    add_settings_flags(parser, (*MODEL_SETTINGS, "threads", "decode_threads", "max_pixels"))
+    add_settings_flags(parser, (*MODEL_SETTINGS, "threads", "decode_threads", "max_pixels", "decode_scale"))
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             identity = _identity(model, infos, photos, settings)
             state = opened.enter_context(StateFile(arguments.resume, identity, list(sessions)))
             opened.enter_context(_telling_what_is_kept(state, photos.count, arguments.resume))
-        decoder = ImageDecoder(model.preprocessing, max_pixels=settings.max_pixels)
+        decoder = ImageDecoder(model.preprocessing, max_pixels=settings.max_pixels, decode_scale=settings.decode_scale)
         act_on_signals = opened.enter_context(deferred_end())
         block = evaluate(
             photos,
@@ -148,6 +148,7 @@ def _identity(
         },
         "preprocessing": json.loads(json.dumps(asdict(model.preprocessing))),
         "max_pixels": settings.max_pixels,
+        "decode_scale": settings.decode_scale,
         "photos": [photos.count, photos.digest],
     }
 

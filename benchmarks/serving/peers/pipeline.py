@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tessera.app.protocol.classify import Classified, build_answer
-from tessera.models.preprocessing import Preprocessing, resize_and_crop
+from tessera.models.preprocessing import Preprocessing, geometry
 
 MAX_BATCH = 16
 THREADS = int(os.environ.get("SERVING_THREADS", "2"))  # of one copy of the model
@@ -50,7 +50,10 @@ def decode(data: bytes) -> Decoded:
     """JPEG to the network's input, normalisation apart, which is in the graph."""
     started = time.perf_counter()
     with Image.open(io.BytesIO(data)) as picture:
-        pixels = np.asarray(resize_and_crop(picture.convert("RGB"), _PREPROCESSING))
+        place = geometry(*picture.size, _PREPROCESSING)
+        left, top, size = place.left, place.top, _PREPROCESSING.size
+        resized = picture.convert("RGB").resize((place.width, place.height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(resized.crop((left, top, left + size, top + size)))
     ended = time.perf_counter()
     return Decoded(pixels, ended - started, ended)
 

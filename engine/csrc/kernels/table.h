@@ -6,6 +6,7 @@
 #include "kernels/contract.h"
 #include "kernels/elementwise.h"
 #include "kernels/matrix.h"
+#include "kernels/resampling.h"
 #include "kernels/winograd.h"
 #include "run/cpu.h"
 
@@ -19,6 +20,7 @@ typedef enum {
     TS_MAXIMUM_WIDE, /* maximum: the same for TS_WIDE_GROUPS groups that lie side by side */
     TS_ADDITION,     /* addition: a residual addition that no convolution could take */
     TS_QUANTISATION, /* quantisation: of floats for the integer layers behind them */
+    TS_RESAMPLING,   /* resample: of decoded pictures */
     TS_PEAK,         /* peak: the best products that the CPU has, in registers */
 } ts_kernel_kind;
 
@@ -40,6 +42,7 @@ typedef struct {
         ts_maximum_fn maximum;
         ts_addition_fn addition;
         ts_quantisation_fn quantisation;
+        ts_resample_kernel resample;
         ts_peak peak;
     };
 } ts_kernel;
@@ -51,7 +54,8 @@ typedef struct {
 /* All rows in order of preference; ends with null. */
 extern const ts_kernel *const ts_kernels[];
 
-/* The preferred kernel for these CPU features; null where none is there. Convolutions, maxima, additions and peaks have scalar ones. */
+/* The preferred kernel for these CPU features; null where none is there. Only the kinds of TS_MATRIX, TS_INT16, TS_WINOGRAD and
+ * TS_QUANTISATION have no scalar ones. */
 const ts_kernel *ts_find_kernel(ts_kernel_kind kind, ts_dtype dtype, uint32_t features);
 
 /* The preferred TS_CONV kernel, or the row of its family that tuning.def names for rows of `width` output pixels. */

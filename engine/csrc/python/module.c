@@ -67,11 +67,9 @@ static PyMethodDef functions[] = {
 
 static int module_exec(PyObject *module)
 {
-    PyObject *type = PyType_FromModuleAndSpec(module, &ts_program_spec, NULL);
-    const int failed = !type || PyModule_AddObjectRef(module, "Program", type) ||
+    const int failed = ts_add_type(module, "Program", &ts_program_spec) ||
                        PyModule_AddIntConstant(module, "U8", TS_U8) || PyModule_AddIntConstant(module, "F32", TS_F32) ||
                        PyModule_AddIntConstant(module, "BF16", TS_BF16) || PyModule_AddIntConstant(module, "GROUP", TS_GROUP);
-    Py_XDECREF(type);
     return failed ? -1 : 0;
 }
 

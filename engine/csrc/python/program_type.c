@@ -25,25 +25,6 @@ static PyObject *none_or_fail(const program_object *self, int result)
     Py_RETURN_NONE;
 }
 
-const char *ts_isa_level_asked(void)
-{
-    return getenv("TESSERA_ISA");
-}
-
-PyObject *ts_unknown_level(void)
-{
-    PyObject *names = PyUnicode_FromString("");
-    for (const ts_isa_level *row = ts_isa_levels; names && row->name; row++) {
-        PyObject *longer = PyUnicode_FromFormat("%U%s%s", names, row == ts_isa_levels ? "" : ", ", row->name);
-        Py_DECREF(names);
-        names = longer;
-    }
-    if (names)
-        PyErr_Format(PyExc_ValueError, "TESSERA_ISA is \"%s\"; this build knows %U", ts_isa_level_asked(), names);
-    Py_XDECREF(names);
-    return NULL;
-}
-
 /* ---- building ---- */
 
 static PyObject *program_new(PyTypeObject *type, PyObject *args, PyObject *keywords)

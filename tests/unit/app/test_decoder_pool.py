@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -28,8 +29,8 @@ class Opened:
         self.cost = LARGE if data[1:].startswith(b"large") else SMALL
         self._decode = partial(decoder.decode, data)
 
-    def decode(self, out: np.ndarray) -> None:
-        self._decode(out)
+    def decode(self, out: np.ndarray, *, wanted: Callable[[], bool]) -> None:
+        self._decode(out, wanted)
 
 
 class Decoder:
@@ -47,8 +48,9 @@ class Decoder:
             raise CorruptImageError(f"no image: {data[0]}")
         return Opened(self, data)
 
-    def decode(self, data: bytes, out: np.ndarray) -> None:
+    def decode(self, data: bytes, out: np.ndarray, wanted: Callable[[], bool]) -> None:
         self.seen.append(data[0])
+        self.wanted = wanted
         if data.endswith(b"wait"):
             self.entered.release()
             assert self.gate.wait(WAIT)
@@ -113,8 +115,10 @@ def test_an_abandoned_request_is_told_when_nothing_writes_into_its_rows_any_more
     decoders = pool(decoder, 1)
     decoding = decoders.start([b"\0wait", b"\1"], np.empty((2, 1, 1, 3), np.uint8), over)
     assert decoder.entered.acquire(timeout=WAIT)
+    assert decoder.wanted()
     assert not decoding.abandon(ended.set)
     assert not ended.is_set()
+    assert not decoder.wanted(), "what is being decoded may stop"
     decoder.gate.set()
     assert ended.wait(WAIT)
     decoders.start([b"\2"], np.empty((1, 1, 1, 3), np.uint8), over)

@@ -1,0 +1,13 @@
+from typing import Any
+
+import numpy.typing as npt
+
+# Samples, how many of them are resized, to how many outputs, the first that is wanted, and how many are.
+_Axis = tuple[int, float, int, int, int]
+
+class Resize:
+    def __init__(self, across: _Axis, down: _Axis, bicubic: bool) -> None: ...
+    def take(self, picture: Any, width: int, left: int, top: int, /) -> None: ...
+    def finish(self, out: npt.NDArray[Any], /) -> None: ...
+    @property
+    def box(self) -> tuple[int, int, int, int]: ...
