@@ -59,7 +59,7 @@ def write_centre_crop(
         out: uint8 [size, size, 3], RGB, contiguous.
         orientation: EXIF's, 1 to 8; only what the crop needs is turned.
         original: Width and height as stored, before a decoder divided them by `scale`; None: the picture's.
-        scale: What the decoder divided them by, rounding up.
+        scale: What the decoder divided them by, rounding up; the filter is narrowed by what that has smoothed.
         plain: Converts a part of the picture to mode L or RGB; None: as Pillow does.
     """
     width, height = original or picture.size
@@ -72,7 +72,7 @@ def write_centre_crop(
         place = Geometry(place.height, place.width, place.top, place.left)
     across = (size[0], extent[0], place.width, place.left, preprocessing.size)
     down = (size[1], extent[1], place.height, place.top, preprocessing.size)
-    resize = _pictures.Resize(across, down, preprocessing.interpolation == "bicubic")
+    resize = _pictures.Resize(across, down, scale, preprocessing.interpolation == "bicubic")
     if not (orientation == 1 and picture.mode == "RGB" and _take_whole(resize, picture)):
         _take_in_bands(resize, picture, orientation, plain or _to_rgb)
     if tall:

@@ -89,6 +89,7 @@ static void check_resize(uint32_t features, random_source *random)
     for (int i = 0; i < 2; i++) {
         ts_axis *axis = i ? &desc.down : &desc.across;
         axis->samples = random_between(random, 1, 400);
+        axis->merged = 1 << random_between(random, 0, 3);
         axis->extent = axis->samples - random_between(random, 0, 3) / 4.0;
         axis->resized = random_between(random, 1, 300);
         axis->outputs = random_between(random, 1, (int)axis->resized);

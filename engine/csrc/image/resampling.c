@@ -39,23 +39,32 @@ static void store_weight(ts_tap_pair *pairs, int tap, int32_t weight)
     pairs[tap / 2].high[tap % 2] = (int16_t)((weight - low) / (1 << TS_LOW_BITS));
 }
 
-/* The filter widens with the scale, so that every sample counts: that is the antialiasing. */
+/*
+ * The filter widens with the scale, so that every sample counts: that is the antialiasing. Samples that are means already have
+ * widened it before: variances of filters add, that of a triangle of width w is w^2 / 6, that of a mean of n is (n^2 - 1) / 12.
+ */
+static double widened(const ts_axis *axis)
+{
+    const double scale = axis->extent / (double)axis->resized, merged = axis->merged;
+    const double width = merged > 1 ? sqrt(fmax(scale * scale - (1 - 1 / (merged * merged)) / 2, 0)) : scale;
+    return width < 1 ? 1 : width;
+}
+
 static int stride_of(const ts_axis *axis, const filter_shape *shape)
 {
-    const double scale = axis->extent / (double)axis->resized;
-    const double taps = 2 * ceil(shape->support * (scale < 1 ? 1 : scale)) + 1;
+    const double taps = 2 * ceil(shape->support * widened(axis)) + 1;
     return ((int)fmin(taps, axis->samples) + 1) / 2;
 }
 
 /* Writes the weights of one output; `weights` has room for all of them as they are. */
 static void place_output(ts_resampling *r, const ts_axis *axis, const filter_shape *shape, int output, double *weights)
 {
-    const double scale = axis->extent / (double)axis->resized, widened = scale < 1 ? 1 : scale;
-    const double centre = ((double)(axis->start + output) + 0.5) * scale, reach = shape->support * widened;
+    const double scale = axis->extent / (double)axis->resized, width = widened(axis);
+    const double centre = ((double)(axis->start + output) + 0.5) * scale, reach = shape->support * width;
     const int first = (int)fmax(centre - reach + 0.5, 0), end = (int)fmin(centre + reach + 0.5, axis->samples);
     double sum = 0;
     for (int tap = 0; tap < end - first; tap++) {
-        weights[tap] = shape->weight(fabs((tap + first - centre + 0.5) * (1.0 / widened)));
+        weights[tap] = shape->weight(fabs((tap + first - centre + 0.5) * (1.0 / width)));
         sum += weights[tap];
     }
     r->first[output] = first;

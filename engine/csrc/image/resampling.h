@@ -13,6 +13,7 @@ typedef struct {
     int64_t resized; /* outputs of the whole axis */
     int64_t start;   /* first output that is wanted */
     int outputs;     /* that are wanted; start + outputs <= resized */
+    int merged;      /* samples of the original in each: 1, or what a decoder divided the picture by */
 } ts_axis;
 
 /* `first` counts from the axis's first sample. Frees with ts_resampling_free. 0, or -1 without memory. */

@@ -15,22 +15,22 @@ typedef struct {
 static int valid(const ts_axis *axis)
 {
     return axis->samples > 0 && axis->extent > 0 && axis->extent <= axis->samples && axis->resized > 0 && axis->start >= 0 &&
-           axis->outputs > 0 && axis->start <= axis->resized - axis->outputs;
+           axis->outputs > 0 && axis->merged > 0 && axis->start <= axis->resized - axis->outputs;
 }
 
 static PyObject *resize_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"across", "down", "bicubic", NULL};
+    static char *names[] = {"across", "down", "merged", "bicubic", NULL};
     int bicubic;
     uint32_t features;
     ts_resize_desc desc;
     ts_axis *a = &desc.across, *d = &desc.down;
     long long resized[2], start[2];
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "(idLLi)(idLLi)p", names, &a->samples, &a->extent, &resized[0], &start[0],
-                                     &a->outputs, &d->samples, &d->extent, &resized[1], &start[1], &d->outputs, &bicubic))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "(idLLi)(idLLi)ip", names, &a->samples, &a->extent, &resized[0], &start[0],
+                                     &a->outputs, &d->samples, &d->extent, &resized[1], &start[1], &d->outputs, &a->merged, &bicubic))
         return NULL;
     a->resized = resized[0], a->start = start[0];
-    d->resized = resized[1], d->start = start[1];
+    d->resized = resized[1], d->start = start[1], d->merged = a->merged;
     desc.filter = bicubic ? TS_BICUBIC : TS_BILINEAR;
     if (!valid(a) || !valid(d))
         return PyErr_Format(PyExc_ValueError, "impossible resize");

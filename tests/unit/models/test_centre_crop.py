@@ -121,13 +121,13 @@ def test_a_picture_decoded_at_a_fraction_lies_where_the_whole_one_does(orientati
 )
 def test_impossible_axes_are_refused(across: tuple[int, float, int, int, int]) -> None:
     with pytest.raises(ValueError, match="impossible resize"):
-        _pictures.Resize(across, (10, 10.0, 8, 0, 8), False)
+        _pictures.Resize(across, (10, 10.0, 8, 0, 8), 1, False)
     with pytest.raises(ValueError, match="impossible resize"):
-        _pictures.Resize((10, 10.0, 8, 0, 8), across, False)
+        _pictures.Resize((10, 10.0, 8, 0, 8), across, 1, False)
 
 
 def test_what_does_not_fit_is_refused_and_nothing_is_written() -> None:
-    resize = _pictures.Resize((10, 10.0, 8, 2, 4), (10, 10.0, 8, 2, 4), False)
+    resize = _pictures.Resize((10, 10.0, 8, 2, 4), (10, 10.0, 8, 2, 4), 1, False)
     left, _, right, _ = resize.box
     out = np.full((4, 4, 3), 7, np.uint8)
     with pytest.raises(ValueError, match="rows are missing"):
