@@ -3,6 +3,7 @@
     make bench-serving                                                # installs the peers, then everything below
     .venv/bin/python -m benchmarks.serving --peers build/serving      # with peers that are installed there
     .venv/bin/python -m benchmarks.serving --servers tessera,tessera-1,tessera-2 --rounds 3
+    .venv/bin/python -m benchmarks.serving --corpus phone             # photos of 12 megapixels
 
 All servers are started first and stay, stopped while others are visited. Each round measures the parts alone
 and then visits every server in turn with every kind of load, for a few seconds each, so that a machine that is slow for
@@ -21,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.decoding import as_phone_photo
 from benchmarks.peer_models import PeerModels, find_data
 from benchmarks.serving.alone import Alone, Parts
 from benchmarks.serving.phases import CLIENTS, Run, Seconds, Visit, measure
@@ -31,7 +33,7 @@ from tessera.engine import cpu_budget
 from tessera.engine.machine import cpu_name
 from tessera.models.registry import open_model
 
-PHOTOS = 96
+PHOTOS, PHONE_PHOTOS = 96, 12
 _ALONE = 1.0  # seconds for each part
 
 
@@ -42,7 +44,7 @@ def main() -> None:
     cache = arguments.cache
     files = Files(data / "resnet50-imagenet", cache, arguments.openvino or cache / "openvino-int8.xml", arguments.peers)
     _build(data, files)
-    photos = _photos(data / "imagenet-sample")
+    photos = _CORPORA[arguments.corpus](data / "imagenet-sample", cache)
     versions = {name: version for name in arguments.servers if (version := installed(name, files)) is not None}
     for name in arguments.servers:
         if name not in versions:
@@ -74,7 +76,7 @@ def main() -> None:
     if not rounds:
         raise SystemExit("No round had the machine to itself, so there is nothing to compare.")
     print(f"\n{time.strftime('%Y-%m-%d')}, {cpu_name()}, {cores} cores shared by client and server")
-    print(f"{len(rounds)} rounds, {CLIENTS} clients, deadline {arguments.deadline:g} s\n")
+    print(f"{len(rounds)} rounds, photos: {arguments.corpus}, {CLIENTS} clients, deadline {arguments.deadline:g} s\n")
     for table in (
         servers_table(rounds, versions, reference),
         ratios_table(rounds, next(name for name in versions if name.startswith("tessera"))),
@@ -87,6 +89,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__.partition("\n")[0])
     parser.add_argument("--servers", type=lambda text: text.split(","), default=["tessera", *PEERS])
+    parser.add_argument("--corpus", choices=list(_CORPORA), default="imagenet", help="what clients send")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--deadline", type=float, default=2.0, help="seconds, of clients in the overload phase")
     parser.add_argument("--scale", type=float, default=1.0, help="of the length of every phase (default 1)")
@@ -112,9 +115,24 @@ def _build(data: Path, files: Files) -> None:
         raise SystemExit(f"The optimised variant in {files.cache} is {precision}; quantise it first: {command}")
 
 
-def _photos(folder: Path) -> list[Path]:
+def _photos(folder: Path, _: Path) -> list[Path]:
     photos = sorted(folder.glob("*.JPEG"))
     return [photos[i * len(photos) // PHOTOS] for i in range(PHOTOS)]
+
+
+def _phone_photos(folder: Path, cache: Path) -> list[Path]:
+    """Some of the same photos as large as a phone's, see `benchmarks.decoding`; made once."""
+    made = []
+    for photo in _photos(folder, cache)[:: PHOTOS // PHONE_PHOTOS]:
+        path = cache / "phone-photos" / photo.name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(as_phone_photo(photo.read_bytes()))
+        made.append(path)
+    return made
+
+
+_CORPORA = {"imagenet": _photos, "phone": _phone_photos}
 
 
 @contextmanager

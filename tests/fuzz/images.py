@@ -36,8 +36,9 @@ _EDGES += [b"\x80\0\0\0", b"\0\0\0\x80", b"\xff\xff\xff\x7f", b"\xff\xd8", b"\xf
 def seeds() -> list[bytes]:
     """Whole files of every format, pixel type and compression."""
     files = []
-    picture = Image.effect_noise((48, 40), 60)
     for kind, modes in _MODES.items():
+        # JPEGs large enough to be decoded at a half.
+        picture = Image.effect_noise((160, 136) if kind == "JPEG" else (48, 40), 60)
         for mode in modes:
             for options in _OPTIONS.get(kind, [{}]):
                 buffer = io.BytesIO()
@@ -109,7 +110,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as place,
-        ServerProcess(model_path=small_folder(Path(place) / "small")) as server,
+        ServerProcess(model_path=small_folder(Path(place) / "small", size=64, resize=68)) as server,
     ):
         done: Counter[tuple[int, str]] = Counter()
         for start in range(0, arguments.count, 10_000):

@@ -15,12 +15,14 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import numpy_helper
+from PIL import Image
 
 from tessera import engine
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.engine.normalisation import Normalisation
 from tessera.models.preprocessing import Preprocessing
 from tessera.models.registry import Model, open_model
+from tests.imagefiles import encode
 from tests.shared_data import SHARED_DATA, requires_shared_data
 
 BATCH = 25
@@ -116,3 +118,20 @@ def test_fp32_answers_match_onnxruntime_on_the_imagenet_model(tmp_path: Path) ->
         a, b = ours.run(pixels), theirs.run(pixels)
     assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(b)
     assert (a.argmax(1) == b.argmax(1)).all()
+
+
+def test_large_photos_are_answered_as_if_they_were_decoded_whole(tmp_path: Path) -> None:
+    """Photos of twelve megapixels are decoded at a quarter; `benchmarks/decoding.py --accuracy` counts all photos."""
+    imagenet = open_model(SHARED_DATA / "resnet50-imagenet", cache=tmp_path)
+    files = sorted((SHARED_DATA / "imagenet-sample").glob("*.JPEG"))[::42]
+    photos = [encode(Image.open(file).convert("RGB").resize((4000, 3000)), "JPEG", quality=88) for file in files]
+    pixels = np.empty((2, len(photos), 224, 224, 3), np.uint8)
+    for way, decode_scale in zip(pixels, (False, True), strict=True):
+        decoder = ImageDecoder(imagenet.preprocessing, max_pixels=64 * 1024 * 1024, decode_scale=decode_scale)
+        for photo, row in zip(photos, way, strict=True):
+            decoder.decode(photo, row)
+    with engine.load(imagenet.variants["baseline"].path, backend="cpu", precision="fp32") as session:
+        whole, fraction = (session.run(way) for way in pixels)
+    assert not np.array_equal(pixels[0], pixels[1])
+    assert 10 * np.log10((whole**2).sum() / ((whole - fraction) ** 2).sum()) >= 30
+    assert (whole.argmax(1) == fraction.argmax(1)).sum() >= len(photos) - 1

@@ -196,8 +196,10 @@ def test_warnings_of_the_decoder_do_not_leak() -> None:
 
 
 @settings(max_examples=80)
-@given(st.sampled_from(sorted(KINDS)), st.data())
-def test_damaged_files_give_pixels_or_a_request_error(kind: str, data: st.DataObject) -> None:
+@given(st.sampled_from(sorted(KINDS)), st.sampled_from([Preprocessing(), Preprocessing(24, 28)]), st.data())
+def test_damaged_files_give_pixels_or_a_request_error(
+    kind: str, preprocessing: Preprocessing, data: st.DataObject
+) -> None:
     damaged = bytearray(KINDS[kind]())
     for _ in range(data.draw(st.integers(1, 8))):
         # Mostly near the start, where headers are.
@@ -206,7 +208,7 @@ def test_damaged_files_give_pixels_or_a_request_error(kind: str, data: st.DataOb
     damaged = damaged[: data.draw(st.integers(1, len(damaged)))] if data.draw(st.booleans()) else damaged
     refusal = None
     try:
-        decode(bytes(damaged), max_pixels=2_000_000)
+        decode(bytes(damaged), max_pixels=2_000_000, preprocessing=preprocessing)  # the small one at a fraction
     except RequestError as error:
         refusal = error
     assert refusal is None or (400 <= refusal.status < 500 and "0x" not in refusal.message)
