@@ -181,6 +181,10 @@ def test_the_alerts_are_loaded_healthy_and_silent(prometheus: Prometheus) -> Non
         "TesseraDown": ("ok", "inactive"),
         "TesseraRefusesRequests": ("ok", "inactive"),
         "TesseraFails": ("ok", "inactive"),
+        "TesseraSlow": ("ok", "inactive"),
+        "TesseraGuardTripped": ("ok", "inactive"),
+        "TesseraRestarts": ("ok", "inactive"),
+        "TesseraDeviceOut": ("ok", "inactive"),
     }
 
 
