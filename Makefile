@@ -12,7 +12,7 @@ SERVING := build/serving
 LOWEST := build/lowest
 PYTHONS := build/pythons
 
-.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz lint types native-test native-aarch64 descriptors lowest pythons python-test format clean
+.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz page lint types native-test native-aarch64 descriptors lowest pythons python-test format clean
 
 serve: $(VENV)/installed
 	@$(BIN)/tessera serve
@@ -77,6 +77,10 @@ test-export: $(VENV)/test-installed
 quantisers: $(VENV)/installed
 	$(PIP) --editable '.[peers]'
 	$(BIN)/python -m benchmarks.quantisers
+
+# After a change to app/web/src; the built page is committed, because a newcomer has no Node.
+page:
+	cd app/web && npm ci --silent && npm run --silent build
 
 # After a change to a .proto file.
 descriptors: $(VENV)/test-installed

@@ -112,6 +112,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=16 * 1024 * 1024, ge=1, description="largest request body, in bytes; past it 413"
     )
+    page: bool = Field(default=True, description="answer GET / with a page to try the service in a browser")
     max_pixels: int = Field(
         default=64 * 1024 * 1024,
         ge=1,

@@ -1,0 +1,184 @@
+"""The page at /, in a real Chromium: what a visitor does, and that nothing leaves the origin."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests import imagefiles
+from tests.servers import REPOSITORY, ServerProcess
+
+WEB = REPOSITORY / "app" / "web"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+PATIENCE = 60_000  # milliseconds, for what takes none
+RATIO = re.compile(r"^\d+\.\d\u00d7")  # the sign of multiplication
+
+needs_chromium = pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="the program chromium is not installed (Debian package: chromium)"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: ServerProcess) -> Iterator[Page]:
+    """The page of a running service; fails when it asks anybody else, or complains."""
+    context = browser.new_context()
+    opened = context.new_page()
+    complaints: list[str] = []
+    outside: list[str] = []
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("console", lambda message: complaints.append(message.text) if "Security" in message.text else None)
+    opened.on("request", lambda sent: None if sent.url.startswith((server.url, "blob:")) else outside.append(sent.url))
+    opened.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    opened.goto(f"{server.url}/")
+    yield opened
+    assert complaints == []
+    assert outside == []
+    context.close()
+
+
+def expect_answers(page: Page) -> None:
+    expect(page.locator("#ratio")).to_have_text(RATIO)
+    for variant in ("baseline", "optimised"):
+        card = page.locator(f"#{variant}")
+        expect(card.locator(".ranks li")).to_have_count(5)
+        expect(card.locator(".legend li")).to_have_count(3)
+    expect(page.locator("#error")).to_be_hidden()
+
+
+@needs_chromium
+@pytest.mark.parametrize("sample", ["golf ball", "parachute", "church"])
+def test_a_sample_is_recognised_by_both_variants(page: Page, sample: str) -> None:
+    page.get_by_role("button", name=sample).click()
+    expect_answers(page)
+    for variant in ("baseline", "optimised"):
+        expect(page.locator(f"#{variant} .label").first).to_have_text(sample)
+    expect(page.locator("#agreement")).to_contain_text("They agree")
+
+
+@needs_chromium
+def test_a_chosen_file_is_shown_answered_and_named_in_the_commands(page: Page) -> None:
+    page.set_input_files("#file", {"name": "my photo.jpg", "mimeType": "image/jpeg", "buffer": imagefiles.jpeg()})
+    expect_answers(page)
+    expect(page.locator("#preview")).to_be_visible()
+    expect(page.locator("#snippet")).to_contain_text("@'my photo.jpg'")
+    page.get_by_role("tab", name="Python").click()
+    expect(page.locator("#snippet")).to_contain_text('open("my photo.jpg", "rb")')
+
+
+@needs_chromium
+@pytest.mark.parametrize("how", ["drop", "paste"])
+def test_a_photo_is_dropped_or_pasted(page: Page, how: str) -> None:
+    event = {"drop": ("DragEvent", "dataTransfer"), "paste": ("ClipboardEvent", "clipboardData")}[how]
+    page.evaluate(
+        """([how, [kind, field], encoded]) => {
+            const bytes = Uint8Array.from(atob(encoded), (letter) => letter.charCodeAt(0));
+            const data = new DataTransfer();
+            data.items.add(new File([bytes], "photo.png", { type: "image/png" }));
+            const Kind = { DragEvent, ClipboardEvent }[kind];
+            document.dispatchEvent(new Kind(how, { [field]: data, cancelable: true }));
+        }""",
+        [how, event, base64.b64encode(imagefiles.png()).decode()],
+    )
+    expect_answers(page)
+
+
+@needs_chromium
+def test_a_wrong_file_is_answered_with_the_services_own_sentence_and_the_next_photo_works(page: Page) -> None:
+    page.set_input_files("#file", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not an image"})
+    expect(page.locator("#error")).to_contain_text("not an image of any of these formats")
+    expect(page.locator("#result")).to_be_hidden()
+    page.get_by_role("button", name="church").click()
+    expect_answers(page)
+
+
+@needs_chromium
+def test_measuring_properly_says_medians_and_spread(page: Page) -> None:
+    page.get_by_role("button", name="golf ball").click()
+    expect_answers(page)
+    page.get_by_role("button", name="Measure properly").click()
+    expect(page.locator("#measured")).to_contain_text("Medians of 10 runs")
+    expect(page.locator("#measured")).to_contain_text("half of the runs")
+    expect(page.get_by_role("button", name="Measure properly")).to_be_enabled()
+
+
+@needs_chromium
+def test_the_page_says_what_the_experiment_says(page: Page) -> None:
+    expect(page.locator("#experiment")).to_contain_text("optimised 100.0 %")
+    expect(page.locator("#model")).to_contain_text("resnet50-imagenette")
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_nothing_is_wider_than_the_screen(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.get_by_role("button", name="golf ball").click()
+    expect_answers(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@needs_chromium
+def test_a_service_that_is_gone_is_named_in_a_sentence(browser: Browser) -> None:
+    with ServerProcess() as server:
+        opened = browser.new_page()
+        opened.goto(f"{server.url}/")
+        opened.wait_for_load_state("networkidle")
+        server.stop()
+        opened.set_input_files("#file", {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": imagefiles.jpeg()})
+        expect(opened.locator("#error")).to_contain_text("does not answer", timeout=PATIENCE)
+        opened.close()
+
+
+def test_an_unchanged_page_is_not_sent_again(server: ServerProcess) -> None:
+    with server.client() as client:
+        first = client.get("/")
+        assert first.headers["content-security-policy"].startswith("default-src 'self'")
+        again = client.get("/", headers={"If-None-Match": first.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert client.get("/", headers={"If-None-Match": '"other"'}).content == first.content
+        assert client.get("/page/nothing.js").status_code == 404
+        assert client.get("/page/..%2f..%2fmain.py").status_code == 404
+
+
+def test_without_the_page_there_is_nothing_at_its_path() -> None:
+    with ServerProcess(page=False) as server, server.client() as client:
+        assert client.get("/").status_code == 404
+        assert client.get("/page/page.js").status_code == 404
+        assert client.get("/healthz").status_code == 200
+
+
+def test_all_of_it_is_small() -> None:
+    import gzip
+
+    texts = [file for file in (WEB / "built").iterdir() if file.suffix in (".html", ".js", ".css")]
+    assert len(texts) == 3
+    assert sum(len(gzip.compress(file.read_bytes())) for file in texts) < 80_000
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="the program npm is not installed")
+def test_what_is_committed_is_what_the_sources_build(tmp_path: Path) -> None:
+    for name in ("src", "package.json", "package-lock.json", "tsconfig.json"):
+        source = WEB / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    (tmp_path / "built").mkdir()
+    for command in (["npm", "ci", "--silent"], ["npm", "run", "--silent", "build"]):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    built = {file.name: file.read_bytes() for file in (tmp_path / "built").iterdir()}
+    assert built == {file.name: file.read_bytes() for file in (WEB / "built").iterdir()}
