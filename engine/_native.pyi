@@ -49,6 +49,7 @@ class Program:
         filter_elements: int,
         outputs: int,
         integer: bool,
+        rests: int,
     ) -> None: ...
     def pool(
         self,

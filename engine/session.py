@@ -42,7 +42,6 @@ class SessionInfo:
         macs: multiply-accumulates of one image.
         arena_bytes: activation memory held between runs; 0 where the backend does not say.
         normalises: True when `run` also takes uint8 [N, H, W, C] and normalises it.
-        remark: a sentence for people when it runs slower than the file may let them expect, and why; else empty.
     """
 
     backend: str
@@ -54,7 +53,6 @@ class SessionInfo:
     macs: int
     arena_bytes: int
     normalises: bool
-    remark: str = ""
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def _described(
         path=variant.path.absolute(),
         backend=info.backend,
         precision=info.precision,
-        note=variant.note if info.remark in variant.note else f"{variant.note} {info.remark}".strip(),
+        note=variant.note,
         graph=None if variant.graph is None else variant.graph.absolute(),
         mean=variant.mean,
         std=variant.std,

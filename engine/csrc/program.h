@@ -49,6 +49,7 @@ typedef struct {
     int residual;                    /* -1: none; same shape as the target, added before the clamp */
     int kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left, groups;
     const void *weights;             /* OIHW: s8 for u8 sources, else float */
+    int rests;                       /* u8 sources: so many more arrays of weights follow, to be added to the first */
     const void *bias;                /* int32 in units of source scale x weight scale, or float */
     const float *scale;              /* u8 sources: accumulator to output units, one per output channel */
     float residual_scale;            /* residual to output units */

@@ -19,6 +19,8 @@ typedef struct {
     int images, capacity, residual, packed, zero, out_zero, extreme, relu;
     int blocks[4];          /* C0 of the input, residual, output and its float copy, at the levels that are compared */
     int largest; /* magnitude of s8 weights: small ones leave room in 16-bit sums, large ones none */
+    int rests;              /* further arrays of s8 weights, of which `rarely` are more than zeros */
+    int rarely;
 } shape;
 
 static int out_size(int size, int pad, int kernel, int dilation, int stride)
@@ -58,6 +60,8 @@ static shape random_shape(random_source *random, ts_dtype dtype)
     s.extreme = random_between(random, 0, 3) == 0;
     s.relu = random_between(random, 0, 1);
     s.largest = 1 << random_between(random, 2, 7);
+    s.rests = dtype == TS_U8 && random_between(random, 0, 1) ? random_between(random, 1, 2) : 0;
+    s.rarely = 1 << random_between(random, 0, 10);
     for (int i = 0; i < 4; i++)
         s.blocks[i] = TS_GROUP * (random_between(random, 0, 1) ? 1 << random_between(random, 0, 2) : random_between(random, 1, 5));
     s.out_dtype = dtype == TS_U8 && random_between(random, 0, 3) ? TS_U8 : dtype == TS_BF16 ? TS_BF16 : TS_F32;
@@ -126,14 +130,19 @@ static buffers make_buffers(const shape *s, int out_h, int out_w, random_source 
     b.weight_count = (size_t)(s->outputs * (s->channels / s->groups) * s->kernel_h * s->kernel_w);
     b.input = malloc(b.input_count * sizeof(float));
     b.output = malloc(b.output_count * sizeof(float));
-    b.weights = malloc(b.weight_count * sizeof(float));
+    const size_t all_weights = b.weight_count * (size_t)(1 + s->rests);
+    b.weights = malloc(all_weights * sizeof(float));
     b.bias = malloc((size_t)s->outputs * 4);
     b.scale = malloc((size_t)s->outputs * sizeof(float));
     for (size_t i = 0; i < b.input_count; i++) /* u8 inputs have scale 1: these are the quantised values less the zero */
         b.input[i] = s->dtype != TS_U8 ? unit(random)
                      : (float)((s->extreme ? 255 * random_between(random, 0, 1) : random_between(random, 0, 255)) - s->zero);
-    for (size_t i = 0; i < b.weight_count; i++)
-        if (s->dtype == TS_U8)
+    for (size_t i = 0; i < all_weights; i++)
+        if (s->rests && i % b.weight_count < 9) /* one filter whose transform by Winograd leaves 16 bits */
+            ((int8_t *)b.weights)[i] = 127;
+        else if (i >= b.weight_count && random_between(random, 0, s->rarely))
+            ((int8_t *)b.weights)[i] = 0;
+        else if (s->dtype == TS_U8)
             ((int8_t *)b.weights)[i] = (int8_t)(s->extreme ? (random_between(random, 0, 1) ? 127 : -128)
                                                           : random_between(random, -s->largest, s->largest - 1));
         else
@@ -194,7 +203,7 @@ static void run_level(const shape *s, const buffers *b, int out_h, int out_w, co
     ts_conv_desc conv = {.source = xi, .target = ri, .residual = -1, .kernel_h = s->kernel_h, .kernel_w = s->kernel_w,
                          .stride_h = s->stride_h, .stride_w = s->stride_w, .dilation_h = s->dilation_h,
                          .dilation_w = s->dilation_w, .pad_top = s->top, .pad_left = s->left, .groups = s->groups,
-                         .weights = b->weights, .bias = b->bias, .scale = b->scale, .residual_scale = 1.0f,
+                         .weights = b->weights, .rests = s->rests, .bias = b->bias, .scale = b->scale, .residual_scale = 1.0f,
                          .low = quantised ? 0 : -INFINITY, .high = quantised ? 255 : INFINITY};
     if (s->residual)
         CHECK(!ts_program_conv(p, &conv), "%s", ts_program_error(p));
@@ -251,7 +260,9 @@ static void check_definition(const shape *s, const buffers *b, int out_h, int ou
                                     continue;
                                 const size_t channel = (size_t)(n * s->channels + oc / per_group * inputs + ic);
                                 const float value = b->input[(channel * (size_t)s->height + (size_t)iy) * (size_t)s->width + (size_t)ix];
-                                sum += (double)value * ((int8_t *)b->weights)[((oc * inputs + ic) * s->kernel_h + i) * s->kernel_w + j];
+                                const int8_t *weight = (int8_t *)b->weights + ((oc * inputs + ic) * s->kernel_h + i) * s->kernel_w + j;
+                                for (int part = 0; part <= s->rests; part++)
+                                    sum += (double)value * weight[(size_t)part * b->weight_count];
                             }
                     const double expected = sum * (double)b->scale[oc];
                     CHECK(fabs(expected - (double)output[at]) <= 1e-6 * (fabs(expected) + 1), "element %zu: %g instead of %g", at,

@@ -15,6 +15,7 @@ from tessera.engine.backends.cpu.tensor import Tensor
 from tessera.engine.graph.ir import Graph, Node
 
 _INT32_MAX = 2**31 - 1
+_UINT8_MAX = 255  # what eight bits less a zero point of theirs can reach
 
 
 @dataclass
@@ -31,10 +32,10 @@ class Filters:
 
     @property
     def integer(self) -> bool:
-        """True when s8 kernels can run them."""
+        """True when integer kernels can run them."""
         if self.scale is None or not (self.scale > 0).all():
             return False
-        return bool(self.values.min(initial=0) >= -128 and self.values.max(initial=0) <= 127)
+        return bool(self.values.min(initial=0) >= -_UINT8_MAX and self.values.max(initial=0) <= _UINT8_MAX)
 
     def real(self) -> npt.NDArray[np.float32]:
         """The weights as float32."""
@@ -52,7 +53,8 @@ def filters_of(graph: Graph, node: Node) -> Filters:
     outputs = values.shape[0]
     zero = np.broadcast_to(quant.zero_point, outputs).reshape(-1, 1, 1, 1)
     # Most weights have no zero point: they are used where they lie, which at load is tens of megabytes less.
-    shifted = values.astype(np.int32) - zero if zero.any() else values
+    wide = np.int16 if values.dtype.itemsize == 1 else np.int32
+    shifted = values.astype(wide) - zero.astype(wide) if zero.any() else values
     return Filters(shifted, np.broadcast_to(quant.scale, outputs).astype(np.float32))
 
 
@@ -78,7 +80,7 @@ def fill_parameters(
     if source.dtype == _native.U8:
         assert filters.scale is not None
         product = np.float32(source.scale) * filters.scale
-        step.weights = filters.values.astype(np.int8, copy=False)
+        step.weights = filters.values
         step.bias = np.clip(np.rint(bias.astype(np.float64) / product), -_INT32_MAX, _INT32_MAX).astype(np.int32)
         step.scale = (product / output_scale).astype(np.float32)
     else:

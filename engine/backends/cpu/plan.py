@@ -28,8 +28,6 @@ class ExecutionPlan:
         segments: a partition of the steps.
         chunk: images that one pass may hold.
         arena_bytes: bytes of activations of one thread.
-        unfit: layers between quantised values that run in floating point, because their integer weights, zero points
-            subtracted, do not fit signed bytes.
     """
 
     tensors: list[Tensor]
@@ -37,7 +35,6 @@ class ExecutionPlan:
     segments: list[Segment] = field(default_factory=list)
     chunk: int = 1
     arena_bytes: int = 0
-    unfit: list[str] = field(default_factory=list)
 
     @property
     def macs(self) -> int:

@@ -54,7 +54,6 @@ class _Planner:
         self._tensors: list[Tensor] = []
         self._steps: list[Step] = []
         self._by_value: dict[str, int] = {}
-        self._unfit: list[str] = []
 
     def plan(self) -> ExecutionPlan:
         if len(self._graph.inputs) != 1 or len(self._graph.outputs) != 1:
@@ -69,7 +68,7 @@ class _Planner:
                 raise UnsupportedOperatorError(node.name, node.op, "the CPU engine has no kernel for this form of it.")
             handler(self, node)
         self._output(self._graph.outputs[0])
-        return ExecutionPlan(self._tensors, self._steps, unfit=self._unfit)
+        return ExecutionPlan(self._tensors, self._steps)
 
     # Tensors
 
@@ -135,10 +134,7 @@ class _Planner:
         filters = filters_of(self._graph, node)
         outputs = filters.values.shape[0]
         source = self._value(node.inputs[0], node)
-        quantised = self._tensors[source].dtype == _native.U8
-        integer = quantised and filters.integer
-        if quantised and filters.scale is not None and not integer:
-            self._unfit.append(node.name)
+        integer = self._tensors[source].dtype == _native.U8 and filters.integer
         if not integer:
             source = self._converted(source, self._float_type())
         residual = node.inputs[3] if len(node.inputs) > 3 else ""

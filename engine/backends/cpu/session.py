@@ -27,7 +27,6 @@ from tessera.engine.peak import measure_peak
 from tessera.engine.profile import LayerCost, layer_costs
 from tessera.engine.rates import rates_here
 from tessera.engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
-from tessera.wording import counted
 
 # Images that one pass holds per thread: the service's largest batch.
 _CHUNK = 16
@@ -99,7 +98,6 @@ class CpuSession(Session):
             macs=self._plan.macs,
             arena_bytes=self._program.arena_bytes,
             normalises=self._normalisation is not None,
-            remark=_remark(self._plan),
         )
 
     @property
@@ -137,16 +135,6 @@ def _specs(graph: Graph) -> tuple[TensorSpec, TensorSpec]:
         raise ModelError(f"Graph '{graph.name}' must have one input and one output.")
     given, result = graph.values[graph.inputs[0]], graph.values[graph.outputs[0]]
     return TensorSpec(given.name, given.shape, "float32"), TensorSpec(result.name, result.shape, "float32")
-
-
-def _remark(plan: ExecutionPlan) -> str:
-    if not plan.unfit:
-        return ""
-    return (
-        f"{counted(len(plan.unfit), 'layer')} with integer weights, '{plan.unfit[0]}' first, cannot run in integers: "
-        "with their zero points subtracted, the weights do not fit signed bytes. Quantise weights symmetrically: "
-        "signed, or unsigned around 128."
-    )
 
 
 def _drop_weights(plan: ExecutionPlan) -> None:

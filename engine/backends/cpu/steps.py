@@ -54,9 +54,25 @@ class InputStep(Step):
         program.input(self.target, shape, tensor.scale, pixels, 1 if pixels is None else pixels.itemsize)
 
 
+def byte_parts(weights: npt.NDArray[Any]) -> list[npt.NDArray[np.int8]]:
+    """Arrays of signed bytes that add up to weights within 16 bits: one, unless a zero point left no room in it.
+
+    Few weights of real networks need a second one, which is mostly zeros.
+    """
+    if weights.dtype == np.int8:
+        return [weights]
+    limits = np.iinfo(np.int8)
+    rest = weights.astype(np.int16, copy=False)
+    parts: list[npt.NDArray[np.int8]] = []
+    while not parts or rest.any():
+        parts.append(np.clip(rest, limits.min, limits.max).astype(np.int8))
+        rest = rest - parts[-1]
+    return parts
+
+
 @dataclass
 class ConvStep(Step):
-    """A convolution with its epilogue. Weights are OIHW: int8 for u8 sources, else float32."""
+    """A convolution with its epilogue. Weights are OIHW: integers for u8 sources, else float32."""
 
     weights: npt.NDArray[Any] = field(default_factory=lambda: np.empty(0))
     bias: npt.NDArray[Any] = field(default_factory=lambda: np.empty(0))
@@ -71,6 +87,8 @@ class ConvStep(Step):
     def append(self, program: _native.Program, tensors: Sequence[Tensor]) -> None:
         """See `Step.append`."""
         outputs, _, height, width = self.weights.shape
+        integer = tensors[self.source].dtype == _native.U8
+        parts = byte_parts(self.weights) if integer else [self.weights]
         program.conv(
             source=self.source,
             target=self.target,
@@ -80,7 +98,7 @@ class ConvStep(Step):
             dilations=self.dilations,
             pads=self.pads,
             groups=self.groups,
-            weights=np.ascontiguousarray(self.weights),
+            weights=np.concatenate(parts) if len(parts) > 1 else np.ascontiguousarray(parts[0]),
             bias=np.ascontiguousarray(self.bias),
             scale=None if self.scale is None else np.ascontiguousarray(self.scale),
             residual_scale=self.residual_scale,
@@ -88,7 +106,8 @@ class ConvStep(Step):
             high=self.clamp[1],
             filter_elements=int(self.weights[0].size),
             outputs=outputs,
-            integer=tensors[self.source].dtype == _native.U8,
+            integer=integer,
+            rests=len(parts) - 1,
         )
 
 

@@ -165,7 +165,8 @@ static int build(ts_program *program, const ts_conv_problem *problem, ts_step *s
     data->offsets = reduction.offsets;
     data->entries = reduction.entries;
     data->row_entries = reduction.entries / problem->desc->kernel_h;
-    free(reduction.source);
+    reduction.offsets = NULL;
+    ts_reduction_free(&reduction);
     if (failed)
         return ts_fail(program, "out of memory for the weights of a convolution");
     data->rows = ts_rows_of(problem, &kernel->int16.conv, data->panel_elements * sizeof(int16_t));

@@ -33,14 +33,14 @@ static void set_weights(candidate *c, const int8_t *weights)
     }
 }
 
-/* One candidate, or two with the halves of weights that are too large together. Returns how many. */
+/* One candidate, two with the halves of weights that are too large together, or none for zeros. Returns how many. */
 static int make_candidates(const int8_t *weights, int32_t offset, candidate *c)
 {
     int8_t half[BYTES], rest[BYTES];
     c[0].member.offset = c[1].member.offset = offset;
     set_weights(c, weights);
     if (c->largest <= LIMIT)
-        return 1;
+        return c->largest > 0;
     for (int i = 0; i < BYTES; i++) {
         half[i] = (int8_t)(weights[i] / 2);
         rest[i] = (int8_t)(weights[i] - half[i]);

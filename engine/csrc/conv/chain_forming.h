@@ -5,6 +5,7 @@
  * of products stays within 16 bits when its positive weights add up to at most 128 and its negative ones to at least
  * -128: 255 * 128 = 32640. Weights are constants, so this is decided when they are packed:
  *
+ * - a dword of zeros is left out;
  * - a dword with a pair that does not fit is cut into two members, each with about half of every weight;
  * - up to TS_CHAIN members whose sums fit together are a chain: their products are added in 16 bits and widened once.
  */

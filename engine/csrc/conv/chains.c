@@ -85,7 +85,7 @@ static void gather_dwords(const ts_conv_problem *problem, const ts_reduction *re
 }
 
 /* Chains within kernel rows where rows may be left out, else across all of them. */
-static int chain_rows(const ts_rows *rows, workspace *w, int dwords)
+static int chain_rows(const ts_rows *rows, const ts_reduction *reduction, workspace *w)
 {
     const int parts = rows->skip_padding ? rows->kernel_h : 1;
     memset(w->chains.counts, 0, sizeof w->chains.counts);
@@ -94,8 +94,8 @@ static int chain_rows(const ts_rows *rows, workspace *w, int dwords)
             w->rows[i][row] = w->chains.counts[i];
         if (row >= parts)
             continue;
-        const int from = row * (dwords / parts);
-        if (ts_form_chains(w->dwords + (size_t)from * DWORD_BYTES, w->offsets + from, dwords / parts, &w->chains))
+        const int from = 2 * reduction->rows[row], to = 2 * reduction->rows[parts > 1 ? row + 1 : rows->kernel_h];
+        if (ts_form_chains(w->dwords + (size_t)from * DWORD_BYTES, w->offsets + from, to - from, &w->chains))
             return -1;
     }
     return 0;
@@ -108,9 +108,9 @@ static const void *keep(ts_program *program, const void *source, size_t bytes)
     return target ? memcpy(target, source, bytes) : NULL;
 }
 
-static int pack_panel(ts_program *program, const ts_rows *rows, workspace *w, int dwords, chained_panel *panel)
+static int pack_panel(ts_program *program, const ts_rows *rows, const ts_reduction *reduction, workspace *w, chained_panel *panel)
 {
-    if (chain_rows(rows, w, dwords))
+    if (chain_rows(rows, reduction, w))
         return -1;
     for (int i = 0; i < TS_CHAIN; i++) {
         const size_t count = (size_t)w->chains.counts[i];
@@ -126,14 +126,14 @@ static int pack_panel(ts_program *program, const ts_rows *rows, workspace *w, in
 
 static int pack_panels(ts_program *program, const ts_conv_problem *problem, chained *data, const ts_reduction *reduction)
 {
-    const int dwords = reduction->count / 4, panels = data->rows.conv_groups * data->rows.panels;
+    const int panels = data->rows.conv_groups * data->rows.panels;
     workspace w;
-    int failed = new_workspace(&w, (size_t)dwords, (size_t)data->rows.kernel_h);
+    int failed = new_workspace(&w, (size_t)reduction->count / 4, (size_t)data->rows.kernel_h);
     data->panels = calloc((size_t)panels, sizeof *data->panels);
     failed = failed || !data->panels;
     for (int panel = 0; !failed && panel < panels; panel++) {
         gather_dwords(problem, reduction, panel / data->rows.panels, panel % data->rows.panels, &w);
-        failed = pack_panel(program, &data->rows, &w, dwords, &data->panels[panel]);
+        failed = pack_panel(program, &data->rows, reduction, &w, &data->panels[panel]);
     }
     free_workspace(&w);
     return failed ? -1 : 0;

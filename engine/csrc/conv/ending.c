@@ -16,11 +16,11 @@ static int integer_bias(ts_program *program, const ts_conv_problem *problem, int
 {
     const ts_conv_desc *desc = problem->desc;
     for (int oc = 0; oc < problem->target->desc.channels; oc++) {
-        const int8_t *weights = (const int8_t *)desc->weights + (size_t)oc * (size_t)problem->filter;
         int64_t sum = 0, magnitude = 0;
         for (int i = 0; i < problem->filter; i++) {
-            sum += weights[i];
-            magnitude += abs(weights[i]);
+            const int weight = ts_weight_sum(problem, (size_t)oc * (size_t)problem->filter + (size_t)i);
+            sum += weight;
+            magnitude += abs(weight);
         }
         const int64_t value = ((const int32_t *)desc->bias)[oc] - sum * problem->source->desc.zero;
         const int64_t largest = 255 * magnitude + llabs(value);

@@ -62,9 +62,8 @@ static void matrix_free(void *pointer)
 }
 
 /* Measured, see docs/performance.md: which operand streams from L2, and which stays in L1. */
-static ts_matrix_form choose_form(const ts_conv_problem *problem, int images)
+static ts_matrix_form choose_form(const ts_conv_problem *problem, int steps, int images)
 {
-    const int steps = ts_matrix_steps(problem);
     const int wide = problem->outputs >= 4 * problem->inputs && images >= 4;
     if (steps <= CACHED_STEPS)
         return TS_MATRIX_2X2;
@@ -86,16 +85,7 @@ static size_t weight_at(const matrix *m, int place, int at)
            (size_t)(byte / 4 * 64 + column * 4 + byte % 4);
 }
 
-/* Byte of the reduction: lowered pixels are taps by channels; blocks have all taps of 64 bytes of channels. */
-static int reduction_byte(const ts_conv_problem *problem, int channel, int tap)
-{
-    const int element = ts_element_bytes(problem->source->desc.dtype), byte = channel * element;
-    if (ts_is_packed(problem->source))
-        return tap * problem->inputs * element + byte;
-    return (byte / TS_MATRIX_BYTES * problem->desc->kernel_h * problem->desc->kernel_w + tap) * TS_MATRIX_BYTES + byte % TS_MATRIX_BYTES;
-}
-
-static int pack_weights(ts_program *program, const ts_conv_problem *problem, matrix *m)
+static int pack_weights(ts_program *program, const ts_conv_problem *problem, const ts_matrix_order *order, matrix *m)
 {
     const int taps = problem->desc->kernel_h * problem->desc->kernel_w, integer = problem->source->desc.dtype == TS_U8;
     const size_t bytes = (size_t)m->panels * m->panel_bytes;
@@ -107,15 +97,19 @@ static int pack_weights(ts_program *program, const ts_conv_problem *problem, mat
     program->weight_bytes += bytes;
     for (int oc = 0; oc < problem->outputs; oc++) {
         uint8_t *panel = m->weights + (size_t)(oc / TS_MATRIX_CHANNELS) * m->panel_bytes;
-        for (int ic = 0; ic < problem->inputs; ic++)
-            for (int tap = 0; tap < taps; tap++) {
-                const size_t index = (size_t)oc * (size_t)problem->filter + (size_t)(ic * taps + tap);
-                uint8_t *at = panel + weight_at(m, places[oc % TS_MATRIX_CHANNELS], reduction_byte(problem, ic, tap));
-                if (integer)
-                    *at = (uint8_t)((const int8_t *)problem->desc->weights)[index];
-                else
-                    ts_bf16_store(at, ((const float *)problem->desc->weights)[index]);
-            }
+        for (int i = 0; i < (problem->desc->rests + 1) * problem->filter; i++) {
+            const int part = i / problem->filter, inner = i % problem->filter;
+            const int byte = ts_matrix_byte(problem, inner / taps, inner % taps);
+            const int step = order->at[part * order->once + byte / TS_MATRIX_BYTES];
+            if (step < 0)
+                continue;
+            const size_t index = (size_t)part * ts_weight_count(problem) + (size_t)oc * (size_t)problem->filter + (size_t)inner;
+            uint8_t *at = panel + weight_at(m, places[oc % TS_MATRIX_CHANNELS], step * TS_MATRIX_BYTES + byte % TS_MATRIX_BYTES);
+            if (integer)
+                *at = (uint8_t)((const int8_t *)problem->desc->weights)[index];
+            else
+                ts_bf16_store(at, ((const float *)problem->desc->weights)[index]);
+        }
     }
     return 0;
 }
@@ -143,6 +137,15 @@ static int fits_across(const ts_conv_problem *problem)
     return problem->target->desc.height * problem->target->desc.width <= SMALL_MAP;
 }
 
+/* The reduction, its weights and its tiles. */
+static int lay_out(ts_program *program, const ts_conv_problem *problem, const ts_matrix_order *order, matrix *m)
+{
+    m->form = choose_form(problem, order->steps, program->segment_images[program->segment_count - 1]);
+    m->panel_bytes = 2 * (size_t)order->steps * TS_MATRIX_STEP;
+    return pack_weights(program, problem, order, m) || ts_tiling_in_images(problem, order, &m->in_images) ||
+           (fits_across(problem) && ts_tiling_across_images(problem, order, &m->across));
+}
+
 static int build(ts_program *program, const ts_conv_problem *problem, ts_step *step)
 {
     const ts_kernel *kernel = ts_find_kernel(TS_MATRIX, problem->source->desc.dtype, problem->features);
@@ -150,9 +153,12 @@ static int build(ts_program *program, const ts_conv_problem *problem, ts_step *s
     if (!m)
         return ts_fail(program, "out of memory for a convolution");
     m->kernel = &kernel->matrix;
-    m->form = choose_form(problem, program->segment_images[program->segment_count - 1]);
     m->panels = problem->outputs / TS_MATRIX_CHANNELS;
-    m->panel_bytes = 2 * (size_t)ts_matrix_steps(problem) * TS_MATRIX_STEP;
+    ts_matrix_order order = {0};
+    const int failed = ts_matrix_order_build(problem, &order) || lay_out(program, problem, &order, m);
+    free(order.at);
+    if (failed)
+        return ts_fail(program, "out of memory for the weights of a convolution");
     const int larger = problem->desc->kernel_h * problem->desc->kernel_w > 1;
     m->resident = (size_t)m->panels * m->panel_bytes <= (larger ? RESIDENT_LARGER : RESIDENT_1X1);
     step->kernel = kernel->name;
@@ -160,9 +166,6 @@ static int build(ts_program *program, const ts_conv_problem *problem, ts_step *s
         return -1;
     permute(m->kernel, m->ending.bias, m->panels);
     permute(m->kernel, m->ending.scale, m->panels);
-    if (pack_weights(program, problem, m) || ts_tiling_in_images(problem, &m->in_images) ||
-        (fits_across(problem) && ts_tiling_across_images(problem, &m->across)))
-        return ts_fail(program, "out of memory for the weights of a convolution");
     m->lowering = ts_lowering_of(problem);
     const size_t lowered = m->in_images.lowered ? 2 * TS_MATRIX_ROWS * m->lowering.row_bytes + TS_COPY : 0;
     const size_t scratch = SUMS_BYTES + lowered;

@@ -3,12 +3,41 @@
 #include <stdlib.h>
 #include <string.h>
 
-int ts_matrix_steps(const ts_conv_problem *problem)
+static int steps_once(const ts_conv_problem *problem)
 {
     const int taps = problem->desc->kernel_h * problem->desc->kernel_w;
     if (ts_is_packed(problem->source))
         return ts_ceil_div(taps * (int)problem->source->pixel_bytes, TS_MATRIX_BYTES);
     return problem->source->blocks * taps;
+}
+
+int ts_matrix_byte(const ts_conv_problem *problem, int channel, int tap)
+{
+    const int element = ts_element_bytes(problem->source->desc.dtype), byte = channel * element;
+    if (ts_is_packed(problem->source))
+        return tap * problem->inputs * element + byte;
+    return (byte / TS_MATRIX_BYTES * problem->desc->kernel_h * problem->desc->kernel_w + tap) * TS_MATRIX_BYTES + byte % TS_MATRIX_BYTES;
+}
+
+int ts_matrix_order_build(const ts_conv_problem *problem, ts_matrix_order *order)
+{
+    const int taps = problem->desc->kernel_h * problem->desc->kernel_w, arrays = problem->desc->rests + 1;
+    order->once = steps_once(problem);
+    order->at = malloc((size_t)(arrays * order->once) * sizeof *order->at);
+    if (!order->at)
+        return -1;
+    for (int i = 0; i < arrays * order->once; i++)
+        order->at[i] = i < order->once ? 0 : -1;
+    const int8_t *rest = problem->desc->weights; /* of later arrays, which only u8 sources have */
+    for (size_t i = ts_weight_count(problem); i < (size_t)arrays * ts_weight_count(problem); i++) {
+        const int part = (int)(i / ts_weight_count(problem)), inner = (int)(i % (size_t)problem->filter);
+        if (rest[i])
+            order->at[part * order->once + ts_matrix_byte(problem, inner / taps, inner % taps) / TS_MATRIX_BYTES] = 0;
+    }
+    for (int i = 0; i < arrays * order->once; i++)
+        if (order->at[i] >= 0)
+            order->at[i] = order->steps++;
+    return 0;
 }
 
 void ts_tiling_free(ts_tiling *tiling)
@@ -33,8 +62,19 @@ typedef struct {
     int from_y, to_y, from_x, to_x;
 } tap_range;
 
+/* Writes step `index` for each array of weights that has it. Returns where the next one goes. */
+static ts_matrix_step *add_step(const ts_conv_problem *problem, const ts_matrix_order *order, int index, int32_t input, ts_matrix_step *step)
+{
+    for (int part = 0; part <= problem->desc->rests; part++) {
+        const int at = order->at[part * order->once + index];
+        if (at >= 0)
+            *step++ = (ts_matrix_step){.input = input, .weights = at * TS_MATRIX_STEP};
+    }
+    return step;
+}
+
 /* Appends a list: input blocks outermost, so that the pixels of one block are read by all taps while they are in L1. */
-static void add_list(const ts_conv_problem *problem, ts_tiling *tiling, tap_range taps)
+static void add_list(const ts_conv_problem *problem, const ts_matrix_order *order, ts_tiling *tiling, tap_range taps)
 {
     const ts_conv_desc *d = problem->desc;
     const ts_tensor *source = problem->source;
@@ -45,11 +85,9 @@ static void add_list(const ts_conv_problem *problem, ts_tiling *tiling, tap_rang
     for (int block = 0; block < source->blocks; block++)
         for (int i = taps.from_y; i < taps.to_y; i++)
             for (int j = taps.from_x; j < taps.to_x; j++) {
-                const int index = (block * d->kernel_h + i) * d->kernel_w + j;
-                *step++ = (ts_matrix_step){
-                    .input = (int32_t)((size_t)block * source->plane_bytes + (size_t)(i * d->dilation_h) * source->row_bytes +
-                                       (size_t)(j * d->dilation_w) * source->pixel_bytes),
-                    .weights = index * TS_MATRIX_STEP};
+                const size_t input = (size_t)block * source->plane_bytes + (size_t)(i * d->dilation_h) * source->row_bytes +
+                                     (size_t)(j * d->dilation_w) * source->pixel_bytes;
+                step = add_step(problem, order, (block * d->kernel_h + i) * d->kernel_w + j, (int32_t)input, step);
             }
     list->count = (int)(step - tiling->steps) - list->first;
 }
@@ -111,17 +149,18 @@ static void tile_rows(const ts_conv_problem *problem, ts_tiling *tiling)
 
 size_t ts_lowered_bytes(const ts_conv_problem *problem)
 {
-    return (size_t)ts_matrix_steps(problem) * TS_MATRIX_BYTES;
+    return (size_t)steps_once(problem) * TS_MATRIX_BYTES;
 }
 
-static void tile_lowered(const ts_conv_problem *problem, ts_tiling *tiling)
+static void tile_lowered(const ts_conv_problem *problem, const ts_matrix_order *order, ts_tiling *tiling)
 {
     const ts_tensor_desc *out = &problem->target->desc;
     for (int at = 0; at < out->height * out->width; at += TS_MATRIX_ROWS)
         place_tile(problem, tiling, at, TS_MATRIX_ROWS, out->width, 0);
-    for (int step = 0; step < ts_matrix_steps(problem); step++)
-        tiling->steps[step] = (ts_matrix_step){.input = step * TS_MATRIX_BYTES, .weights = step * TS_MATRIX_STEP};
-    tiling->lists[0] = (ts_step_list){0, ts_matrix_steps(problem)};
+    ts_matrix_step *step = tiling->steps;
+    for (int index = 0; index < order->once; index++)
+        step = add_step(problem, order, index, index * TS_MATRIX_BYTES, step);
+    tiling->lists[0] = (ts_step_list){0, order->steps};
     tiling->list_count = 1;
     tiling->input_step = (ptrdiff_t)ts_lowered_bytes(problem);
     tiling->lowered = 1;
@@ -155,7 +194,7 @@ void ts_lower(const ts_lowering *l, const uint8_t *image, int position, uint8_t 
     }
 }
 
-int ts_tiling_in_images(const ts_conv_problem *problem, ts_tiling *tiling)
+int ts_tiling_in_images(const ts_conv_problem *problem, const ts_matrix_order *order, ts_tiling *tiling)
 {
     const ts_conv_desc *d = problem->desc;
     const ts_tensor *source = problem->source;
@@ -164,13 +203,13 @@ int ts_tiling_in_images(const ts_conv_problem *problem, ts_tiling *tiling)
     const int pitch = flat ? source->desc.left + source->desc.width + source->desc.right : out->width;
     const size_t most = (size_t)out->height * (size_t)(ts_ceil_div(pitch, TS_MATRIX_ROWS) + 1);
     *tiling = (ts_tiling){.input_step = (ptrdiff_t)source->pixel_bytes * d->stride_w};
-    if (allocate(tiling, most, most * TS_MATRIX_ROWS, (size_t)ts_matrix_steps(problem), 1))
+    if (allocate(tiling, most, most * TS_MATRIX_ROWS, (size_t)order->steps, 1))
         return -1;
     if (ts_is_packed(source)) {
-        tile_lowered(problem, tiling);
+        tile_lowered(problem, order, tiling);
         return 0;
     }
-    add_list(problem, tiling, (tap_range){0, d->kernel_h, 0, d->kernel_w});
+    add_list(problem, order, tiling, (tap_range){0, d->kernel_h, 0, d->kernel_w});
     (flat ? tile_flat : tile_rows)(problem, tiling);
     return 0;
 }
@@ -228,12 +267,12 @@ static int is_new(const ts_conv_problem *problem, int y, int x)
     return 1;
 }
 
-int ts_tiling_across_images(const ts_conv_problem *problem, ts_tiling *tiling)
+int ts_tiling_across_images(const ts_conv_problem *problem, const ts_matrix_order *order, ts_tiling *tiling)
 {
     const ts_tensor_desc *out = &problem->target->desc;
     const size_t pixels = (size_t)out->height * (size_t)out->width;
     *tiling = (ts_tiling){.input_step = (ptrdiff_t)problem->source->image_bytes, .across = 1};
-    if (allocate(tiling, pixels, TS_MATRIX_ROWS, pixels * (size_t)ts_matrix_steps(problem), pixels))
+    if (allocate(tiling, pixels, TS_MATRIX_ROWS, pixels * (size_t)order->steps, pixels))
         return -1;
     for (int row = 0; row < TS_MATRIX_ROWS; row++)
         tiling->places[row] = (ts_matrix_place){
@@ -242,7 +281,7 @@ int ts_tiling_across_images(const ts_conv_problem *problem, ts_tiling *tiling)
     for (int y = 0; y < out->height; y++)
         for (int x = 0; x < out->width; x++)
             if (is_new(problem, y, x)) {
-                add_list(problem, tiling, taps_of(problem, y, x));
+                add_list(problem, order, tiling, taps_of(problem, y, x));
                 add_pixels(problem, tiling, taps_of(problem, y, x));
             }
     return 0;

@@ -40,12 +40,23 @@ typedef struct {
     int lowered;             /* tiles are read from a copy that ts_lower makes */
 } ts_tiling;
 
-/* Steps of the whole reduction: blocks of input channels by taps. */
-int ts_matrix_steps(const ts_conv_problem *problem);
+/*
+ * The steps of a reduction, blocks of input channels by taps, and where their weights lie in half a panel. A step is there
+ * again for each later array of weights (ts_conv_desc.rests) that is more than zeros in it.
+ */
+typedef struct {
+    int once;  /* steps of one array */
+    int steps; /* of all */
+    int *at;   /* [arrays][once] in steps, -1 where all weights are zeros */
+} ts_matrix_order;
 
-/* Both return 0, or -1 when memory runs out. To be freed in either case. */
-int ts_tiling_in_images(const ts_conv_problem *problem, ts_tiling *tiling);
-int ts_tiling_across_images(const ts_conv_problem *problem, ts_tiling *tiling);
+/* Byte of the reduction that an input channel and a tap have: lowered pixels are taps by channels; blocks have all taps of 64 bytes of channels. */
+int ts_matrix_byte(const ts_conv_problem *problem, int channel, int tap);
+
+/* These return 0, or -1 when memory runs out. To be freed in either case. */
+int ts_matrix_order_build(const ts_conv_problem *problem, ts_matrix_order *order);
+int ts_tiling_in_images(const ts_conv_problem *problem, const ts_matrix_order *order, ts_tiling *tiling);
+int ts_tiling_across_images(const ts_conv_problem *problem, const ts_matrix_order *order, ts_tiling *tiling);
 
 /* Rows of a lowered tile are this far apart. */
 size_t ts_lowered_bytes(const ts_conv_problem *problem);

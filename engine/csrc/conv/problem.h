@@ -15,6 +15,21 @@ typedef struct {
     int filter;              /* weights of one output channel */
 } ts_conv_problem;
 
+/* Weights of one array: those of u8 sources are the sums of `rests` + 1 arrays, one after another. */
+static inline size_t ts_weight_count(const ts_conv_problem *problem)
+{
+    return (size_t)problem->target->desc.channels * (size_t)problem->filter;
+}
+
+/* One weight of a u8 source as a whole. */
+static inline int ts_weight_sum(const ts_conv_problem *problem, size_t index)
+{
+    int sum = 0;
+    for (int part = 0; part <= problem->desc->rests; part++)
+        sum += ((const int8_t *)problem->desc->weights)[(size_t)part * ts_weight_count(problem) + index];
+    return sum;
+}
+
 /* How a convolution ends. */
 typedef struct {
     float *scale; /* padded to whole panels, group by group; so is bias */

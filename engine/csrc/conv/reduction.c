@@ -37,33 +37,114 @@ static int place_run(const ts_conv_problem *problem, run_shape shape, int run, i
         const int channel = packed ? i % problem->inputs : group * TS_GROUP + i;
         const int outside = i >= shape.length || channel >= problem->inputs;
         reduction->source[run * shape.entries * per_entry + i] =
-            outside ? -1 : (channel * desc->kernel_h + row) * desc->kernel_w + x;
+            outside ? -1 : ((ptrdiff_t)channel * desc->kernel_h + row) * desc->kernel_w + x;
     }
     return 0;
+}
+
+static int allocate(ts_reduction *reduction, int groups, int entries, int per_entry, int kernel_rows)
+{
+    reduction->entries = entries;
+    reduction->count = entries * per_entry;
+    reduction->offsets = malloc((size_t)groups * (size_t)entries * sizeof *reduction->offsets);
+    reduction->source = malloc((size_t)reduction->count * sizeof *reduction->source);
+    reduction->rows = malloc(((size_t)kernel_rows + 1) * sizeof *reduction->rows);
+    return reduction->offsets && reduction->source && reduction->rows ? 0 : -1;
 }
 
 /*
  * Kernel rows, then columns, then channels, so that the window of a row of pixels stays in L1. The order is the same for
  * every C0, and so are sums of floats.
  */
-int ts_reduction_build(const ts_conv_problem *problem, ts_reduction *reduction)
+static int build_once(const ts_conv_problem *problem, int per_entry, ts_reduction *reduction)
 {
-    const int per_entry = TS_STEP_BYTES / (int)problem->source->element_bytes;
+    const int kernel_h = problem->desc->kernel_h;
     const run_shape shape = shape_of(problem, per_entry);
-    reduction->entries = shape.runs * shape.entries;
-    reduction->count = reduction->entries * per_entry;
-    reduction->offsets = malloc((size_t)problem->desc->groups * (size_t)reduction->entries * sizeof *reduction->offsets);
-    reduction->source = malloc((size_t)reduction->count * sizeof *reduction->source);
-    if (!reduction->offsets || !reduction->source)
+    if (allocate(reduction, problem->desc->groups, shape.runs * shape.entries, per_entry, kernel_h))
         return -1;
     for (int run = 0; run < shape.runs; run++)
         if (place_run(problem, shape, run, per_entry, reduction))
             return -1;
+    for (int row = 0; row <= kernel_h; row++)
+        reduction->rows[row] = row * (reduction->entries / kernel_h);
     return 0;
+}
+
+static int has_weights(const ts_conv_problem *problem, const ptrdiff_t source[TS_STEP_BYTES], int first, int count)
+{
+    const int8_t *filter = (const int8_t *)problem->desc->weights + (size_t)first * (size_t)problem->filter;
+    for (int oc = 0; oc < count; oc++, filter += problem->filter)
+        for (int i = 0; i < TS_STEP_BYTES; i++)
+            if (source[i] >= 0 && filter[source[i]])
+                return 1;
+    return 0;
+}
+
+int ts_reduction_has_weights(const ts_conv_problem *problem, const ts_reduction *reduction, int entry, int first, int count)
+{
+    return has_weights(problem, reduction->source + (size_t)entry * TS_STEP_BYTES, first, count);
+}
+
+/* The elements of an entry for one of the arrays of weights. */
+static void elements_of(const ts_conv_problem *problem, const ts_reduction *once, int entry, int part, ptrdiff_t source[TS_STEP_BYTES])
+{
+    const ptrdiff_t *first = once->source + (size_t)entry * TS_STEP_BYTES;
+    for (int i = 0; i < TS_STEP_BYTES; i++)
+        source[i] = first[i] < 0 ? -1 : first[i] + part * (ptrdiff_t)ts_weight_count(problem);
+}
+
+/* Lists what the kernel rows read, `part * once->entries + entry` each, and sets `rows`. Returns how many. */
+static int choose_entries(const ts_conv_problem *problem, const ts_reduction *once, int *chosen, int32_t *rows)
+{
+    int count = 0;
+    for (int row = 0; row < problem->desc->kernel_h; row++) {
+        rows[row] = count;
+        for (int part = 0; part <= problem->desc->rests; part++)
+            for (int entry = once->rows[row]; entry < once->rows[row + 1]; entry++) {
+                ptrdiff_t source[TS_STEP_BYTES];
+                elements_of(problem, once, entry, part, source);
+                if (!part || has_weights(problem, source, 0, problem->target->desc.channels))
+                    chosen[count++] = part * once->entries + entry;
+            }
+    }
+    rows[problem->desc->kernel_h] = count;
+    return count;
+}
+
+static int repeat_entries(const ts_conv_problem *problem, const ts_reduction *once, ts_reduction *reduction)
+{
+    const int kernel_h = problem->desc->kernel_h, groups = problem->desc->groups;
+    int *chosen = malloc((size_t)(problem->desc->rests + 1) * (size_t)once->entries * sizeof *chosen);
+    int32_t *rows = malloc(((size_t)kernel_h + 1) * sizeof *rows);
+    const int count = chosen && rows ? choose_entries(problem, once, chosen, rows) : 0;
+    const int failed = !count || allocate(reduction, groups, count, TS_STEP_BYTES, kernel_h);
+    for (int at = 0; !failed && at < count; at++) {
+        const int entry = chosen[at] % once->entries, part = chosen[at] / once->entries;
+        for (int g = 0; g < groups; g++)
+            reduction->offsets[g * count + at] = once->offsets[g * once->entries + entry];
+        elements_of(problem, once, entry, part, reduction->source + (size_t)at * TS_STEP_BYTES);
+    }
+    for (int row = 0; !failed && row <= kernel_h; row++)
+        reduction->rows[row] = rows[row];
+    free(chosen);
+    free(rows);
+    return failed ? -1 : 0;
+}
+
+int ts_reduction_build(const ts_conv_problem *problem, ts_reduction *reduction)
+{
+    const int per_entry = TS_STEP_BYTES / (int)problem->source->element_bytes;
+    if (!problem->desc->rests)
+        return build_once(problem, per_entry, reduction);
+    ts_reduction once = {0};
+    const int failed = build_once(problem, per_entry, &once) || repeat_entries(problem, &once, reduction);
+    ts_reduction_free(&once);
+    return failed ? -1 : 0;
 }
 
 void ts_reduction_free(ts_reduction *reduction)
 {
     free(reduction->offsets);
     free(reduction->source);
+    free(reduction->rows);
 }

@@ -46,15 +46,45 @@ static int padded_channels(const ts_tensor *source)
 }
 
 /* Whether all sums of products stay within what the algorithm can restore. */
-static int sums_fit(const int8_t *weights, int outputs, int filter)
+static int sums_fit(const ts_conv_problem *problem)
 {
-    for (int oc = 0; oc < outputs; oc++, weights += filter) {
+    for (int oc = 0; oc < problem->outputs; oc++) {
         int64_t positive = 0, negative = 0;
-        for (int i = 0; i < filter; i++)
-            *(weights[i] > 0 ? &positive : &negative) += abs(weights[i]);
+        for (int i = 0; i < problem->filter; i++) {
+            const int weight = ts_weight_sum(problem, (size_t)oc * (size_t)problem->filter + (size_t)i);
+            *(weight > 0 ? &positive : &negative) += abs(weight);
+        }
         if (255 * (positive > negative ? positive : negative) >= LARGEST_SUM)
             return 0;
     }
+    return 1;
+}
+
+/* G g G' of filter `index`. Returns the largest magnitude: weights beyond s8 may leave 16 bits. */
+static int transform_filter(const ts_conv_problem *problem, size_t index, int16_t out[POSITIONS])
+{
+    int g[9], largest = 0;
+    for (int i = 0; i < 9; i++)
+        g[i] = ts_weight_sum(problem, 9 * index + (size_t)i);
+    for (int i = 0; i < IN; i++)
+        for (int j = 0; j < IN; j++) {
+            int sum = 0;
+            for (int y = 0; y < 3; y++)
+                for (int x = 0; x < 3; x++)
+                    sum += factors[i][y] * factors[j][x] * g[3 * y + x];
+            out[i * IN + j] = (int16_t)sum;
+            largest = abs(sum) > largest ? abs(sum) : largest;
+        }
+    return largest;
+}
+
+static int filters_fit(const ts_conv_problem *problem)
+{
+    int16_t transformed[POSITIONS];
+    const size_t filters = problem->desc->rests ? ts_weight_count(problem) / 9 : 0;
+    for (size_t i = 0; i < filters; i++)
+        if (transform_filter(problem, i, transformed) > INT16_MAX)
+            return 0;
     return 1;
 }
 
@@ -70,20 +100,7 @@ static int takes(const ts_conv_problem *problem)
         return 0;
     const int64_t bytes = (int64_t)POSITIONS * 2 * inputs * outputs;
     return target->desc.height > 1 && target->desc.width > 1 && inputs >= LEAST_CHANNELS &&
-           outputs >= LEAST_CHANNELS && bytes <= MOST_WEIGHT_BYTES && sums_fit(desc->weights, outputs, inputs * 9);
-}
-
-/* G g G' of one filter of one input channel. */
-static void transform_filter(const int8_t g[9], int16_t out[POSITIONS])
-{
-    for (int i = 0; i < IN; i++)
-        for (int j = 0; j < IN; j++) {
-            int sum = 0;
-            for (int y = 0; y < 3; y++)
-                for (int x = 0; x < 3; x++)
-                    sum += factors[i][y] * factors[j][x] * g[3 * y + x];
-            out[i * IN + j] = (int16_t)sum;
-        }
+           outputs >= LEAST_CHANNELS && bytes <= MOST_WEIGHT_BYTES && sums_fit(problem) && filters_fit(problem);
 }
 
 static int pack_weights(ts_program *program, const ts_conv_problem *problem, winograd *w)
@@ -104,7 +121,7 @@ static int pack_weights(ts_program *program, const ts_conv_problem *problem, win
     for (int oc = 0; oc < outputs; oc++)
         for (int ic = 0; ic < inputs; ic++) {
             int16_t transformed[POSITIONS];
-            transform_filter((const int8_t *)problem->desc->weights + ((size_t)oc * (size_t)inputs + (size_t)ic) * 9, transformed);
+            transform_filter(problem, (size_t)oc * (size_t)inputs + (size_t)ic, transformed);
             int16_t *at = w->weights + (size_t)(oc / TS_GROUP) * w->group_weights +
                           ((size_t)(ic / 2) * TS_GROUP + (size_t)(oc % TS_GROUP)) * 2 + (size_t)(ic % 2);
             for (int p = 0; p < POSITIONS; p++)

@@ -164,21 +164,22 @@ static PyObject *program_conv(program_object *self, PyObject *args, PyObject *ke
 {
     static char *names[] = {"source", "target", "residual", "kernel", "strides", "dilations", "pads", "groups",
                             "weights", "bias", "scale", "residual_scale", "low", "high", "filter_elements",
-                            "outputs", "integer", NULL};
+                            "outputs", "integer", "rests", NULL};
     ts_conv_desc d = {0};
     Py_buffer weights = {0}, bias = {0}, scale = {0};
     Py_ssize_t filter_elements, outputs;
     int integer;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "iii(ii)(ii)(ii)(ii)iy*y*z*fffnnp", names, &d.source, &d.target,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "iii(ii)(ii)(ii)(ii)iy*y*z*fffnnpi", names, &d.source, &d.target,
                                      &d.residual, &d.kernel_h, &d.kernel_w, &d.stride_h, &d.stride_w, &d.dilation_h,
                                      &d.dilation_w, &d.pad_top, &d.pad_left, &d.groups, &weights, &bias, &scale,
-                                     &d.residual_scale, &d.low, &d.high, &filter_elements, &outputs, &integer))
+                                     &d.residual_scale, &d.low, &d.high, &filter_elements, &outputs, &integer,
+                                     &d.rests))
         return NULL;
     PyObject *result = NULL;
     d.weights = weights.buf;
     d.bias = bias.buf;
     d.scale = scale.buf;
-    if (!expect_bytes(&weights, filter_elements * outputs * (integer ? 1 : 4), "weights") &&
+    if (!expect_bytes(&weights, filter_elements * outputs * (integer ? 1 + d.rests : 4), "weights") &&
         !expect_bytes(&bias, outputs * 4, "bias") && (!integer || !expect_bytes(&scale, outputs * 4, "scale")))
         result = none_or_fail(self, ts_program_conv(self->program, &d));
     PyBuffer_Release(&weights);
