@@ -13,10 +13,14 @@ import numpy.typing as npt
 
 from tessera.engine.errors import BackendUnavailableError, InputError
 from tessera.engine.normalisation import Normalisation
+from tessera.engine.peak import ReadRates
 from tessera.engine.profile import LayerCost
 
 Precision = Literal["auto", "int8", "bf16", "fp32"]
+Bound = Literal["products", "memory", "other"]
 Array = npt.NDArray[Any]
+
+_EXPLAINED = 0.5  # share of a layer's time from which a limit is what binds it
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class LayerTiming:
         layer_class: kernel and output size, such as "3x3 @28".
         bytes_moved: least bytes that cross into the core for the whole batch: activations once, weights once.
         working_set: bytes of one image's activations and all weights: what would have to fit a cache.
+        memory_share: least time to read `bytes_moved`, at the measured rate of a working set of that size (in L2, or
+            from behind it), over the time that the layer took; 0 where no rate was measured.
         mac_ratio: share of the layer's cycles in which the matrix unit worked, by the device's own counters; None where
             there are none.
     """
@@ -106,7 +112,17 @@ class LayerTiming:
     layer_class: str = ""
     bytes_moved: int = 0
     working_set: int = 0
+    memory_share: float = 0.0
     mac_ratio: float | None = None
+
+    @property
+    def bound(self) -> Bound | None:
+        """What sets its time: the limit that would take longer, if it explains half of the time. None: not measured."""
+        if not self.memory_share:
+            return None
+        if max(self.peak_share, self.memory_share) < _EXPLAINED:
+            return "other"
+        return "products" if self.peak_share >= self.memory_share else "memory"
 
     @classmethod
     def measured(
@@ -118,9 +134,11 @@ class LayerTiming:
         batch: int,
         cost: LayerCost,
         peak: float,
+        reads: ReadRates | None = None,
         mac_ratio: float | None = None,
     ) -> LayerTiming:
-        """From a measured time, what the layer costs on paper, and the peak in MAC/s."""
+        """From a measured time, what the layer costs on paper, the peak in MAC/s, and how fast memory is read."""
+        least_reading = cost.bytes_moved(batch) / reads.of(cost.bytes_moved(1)) if reads else 0.0
         return cls(
             name=name,
             op=op,
@@ -131,6 +149,7 @@ class LayerTiming:
             layer_class=cost.layer_class,
             bytes_moved=cost.bytes_moved(batch),
             working_set=cost.bytes_moved(1),
+            memory_share=least_reading / seconds if seconds > 0 else 0.0,
             mac_ratio=mac_ratio,
         )
 

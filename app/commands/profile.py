@@ -20,7 +20,7 @@ from tessera.engine.backends import BACKENDS
 from tessera.models.package import read_package
 from tessera.wording import counted
 
-_WIDTH = 140
+_WIDTH = 150
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,18 @@ def _mac_ratio(rows: list[engine.LayerTiming]) -> float | None:
 
 def _layers(rows: list[engine.LayerTiming], caches: dict[str, int]) -> Table:
     counted = any(row.mac_ratio is not None for row in rows)
+    bound = any(row.bound for row in rows)
     table = Table(box=box.MARKDOWN)
     for heading in ("layer", "class", "kernel"):
         table.add_column(heading)
-    for heading in ("ms", "MMAC", *(["mac ratio"] if counted else []), "of peak", "kB moved", "working set"):
+    headings = [
+        "ms",
+        "MMAC",
+        *(["mac ratio"] if counted else []),
+        "of peak",
+        *(["of reads", "bound by"] if bound else []),
+    ]
+    for heading in (*headings, "kB moved", "working set"):
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
@@ -123,6 +131,7 @@ def _layers(rows: list[engine.LayerTiming], caches: dict[str, int]) -> Table:
             f"{row.macs / 1e6:.0f}" if row.macs else "",
             *(["" if row.mac_ratio is None else f"{row.mac_ratio:.0%}"] if counted else []),
             f"{row.peak_share:.0%}" if row.peak_share else "",
+            *([f"{row.memory_share:.0%}" if row.memory_share else "", row.bound or ""] if bound else []),
             f"{row.bytes_moved / 1e3:.0f}" if row.bytes_moved else "",
             f"{row.working_set / 1e3:.0f} kB, {_fits(row.working_set, caches)}" if row.working_set else "",
         )

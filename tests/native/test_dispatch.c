@@ -87,6 +87,7 @@ static void every_level_has_what_steps_rely_on(void)
             CHECK(ts_find_kernel(TS_PEAK, (ts_dtype)dtype, level->features), "level %s: no peak of dtype %d", level->name, dtype);
         }
         CHECK(ts_find_kernel(TS_ADDITION, TS_U8, level->features), "level %s: no addition", level->name);
+        CHECK(ts_find_kernel(TS_STREAM, TS_U8, level->features), "level %s: no stream", level->name);
     }
     CHECK(!ts_find_kernel(TS_WINOGRAD, TS_U8, 0), "Winograd's algorithm without any CPU feature");
 }

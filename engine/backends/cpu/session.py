@@ -23,7 +23,7 @@ from tessera.engine.graph.ir import Graph
 from tessera.engine.graph.passes import lower
 from tessera.engine.graph.reader import read_model
 from tessera.engine.normalisation import FLOAT_PRECISION_KEY, Normalisation
-from tessera.engine.peak import measure_peak
+from tessera.engine.peak import measure_peak, measure_reads
 from tessera.engine.profile import LayerCost, layer_costs
 from tessera.engine.rates import rates_here
 from tessera.engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
@@ -115,13 +115,13 @@ class CpuSession(Session):
             raise InputError(f"profile needs at least one run, not {runs}.")
         if self._program is None:
             raise unavailable(self._name)
-        peak = self.peak()
+        peak, reads = self.peak(), measure_reads(self._threads)
         samples = [times for times in (self._run(x, timed=True)[1] for _ in range(runs)) if times is not None]
         rows = []
         for index, (step, (_, kernel)) in enumerate(zip(self._plan.steps, self._program.steps(), strict=True)):
             seconds = median(times[index] for times in samples) / 1e9
             cost = self._costs.get(step.name, LayerCost(step.op, 0, 0, 0))
-            rows.append(LayerTiming.measured(step.name, step.op, kernel, seconds, x.shape[0], cost, peak))
+            rows.append(LayerTiming.measured(step.name, step.op, kernel, seconds, x.shape[0], cost, peak, reads))
         return rows
 
     def close(self) -> None:

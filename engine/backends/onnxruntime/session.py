@@ -20,7 +20,7 @@ from tessera.engine.errors import InputError, ModelError
 from tessera.engine.graph.ir import Graph
 from tessera.engine.graph.reader import read_model
 from tessera.engine.normalisation import Normalisation
-from tessera.engine.peak import measure_peak
+from tessera.engine.peak import measure_peak, measure_reads
 from tessera.engine.profile import LayerCost, layer_costs
 from tessera.engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
 from tessera.wording import counted
@@ -95,12 +95,13 @@ class OnnxRuntimeSession(Session):
         batch = self._prepare(x)
         graph = read_model(self._path)
         costs = layer_costs(graph)
-        peak = self.peak()
+        peak, reads = self.peak(), measure_reads(self._threads)
         rows = []
         for fused_name, op, times in self._profile_nodes(batch, runs):
             name = _origin(graph, fused_name)
             cost = costs.get(name, LayerCost(op, 0, 0, 0))
-            rows.append(LayerTiming.measured(name, op, "onnxruntime", median(times) / 1e6, x.shape[0], cost, peak))
+            seconds = median(times) / 1e6
+            rows.append(LayerTiming.measured(name, op, "onnxruntime", seconds, x.shape[0], cost, peak, reads))
         return rows
 
     def _profile_nodes(self, batch: npt.NDArray[np.float32], runs: int) -> list[tuple[str, str, list[int]]]:

@@ -22,12 +22,16 @@ typedef enum {
     TS_QUANTISATION, /* quantisation: of floats for the integer layers behind them */
     TS_RESAMPLING,   /* resample: of decoded pictures */
     TS_PEAK,         /* peak: the best products that the CPU has, in registers */
+    TS_STREAM,       /* stream: the widest loads that the CPU has, from end to end */
 } ts_kernel_kind;
 
 typedef struct {
     double macs;                      /* multiply-accumulates of one iteration */
     float (*run)(int64_t iterations); /* the result depends on every iteration */
 } ts_peak;
+
+/* Reads `count` bytes, a multiple of 256, aligned to 64; the result depends on every byte. */
+typedef float (*ts_stream_fn)(const uint8_t *bytes, size_t count);
 
 typedef struct {
     const char *name;
@@ -44,6 +48,7 @@ typedef struct {
         ts_quantisation_fn quantisation;
         ts_resample_kernel resample;
         ts_peak peak;
+        ts_stream_fn stream;
     };
 } ts_kernel;
 

@@ -38,6 +38,22 @@ static PyObject *measure_peak(PyObject *module, PyObject *args)
     return rate < 0 ? ts_unknown_level() : PyFloat_FromDouble(rate);
 }
 
+static PyObject *measure_reads(PyObject *module, PyObject *args)
+{
+    (void)module;
+    Py_ssize_t bytes;
+    int threads;
+    double rate;
+    if (!PyArg_ParseTuple(args, "ni", &bytes, &threads))
+        return NULL;
+    if (bytes < 1 || threads < 1)
+        return PyErr_Format(PyExc_ValueError, "no rate for %zd bytes on %d threads", bytes, threads);
+    Py_BEGIN_ALLOW_THREADS
+    rate = ts_measure_reads((size_t)bytes, threads, ts_isa_level_asked());
+    Py_END_ALLOW_THREADS
+    return rate < 0 ? ts_unknown_level() : rate > 0 ? PyFloat_FromDouble(rate) : PyErr_NoMemory();
+}
+
 static PyObject *isa(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
@@ -60,6 +76,7 @@ static PyMethodDef functions[] = {
     {"image_bytes", METHOD(image_bytes), WITH_KEYWORDS, "Bytes of one image of a tensor."},
     {"image_framed", METHOD(image_framed), WITH_KEYWORDS, "Whether an image holds bytes that are filled only once."},
     {"measure_peak", METHOD(measure_peak), METH_VARARGS, "MAC/s in registers for a dtype and number of threads."},
+    {"measure_reads", METHOD(measure_reads), METH_VARARGS, "Bytes/s that threads read of so many bytes each."},
     {"isa", METHOD(isa), METH_NOARGS, "The instruction-set level that a program made now would use."},
     {"trim_heap", METHOD(trim_heap), METH_NOARGS, "Gives freed memory back to the system."},
     {NULL, NULL, 0, NULL},

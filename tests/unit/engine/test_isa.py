@@ -10,6 +10,7 @@ import pytest
 
 from tessera import engine
 from tessera.engine import _native
+from tessera.engine.peak import measure_reads
 from tests.unit.engine.test_session import classifier, pixels, quantised
 
 
@@ -65,3 +66,12 @@ def test_the_peak_is_a_rate(precision: str) -> None:
         engine.measure_peak("int4", 1)
     with pytest.raises(ValueError, match="0 threads"):
         engine.measure_peak(precision, 0)
+
+
+def test_the_rates_of_reading_are_rates() -> None:
+    rates = measure_reads()
+    assert rates.l2_bytes >= 1 << 16
+    assert min(rates.within, rates.beyond) > 1e8
+    assert (rates.of(rates.l2_bytes), rates.of(rates.l2_bytes + 1)) == (rates.within, rates.beyond)
+    with pytest.raises(ValueError, match="0 threads"):
+        measure_reads(0)
