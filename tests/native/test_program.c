@@ -90,16 +90,16 @@ static void refuses_tensors_outside_the_arena(void)
     ts_program_free(program);
 }
 
-/* float -> bfloat16 -> u8 -> float, with what rounds, saturates and is no number. */
-static void quantise_at(const char *level, const float *input, float *output)
+/* float -> `dtype` -> u8 -> float, with what rounds, saturates and is no number. */
+static void quantise_at(const char *level, ts_dtype dtype, const float *input, float *output)
 {
     ts_program *program = ts_program_new(2, level);
-    ts_tensor_desc x = plain(16, 4, 0), half = plain(16, 4, 4096), u8 = plain(16, 4, 8192), y = plain(16, 4, 12288);
-    half.dtype = TS_BF16;
+    ts_tensor_desc x = plain(16, 4, 0), real = plain(16, 4, 4096), u8 = plain(16, 4, 8192), y = plain(16, 4, 12288);
+    real.dtype = dtype;
     u8.dtype = TS_U8;
     u8.zero = 3;
     ts_program_tensor(program, &x);
-    ts_program_tensor(program, &half);
+    ts_program_tensor(program, &real);
     ts_program_tensor(program, &u8);
     ts_program_tensor(program, &y);
     ts_program_segment(program, 1);
@@ -118,7 +118,7 @@ static void quantise_at(const char *level, const float *input, float *output)
     ts_program_free(program);
 }
 
-static void quantises_alike_on_all_levels(void)
+static void quantises_alike_on_all_levels(ts_dtype dtype)
 {
     float input[256], expected[256], actual[256];
     for (int i = 0; i < 256; i++)
@@ -127,14 +127,14 @@ static void quantises_alike_on_all_levels(void)
     input[17] = INFINITY;
     input[34] = -INFINITY;
     input[51] = 1e30f;
-    quantise_at("scalar", input, expected);
+    quantise_at("scalar", dtype, input, expected);
     /* 2 - 3, 250 - 3, and half-way cases to even: (3 * 37 - 100) / 2 = 5.5, (3 * 35 - 100) / 2 = 2.5 */
     CHECK(expected[0] == -1 && expected[17] == 247 && expected[34] == -1 && expected[37] == 6 && expected[35] == 2,
           "%g %g %g %g %g", (double)expected[0], (double)expected[17], (double)expected[34], (double)expected[37], (double)expected[35]);
     for (const ts_isa_level *level = ts_isa_levels; level->name; level++)
         if ((level->features & ~ts_cpu_detect()) == 0) {
-            quantise_at(level->name, input, actual);
-            CHECK(memcmp(expected, actual, sizeof expected) == 0, "%s quantises differently", level->name);
+            quantise_at(level->name, dtype, input, actual);
+            CHECK(memcmp(expected, actual, sizeof expected) == 0, "%s quantises dtype %d differently", level->name, (int)dtype);
         }
 }
 
@@ -146,7 +146,8 @@ int main(void)
     refuses_reads_beyond_the_frame();
     refuses_overflowing_sums();
     refuses_tensors_outside_the_arena();
-    quantises_alike_on_all_levels();
+    quantises_alike_on_all_levels(TS_BF16);
+    quantises_alike_on_all_levels(TS_F32);
     puts("refusals are worded, levels agree");
     return 0;
 }

@@ -9,7 +9,7 @@ typedef struct {
     ts_eltwise_desc desc;
     const ts_kernel *add; /* null: anything but the sum of two u8 tensors stored as u8 */
     ts_addition addition;
-    const ts_kernel *quantise; /* null: anything but one bfloat16 tensor stored as u8 */
+    const ts_kernel *quantise; /* null: anything but one tensor of floats stored as u8 */
     ts_quantisation quantisation;
 } eltwise_data;
 
@@ -69,8 +69,8 @@ int ts_program_eltwise(ts_program *program, const ts_eltwise_desc *desc)
             .a_step = (ptrdiff_t)source->pixel_bytes, .b_step = (ptrdiff_t)other->pixel_bytes,
             .out_step = (ptrdiff_t)target->pixel_bytes};
     }
-    if (!other && source->desc.dtype == TS_BF16 && target->desc.dtype == TS_U8) {
-        data->quantise = ts_find_kernel(TS_QUANTISATION, TS_BF16, program->features);
+    if (!other && source->desc.dtype != TS_U8 && target->desc.dtype == TS_U8) {
+        data->quantise = ts_find_kernel(TS_QUANTISATION, source->desc.dtype, program->features);
         data->quantisation = (ts_quantisation){
             .scale = desc->source_scale, .low = desc->low, .high = desc->high, .zero = target->desc.zero,
             .in_step = (ptrdiff_t)source->pixel_bytes, .out_step = (ptrdiff_t)target->pixel_bytes};
