@@ -8,6 +8,8 @@
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx512.h>
 
+#define TS_PIN(vector) (void)(vector) /* kernels/unroll.h */
+
 #include <string.h>
 
 /* Halves and bytes of vectors, lane by lane. */

@@ -134,8 +134,9 @@ static buffers make_buffers(const shape *s, int out_h, int out_w, random_source 
     b.weights = malloc(all_weights * sizeof(float));
     b.bias = malloc((size_t)s->outputs * 4);
     b.scale = malloc((size_t)s->outputs * sizeof(float));
-    for (size_t i = 0; i < b.input_count; i++) /* u8 inputs have scale 1: these are the quantised values less the zero */
-        b.input[i] = s->dtype != TS_U8 ? unit(random)
+    /* u8 inputs have scale 1: these are the quantised values less the zero. Floats get smaller from image to image. */
+    for (size_t i = 0; i < b.input_count; i++)
+        b.input[i] = s->dtype != TS_U8 ? ldexpf(unit(random), -2 * (int)(i * (size_t)s->images / b.input_count))
                      : (float)((s->extreme ? 255 * random_between(random, 0, 1) : random_between(random, 0, 255)) - s->zero);
     for (size_t i = 0; i < all_weights; i++)
         if (s->rests && i % b.weight_count < 9) /* one filter whose transform by Winograd leaves 16 bits */

@@ -91,8 +91,9 @@ static void whole_free(void *pointer)
 
 static int pack_weights(ts_program *program, const ts_conv_problem *problem, whole *data, const ts_reduction *reduction)
 {
-    const int panels = ts_conv_panels(problem, TS_GROUP), filter = problem->filter;
-    const size_t panel = (size_t)reduction->count * TS_GROUP; /* elements */
+    const int width = data->kernel->conv.groups * TS_GROUP; /* channels of a panel */
+    const int panels = ts_conv_panels(problem, width), filter = problem->filter;
+    const size_t panel = (size_t)(reduction->count * width); /* elements */
     const size_t bytes = (size_t)(problem->desc->groups * panels) * panel * sizeof(int16_t);
     data->weights = ts_region_take(&program->weights, bytes);
     if (!data->weights)
@@ -100,13 +101,13 @@ static int pack_weights(ts_program *program, const ts_conv_problem *problem, who
     program->weight_bytes += bytes;
     for (int channel = 0; channel < problem->target->desc.channels; channel++) {
         const float *weights = (const float *)problem->desc->weights + (size_t)channel * (size_t)filter;
-        const int inner = channel % problem->outputs, block = channel / problem->outputs * panels + inner / TS_GROUP;
+        const int inner = channel % problem->outputs, block = channel / problem->outputs * panels + inner / width;
         const double unit = unit_of(reduction, weights, filter);
-        data->ending.scale[block * TS_GROUP + inner % TS_GROUP] = (float)unit;
-        int16_t *at = data->weights + (size_t)block * panel + (size_t)(inner % TS_GROUP) * 2;
+        data->ending.scale[block * width + inner % width] = (float)unit;
+        int16_t *at = data->weights + (size_t)block * panel + (size_t)(inner % width) * 2;
         for (int k = 0; k < reduction->count; k++)
             if (reduction->source[k] >= 0 && unit > 0)
-                at[(size_t)(k / 2) * TS_GROUP * 2 + (size_t)(k % 2)] =
+                at[(size_t)(k / 2 * width) * 2 + (size_t)(k % 2)] =
                     (int16_t)lrint((double)weights[reduction->source[k]] / unit);
     }
     data->panel_elements = panel;
@@ -157,7 +158,7 @@ static int build(ts_program *program, const ts_conv_problem *problem, ts_step *s
         return ts_fail(program, "out of memory for a convolution");
     data->kernel = &kernel->int16;
     step->kernel = kernel->name;
-    if (ts_conv_ending_build(program, problem, TS_GROUP, &data->ending))
+    if (ts_conv_ending_build(program, problem, kernel->int16.conv.groups * TS_GROUP, &data->ending))
         return -1;
     data->ending.epilogue.scale = data->ending.scale;
     ts_reduction reduction = {0};

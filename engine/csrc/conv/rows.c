@@ -70,7 +70,7 @@ static void place_row(const ts_step *step, const ts_scope *scope, const ts_rows 
                       const row_unit *unit)
 {
     const int image = scope->image + unit->image[index], y = unit->y[index];
-    const uint8_t *pixels = rows->pixels ? rows->pixels(step, scope, image, &tile->factor) : ts_pixels(step->source, scope, image);
+    const uint8_t *pixels = rows->pixels ? rows->pixels(step, scope, image, &tile->factor[index]) : ts_pixels(step->source, scope, image);
     tile->input[index] = pixels + rows->origin + (size_t)(y * rows->stride_h) * step->source->row_bytes;
     tile->output[index] = ts_pixels(step->target, scope, image) + (size_t)y * step->target->row_bytes;
     if (step->other)

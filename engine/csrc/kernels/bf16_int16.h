@@ -22,7 +22,7 @@ typedef struct {
     /* Rounds `count` bf16 to whole numbers; returns the value of one of them, NaN when the values are not all finite. */
     float (*quantise)(const uint8_t *values, size_t count, int16_t *out);
 
-    /* Tiles of whole numbers: weights [entries][2][TS_GROUP][2] s16, scales in the epilogue and in the tile's `factor`. */
+    /* Tiles of whole numbers: weights [entries][2][kernel's groups][TS_GROUP][2] s16, scales in the epilogue and in the tile's `factor`. */
     ts_conv_kernel conv;
 } ts_int16_kernel;
 

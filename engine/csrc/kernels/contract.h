@@ -76,7 +76,7 @@ typedef struct {
     const void *weights;       /* packed panel: [entries][2][kernel's groups][TS_GROUP][dword] */
     /* With TS_PACK_CHAINS instead of offsets, entries and weights: chains (conv/chain_forming.h) of n members in element n - 1. */
     ts_member_list chains[TS_CHAIN];
-    float factor;              /* kernels/bf16_int16.h: the value of one unit of the input */
+    float factor[2];           /* kernels/bf16_int16.h: the value of one unit of the input, which differs between images */
     size_t channel;            /* first output channel of the tile, an index into scale and bias */
     const ts_epilogue *epilogue;
 } ts_tile;

@@ -16,8 +16,13 @@
  */
 #define TS_KEEP(vector) __asm__ volatile("" : "+x"(vector) : : "memory")
 
-/* The same for sums alone: loads may move. */
-#define TS_PIN(vector) __asm__("" : "+x"(vector))
+/* The same for sums alone: loads may move. Emulated vectors are structures, which fit no register. */
+#ifndef TS_PIN
+#define TS_PIN(vector) __asm__("" : "+v"(vector))
+#endif
+
+/* An array that is in memory here, so that it takes no registers. */
+#define TS_STORED(array) __asm__ volatile("" : "+m"(array))
 
 TS_INLINE int32_t load_dword(const uint8_t *source)
 {

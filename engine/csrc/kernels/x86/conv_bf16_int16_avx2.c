@@ -64,7 +64,7 @@ TS_INLINE void tile(const ts_tile *t, const int M)
                 sums[m][h] = _mm256_add_ps(sums[m][h], _mm256_cvtepi32_ps(acc[m][h]));
     }
     for (int h = 0; h < 2; h++) {
-        const __m256 scale = _mm256_mul_ps(_mm256_loadu_ps(t->epilogue->scale + t->channel + 8 * h), _mm256_set1_ps(t->factor));
+        const __m256 scale = _mm256_mul_ps(_mm256_loadu_ps(t->epilogue->scale + t->channel + 8 * h), _mm256_set1_ps(t->factor[0]));
         const __m256 bias = _mm256_loadu_ps((const float *)t->epilogue->bias + t->channel + 8 * h);
         TS_UNROLL
         for (int m = 0; m < M; m++)

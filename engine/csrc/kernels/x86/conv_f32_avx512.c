@@ -11,11 +11,6 @@ TS_INLINE acc_t init(const void *bias, size_t channel)
     return _mm512_loadu_ps((const float *)bias + channel);
 }
 
-TS_INLINE __m512i broadcast(const uint8_t *dword)
-{
-    return _mm512_set1_epi32(load_dword(dword));
-}
-
 TS_INLINE acc_t dot(acc_t acc, __m512i x, __m512i weights)
 {
     return _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(weights), acc);
