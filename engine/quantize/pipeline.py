@@ -27,7 +27,7 @@ from tessera.engine.quantize.placement.narrowing import narrow_layers
 from tessera.engine.quantize.placement.values import Placement, place
 from tessera.engine.quantize.report import Gate, Report, Round
 from tessera.engine.quantize.rounding.activations import ActivationRange
-from tessera.engine.quantize.settlement.choice import choose_ranges, float_values
+from tessera.engine.quantize.settlement.choice import choose_ranges
 from tessera.engine.quantize.settlement.equalisation import equalise
 from tessera.engine.quantize.settlement.propagation import LayerNoise, Propagation, Settled
 from tessera.engine.quantize.settlement.sensitivity import Sensitivity, measure_sensitivities
@@ -40,7 +40,7 @@ Progress = Callable[[str, float], None]
 # others.
 _SAMPLE = 160
 _SETTLED = 64
-_SENSITIVE = 2
+_SENSITIVE = 8
 _CHOOSING = 16
 _MOST_ROUNDS = 3
 
@@ -183,11 +183,10 @@ class _Quantiser:
         _native.trim_heap()
         ranges, choices = choose_ranges(runners, candidates, seen.images[: min(_CHOOSING, _settled(seen))], self.report)
         _native.trim_heap()
-        values = float_values(runners, seen.images[:_SENSITIVE])
         sensitivities: list[Sensitivity] = []
         if self._fallback != "none":
-            sensitivities = measure_sensitivities(runners, placement, ranges, limits, values, self.report)
-        values.clear()
+            some = seen.images[: min(_SENSITIVE, _settled(seen))]
+            sensitivities = measure_sensitivities(runners, placement, ranges, limits, some, self.report)
         _native.trim_heap()
         gains = {entry.tensor: Gain(entry.noise, entry.macs, entry.elements, entry.rounded) for entry in sensitivities}
         calibration = self._calibration(ranges, gains, gate, scales, limits, seen.seen, sha256)

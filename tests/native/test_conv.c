@@ -271,6 +271,13 @@ static void check_definition(const shape *s, const buffers *b, int out_h, int ou
                 }
 }
 
+/* Whether a level runs bfloat16 in 16-bit whole numbers (conv/bf16_int16.c). */
+static int in_whole_numbers(uint32_t features)
+{
+    const ts_kernel *whole = ts_find_kernel(TS_INT16, TS_BF16, features);
+    return whole && !ts_find_kernel(TS_MATRIX, TS_BF16, features) && !(ts_find_kernel(TS_CONV, TS_BF16, features)->features & ~whole->features);
+}
+
 int main(int argc, char **argv)
 {
     const int rounds = argc > 1 ? atoi(argv[1]) : 300;
@@ -286,6 +293,7 @@ int main(int argc, char **argv)
         float *actual = malloc(b.output_count * sizeof(float)), *expected = malloc(b.output_count * sizeof(float));
         run_level(&s, &b, out_h, out_w, "scalar", unblocked, 1, b.output);
         check_definition(&s, &b, out_h, out_w, b.output);
+        float *whole = NULL; /* of the first level in whole numbers: the sums of all have one order */
         for (const ts_isa_level *level = ts_isa_levels; level->name; level++) {
             if ((level->features & ~features) != 0)
                 continue;
@@ -296,8 +304,14 @@ int main(int argc, char **argv)
             CHECK(!same_order || memcmp(expected, actual, b.output_count * sizeof(float)) == 0, "%s answers differently in blocks of %d %d %d %d (dtype %d)",
                   level->name, s.blocks[0], s.blocks[1], s.blocks[2], s.blocks[3], s.dtype);
             compare(&s, b.output, actual, b.output_count, level->name);
+            if (s.dtype == TS_BF16 && in_whole_numbers(level->features)) {
+                if (!whole)
+                    whole = memcpy(malloc(b.output_count * sizeof(float)), actual, b.output_count * sizeof(float));
+                CHECK(memcmp(whole, actual, b.output_count * sizeof(float)) == 0, "%s rounds whole numbers differently", level->name);
+            }
             compared++;
         }
+        free(whole);
         free(actual);
         free(expected);
         free_buffers(&b);

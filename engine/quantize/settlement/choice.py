@@ -18,7 +18,7 @@ Array = NDArray[np.float32]
 
 
 # Images whose values are held at once: a hundred megabytes each in a large network.
-_PIECE = 2
+PIECE = 2
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def choose_ranges(
     """
     open_choices = [name for name, found in candidates.items() if len(found) > 1]
     errors: dict[str, dict[str, float]] = {name: dict.fromkeys(candidates[name], 0.0) for name in open_choices}
-    pieces = [images[start : start + _PIECE] for start in range(0, len(images), _PIECE)]
+    pieces = [images[start : start + PIECE] for start in range(0, len(images), PIECE)]
     for done, piece in enumerate(pieces):
         report("choosing ranges", done / len(pieces))
         values = float_values(runners, piece)

@@ -17,6 +17,7 @@ from tessera.engine.quantize.placement.values import Placement
 from tessera.engine.quantize.rounding.activations import ActivationRange, fake_quantise
 from tessera.engine.quantize.rounding.noise import per_channel, power
 from tessera.engine.quantize.rounding.weights import LARGEST, quantise_weights
+from tessera.engine.quantize.settlement.choice import PIECE, float_values
 
 Array = NDArray[np.float32]
 
@@ -51,7 +52,7 @@ def measure_sensitivities(
     placement: Placement,
     ranges: Mapping[str, ActivationRange],
     weight_limits: Mapping[str, int],
-    values: Mapping[str, Array],
+    images: Array,
     report: Callable[[str, float], None],
 ) -> list[Sensitivity]:
     """Quantise one tensor at a time and run the rest of the network from there in floating point.
@@ -61,44 +62,51 @@ def measure_sensitivities(
         placement: which tensors are quantised.
         ranges: their ranges.
         weight_limits: as for `tessera.engine.quantize.settlement.propagation.Propagation`.
-        values: what the float network has for some images, by value; a handful, because what counts is power summed
-            over all of the result.
+        images: [n, C, H, W], looked at a few at a time. What counts is power summed over all results; some images
+            exceed a range by far more than others, so a handful tells too little.
         report: called as `report(stage, fraction)`.
 
     Returns:
         The worst first.
     """
     graph = runners.graph
-    result = graph.outputs[0]
-    signal = max(power(values[result]), 1e-30)
-    costs = _multiplications(runners, values)
-    total = max(sum(costs.values()), 1)
-    tensors, readers = placement.ranges_needed(), graph.readers()
-    done = 0
+    tensors = placement.ranges_needed()
+    layers = {tensor: _layers_behind(runners, placement, tensor) for tensor in tensors}
+    noise = dict.fromkeys(tensors, 0.0)
+    signal, done = 0.0, 0
+    for start in range(0, len(images), PIECE):
+        values = float_values(runners, images[start : start + PIECE])
+        wanted = values[graph.outputs[0]]
+        signal += power(wanted)
 
-    def measure(tensor: str) -> Sensitivity:
-        nonlocal done
-        layers = _layers_behind(runners, placement, tensor)
-        got = _run_with(runners, values, tensor, ranges[tensor], layers, weight_limits)
-        noise = power(np.subtract(got, values[result])) / signal
-        names = tuple(layer.output for layer in layers)
+        def measure(tensor: str, values: Mapping[str, Array] = values, wanted: Array = wanted) -> float:
+            nonlocal done
+            got = _run_with(runners, values, tensor, ranges[tensor], layers[tensor], weight_limits)
+            done += 1
+            report("measuring sensitivity", done * PIECE / (len(tensors) * max(len(images), PIECE)))
+            return power(np.subtract(got, wanted))
+
+        for tensor, more in zip(tensors, runners.each(measure, tensors), strict=True):
+            noise[tensor] += more
+    costs, readers = _multiplications(runners, values), graph.readers()
+    total = max(sum(costs.values()), 1)
+
+    def entry(tensor: str) -> Sensitivity:
+        names = tuple(layer.output for layer in layers[tensor])
         macs = sum(costs[name] for name in names)
-        done += 1
-        report("measuring sensitivity", done / len(tensors))
+        weights = sum(int(graph.constants[layer.inputs[1]].size) for layer in layers[tensor])
+        relative = noise[tensor] / max(signal, 1e-30)
         return Sensitivity(
-            noise=float(f"{noise:.4g}"),  # as it is written down, so that builds choose alike
+            noise=float(f"{relative:.4g}"),  # as it is written down, so that builds choose alike
             macs=macs,
-            elements=values[tensor][0].size * (1 + len(readers.get(tensor, ()))) + sum(map(weights_of, layers)),
+            elements=values[tensor][0].size * (1 + len(readers.get(tensor, ()))) + weights,
             rounded=sum(values[name][0].size for name in names if name not in graph.outputs),
             tensor=tensor,
             layers=names,
             share=macs / total,
         )
 
-    def weights_of(layer: Node) -> int:
-        return int(graph.constants[layer.inputs[1]].size)
-
-    return sorted(runners.each(measure, tensors), key=lambda entry: -entry.noise)
+    return sorted(map(entry, tensors), key=lambda found: -found.noise)
 
 
 def _multiplications(runners: NodeRunners, values: Mapping[str, Array]) -> dict[str, int]:

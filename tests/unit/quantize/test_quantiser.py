@@ -19,11 +19,14 @@ from tessera.engine.graph.writer import to_onnx
 from tessera.engine.quantize import Calibration, Gate, calibrate, quantised_model
 from tessera.engine.quantize.measures import sqnr
 from tessera.engine.quantize.network.layers import read_network
+from tessera.engine.quantize.network.runners import NodeRunners
 from tessera.engine.quantize.observation.histogram import Histogram
 from tessera.engine.quantize.placement.floats import Gain, choose_floats
+from tessera.engine.quantize.placement.values import place
+from tessera.engine.quantize.rounding.activations import ActivationRange
 from tessera.engine.quantize.rounding.weights import least_error_scales, quantise_weights
 from tessera.engine.quantize.settlement.equalisation import apply_scales, tied_tensors
-from tessera.engine.quantize.settlement.sensitivity import decibels
+from tessera.engine.quantize.settlement.sensitivity import decibels, measure_sensitivities
 from tessera.engine.rates import TABLE, Rates, rates_here
 from tests.unit.models.tiny import tiny_images, tiny_model
 from tests.unit.quantize.networks import constants, nodes, producers, run, with_an_outlier
@@ -116,6 +119,25 @@ def test_what_eight_bits_ruin_stays_in_floating_point_until_the_gate_holds(fallb
     unseen = tiny_images(32, seed=9)
     with engine.load(tmp_path / "mixed.onnx", backend="cpu") as session:
         assert sqnr(run(model, unseen), session.run(unseen)) >= gate.sqnr - 2
+
+
+def test_sensitivities_add_up_the_noise_of_all_images() -> None:
+    """What exceeds a range may be on any of them."""
+    graph = read_network(tiny_model())
+    placement, runners = place(graph), NodeRunners(graph, 2)
+    ranges = {name: ActivationRange(-0.5, 0.5) for name in placement.ranges_needed()}
+    images = np.concatenate([tiny_images(2) / 10, tiny_images(2, seed=5)])  # the first two stay within the range
+
+    def noise(some: np.ndarray) -> dict[str, float]:
+        found = measure_sensitivities(runners, placement, ranges, {}, some, lambda stage, fraction: None)
+        return {entry.tensor: entry.noise for entry in found}
+
+    signals = [float(np.square(run(tiny_model(), some)).sum()) for some in (images[:2], images[2:])]
+    parts, together = [noise(images[:2]), noise(images[2:])], noise(images)
+    assert parts[0] != parts[1]
+    for tensor in together:
+        power = sum(part[tensor] * signal for part, signal in zip(parts, signals, strict=True))
+        assert together[tensor] == pytest.approx(power / sum(signals), rel=1e-3)
 
 
 def test_int8_asks_for_a_quantised_file_and_keeps_the_types_of_its_float_layers(tmp_path: Path) -> None:
