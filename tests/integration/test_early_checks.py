@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tessera.app.cli import main
 from tests import imagefiles
+from tests.servers import REPOSITORY, environment
 from tests.unit.models.tiny import tiny_folder, tiny_model
+from tests.waiting import NEVER
 
 
 @pytest.fixture
@@ -108,10 +111,28 @@ def test_a_place_that_cannot_be_used_is_told_before_a_model_is_fetched(
     assert "downloading" not in told
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_read_only_is_told_first(
-    model: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+# Root may write everywhere by a capability; without any, it is a user like others.
+WITHOUT_CAPABILITIES = """
+import ctypes, sys
+from tessera.app.cli import main
+
+header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert ctypes.CDLL(None, use_errno=True).capset(header, none) == 0, ctypes.get_errno()
+sys.exit(main())
+"""
+
+
+def test_a_folder_that_is_read_only_is_told_first(model: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
-    assert main(["models", "evaluate", "typo", "--json", str(tmp_path / "closed" / "x.json"), *model]) == 1
-    assert "read-only for this user" in capsys.readouterr().err
+    command = ["models", "evaluate", "typo", "--json", str(tmp_path / "closed" / "x.json"), *model]
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_CAPABILITIES, *command],
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=NEVER,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "read-only for this user" in ended.stderr

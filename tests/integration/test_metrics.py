@@ -77,8 +77,6 @@ def test_every_metric_is_non_zero_and_batches_form_under_load(holding: Holding) 
             continue  # off by default (test_experiments.py), or moves only when a process has died (tests/chaos)
         sample_name = f"{name}_count" if kind in ("histogram", "summary") else name
         assert highest.get(sample_name, 0) > 0, name
-    for name in ("tessera_engine_busy_ratio", "tessera_compute_utilisation_ratio"):
-        assert highest[name] <= 1
 
 
 def test_the_openmetrics_format_is_offered(server: ServerProcess) -> None:

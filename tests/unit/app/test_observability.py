@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tessera.app.observability.logs import JsonFormatter, KeyValueFormatter, request_id
 from tessera.app.observability.metrics import Metrics
 from tessera.app.observability.utilisation import BusyRatio, ComputeUtilisation
+from tessera.app.served.model import ServedModel, ServedVariant
+from tessera.models.preprocessing import Preprocessing
 
 
 def line(message: str, **fields: object) -> str:
@@ -81,6 +85,25 @@ def test_compute_utilisation_is_macs_over_peak() -> None:
     utilisation.observe(16, 0.1)
     utilisation.observe(4, 0.06)
     assert utilisation.value() == pytest.approx(20 * 4e9 / 0.16 / 1e12)
+
+
+def test_a_variant_whose_peak_is_known_has_a_utilisation() -> None:
+    """From its own batches and its share of the engine's time, whatever else ran meanwhile."""
+    fields = {"path": Path("v.onnx"), "backend": "cpu", "precision": "int8", "platform": "tessera_onnx", "isa": "i"}
+    counts = {"threads": 1, "arena_bytes": 0, "batch_seconds": {}}
+    known = ServedVariant(name="known", macs=4_000_000_000, peak=1e12, **fields, **counts)  # type: ignore[arg-type]
+    unknown = replace(known, name="unknown", peak=None)
+    metrics = Metrics()
+    metrics.describe_model(
+        ServedModel("m", (), "input", "output", Preprocessing(), {"known": known, "unknown": unknown})
+    )
+    metrics.batch_finished("known", 16, 0.2, 0.1)
+    metrics.batch_finished("known", 4, 0.06, 0.06)
+    metrics.batch_finished("unknown", 4, 0.06, 0.06)
+    written = metrics.render("")[0].decode()
+    (line,) = [line for line in written.splitlines() if line.startswith("tessera_compute_utilisation_ratio")]
+    assert '"known"' in line
+    assert float(line.split()[-1]) == pytest.approx(20 * 4e9 / 0.16 / 1e12)
 
 
 def test_two_applications_do_not_share_metrics() -> None:
