@@ -6,8 +6,9 @@ from hypothesis import settings
 
 from tests.holding import holding
 from tests.servers import client, server
+from tests.small_model import small_model
 
-__all__ = ["client", "holding", "server"]
+__all__ = ["client", "holding", "server", "small_model"]
 
 # A runner that ignores it, as nohup does, would pass that on to every server that a test starts.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from safetensors.numpy import save_file
 
 from tests.unit.models.tiny import LABELS, tiny_state
@@ -22,3 +23,9 @@ def small_folder(folder: Path, *, seed: int = 0, size: int = 224, resize: int = 
         encoding="utf-8",
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that no test changes; its weights tell the pictures of `tests.chaos` apart."""
+    return small_folder(tmp_path_factory.mktemp("models") / "small", seed=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,7 @@ def with_unknown_tags(count: int) -> bytes:
 
 
 @pytest.mark.parametrize("frontends", [0, 1])
-def test_nothing_but_the_log_reaches_standard_error(frontends: int) -> None:
+def test_nothing_but_the_log_reaches_standard_error(frontends: int, small_model: Path) -> None:
     lzw = imagefiles.encode(imagefiles.drawing(), "TIFF", compression="tiff_lzw")
     jpeg = imagefiles.encode(imagefiles.drawing(), "TIFF", compression="jpeg")
     files = [with_unknown_tags(500), tiff_with(50_000, 3, 2, 9)]
@@ -32,7 +33,7 @@ def test_nothing_but_the_log_reaches_standard_error(frontends: int) -> None:
         for start in range(8, len(whole), max(1, len(whole) // 25)):
             files.append(whole[:start] + b"\xff\xd8\0\xda" + whole[start + 4 :])
             files.append(whole[:start])
-    with ServerProcess(log_format="json", frontends=frontends) as server:
+    with ServerProcess(model_path=small_model, log_format="json", frontends=frontends) as server:
         with server.client() as client:
             statuses = {client.post("/v1/classify", content=data).status_code for data in files}
         assert server.stop() == 0, server.describe()

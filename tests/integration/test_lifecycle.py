@@ -66,8 +66,10 @@ def wait_for_drain(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_requests_in_flight_are_finished_before_the_end(end: signal.Signals, holding: Holding) -> None:
-    with holding.server(threads=1, **PATIENT) as server, ThreadPoolExecutor(2) as clients:
+def test_requests_in_flight_are_finished_before_the_end(
+    end: signal.Signals, holding: Holding, small_model: Path
+) -> None:
+    with holding.server(model_path=small_model, threads=1, **PATIENT) as server, ThreadPoolExecutor(2) as clients:
         with holding(), server.client() as client:
             running = [clients.submit(long_request, server, 20) for _ in range(2)]
             wait_for_depth(client, more_than=20)  # so both have been admitted
@@ -84,22 +86,25 @@ def test_requests_in_flight_are_finished_before_the_end(end: signal.Signals, hol
 
 
 @pytest.mark.parametrize("frontends", [0, 1])
-def test_a_hang_up_ends_in_order_unless_it_is_to_be_ignored(frontends: int, tmp_path: Path) -> None:
-    with ServerProcess(threads=1, frontends=frontends) as server:
+def test_a_hang_up_ends_in_order_unless_it_is_to_be_ignored(frontends: int, small_model: Path, tmp_path: Path) -> None:
+    with ServerProcess(model_path=small_model, threads=1, frontends=frontends) as server:
         server.process.send_signal(signal.SIGHUP)
         assert server.wait() == 0, server.describe()
         assert "stopping" in server.describe()
     # As `nohup` has it.
     (tmp_path / "sitecustomize.py").write_text("import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n")
-    with ServerProcess(threads=1, frontends=frontends, modules=tmp_path) as server, server.client() as client:
+    with (
+        ServerProcess(model_path=small_model, threads=1, frontends=frontends, modules=tmp_path) as server,
+        server.client() as client,
+    ):
         server.process.send_signal(signal.SIGHUP)
         assert client.post(PATH, content=JPEG).status_code == 200
         assert server.stop() == 0, server.describe()
 
 
 @pytest.mark.parametrize("frontends", [0, 1])
-def test_a_service_whose_output_nobody_reads_serves_all_the_same(frontends: int) -> None:
-    server = ServerProcess(wait=False, threads=1, frontends=frontends)
+def test_a_service_whose_output_nobody_reads_serves_all_the_same(frontends: int, small_model: Path) -> None:
+    server = ServerProcess(wait=False, model_path=small_model, threads=1, frontends=frontends)
     try:
         assert server.process.stdout is not None
         server.process.stdout.close()
@@ -111,8 +116,9 @@ def test_a_service_whose_output_nobody_reads_serves_all_the_same(frontends: int)
         server.kill()
 
 
-def test_a_service_whose_log_nobody_reads_serves_all_the_same() -> None:
+def test_a_service_whose_log_nobody_reads_serves_all_the_same(small_model: Path) -> None:
     command = [sys.executable, "-m", "tessera.app.cli", "serve", "--port", "0", "--threads", "1"]
+    command += ["--model-path", str(small_model)]
     with subprocess.Popen(
         command, cwd=REPOSITORY, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -144,16 +150,16 @@ uvicorn.Server.on_tick = failing
 """
 
 
-def test_a_failure_of_the_event_loop_is_no_orderly_end(tmp_path: Path) -> None:
+def test_a_failure_of_the_event_loop_is_no_orderly_end(small_model: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(FAILING_LOOP)
-    with ServerProcess(wait=False, modules=tmp_path) as server:
+    with ServerProcess(wait=False, model_path=small_model, modules=tmp_path) as server:
         assert server.wait() == 1
         assert "made up" in server.describe()
 
 
-def test_ready_is_said_when_requests_are_answered_and_not_before(tmp_path: Path) -> None:
+def test_ready_is_said_when_requests_are_answered_and_not_before(small_model: Path, tmp_path: Path) -> None:
     for frontends in (0, 2):
-        with ServerProcess(frontends=frontends, cache_dir=tmp_path) as server:
+        with ServerProcess(model_path=small_model, frontends=frontends, cache_dir=tmp_path / str(frontends)) as server:
             # A connection each, so that every frontend is asked.
             for _ in range(8):
                 assert httpx.post(server.url + PATH, content=JPEG, timeout=120).status_code == 200
@@ -204,9 +210,13 @@ def test_a_slip_on_the_command_line_is_told_first_and_briefly(words: tuple[str, 
 
 
 @pytest.mark.effect_of("drain_seconds")
-def test_the_drain_is_bounded(holding: Holding) -> None:
+def test_the_drain_is_bounded(holding: Holding, small_model: Path) -> None:
     settings = {**PATIENT, "drain_seconds": 0}
-    with holding.server(threads=1, **settings) as server, ThreadPoolExecutor(1) as clients, holding():
+    with (
+        holding.server(model_path=small_model, threads=1, **settings) as server,
+        ThreadPoolExecutor(1) as clients,
+        holding(),
+    ):
         with server.client() as client:
             running = clients.submit(long_request, server, 64)
             wait_for_depth(client, more_than=0)
@@ -250,8 +260,12 @@ def test_a_signal_while_loading_ends_in_order(delay: float) -> None:
         assert server.stop() == 0, server.describe()
 
 
-def test_a_second_signal_ends_at_once(holding: Holding) -> None:
-    with holding.server(threads=1, **PATIENT) as server, ThreadPoolExecutor(1) as clients, holding():
+def test_a_second_signal_ends_at_once(holding: Holding, small_model: Path) -> None:
+    with (
+        holding.server(model_path=small_model, threads=1, **PATIENT) as server,
+        ThreadPoolExecutor(1) as clients,
+        holding(),
+    ):
         with server.client() as client:
             running = clients.submit(long_request, server, 64)
             wait_for_depth(client, more_than=0)

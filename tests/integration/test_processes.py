@@ -22,15 +22,13 @@ from tests.processes import children, command_of, replaced
 from tests.servers import ServerProcess
 from tests.waiting import until
 
-pytestmark = pytest.mark.alone
-
 PATH = "/v1/classify"
 
 
 @pytest.fixture(scope="module")
-def processes() -> Iterator[ServerProcess]:
+def processes(small_model: Path) -> Iterator[ServerProcess]:
     """Two frontends and an engine process."""
-    with ServerProcess(frontends=2) as running:
+    with ServerProcess(frontends=2, model_path=small_model, request_timeout_ms=600_000) as running:
         yield running
         family = list(children(running).values())
         assert running.stop() == 0, running.describe()
@@ -65,9 +63,9 @@ def mapped_slots(pid: int) -> int:
     return len({re.split(r"\s+", line)[4] for line in lines if "tessera-slots" in line})
 
 
-def test_both_ways_give_the_same_answers(processes: ServerProcess, server: ServerProcess) -> None:
+def test_both_ways_give_the_same_answers(processes: ServerProcess, small_model: Path) -> None:
     files = [("file", (f"{n}.jpg", picture)) for n, picture in enumerate(pictures())]
-    with processes.client() as many, server.client() as one:
+    with ServerProcess(model_path=small_model) as server, processes.client() as many, server.client() as one:
         for variant in ("baseline", "optimised"):
             answers = [client.post(PATH, files=files, headers={"X-Model-Variant": variant}) for client in (many, one)]
             assert [answer.status_code for answer in answers] == [200, 200]
@@ -177,9 +175,12 @@ def test_a_hung_frontend_is_noticed_and_its_connections_wait_for_the_next(proces
     assert any("a frontend hangs: no heartbeat" in line for line in processes.log)
 
 
-def test_the_end_is_orderly_across_processes(holding: Holding) -> None:
+def test_the_end_is_orderly_across_processes(holding: Holding, small_model: Path) -> None:
     patient = {"request_timeout_ms": 600_000, "drain_seconds": 600}
-    with holding.server(frontends=2, threads=1, **patient) as server, ThreadPoolExecutor(2) as clients:
+    with (
+        holding.server(model_path=small_model, frontends=2, threads=1, **patient) as server,
+        ThreadPoolExecutor(2) as clients,
+    ):
 
         def long_request(_: int) -> httpx.Response:
             with server.client(headers={"X-Model-Variant": "baseline"}) as client:
@@ -212,6 +213,7 @@ def busy_processes(count: int) -> Iterator[None]:
             loop.wait()
 
 
+@pytest.mark.alone
 def test_a_loaded_machine_is_no_reason_to_kill_anybody() -> None:
     with busy_processes(16), ServerProcess(frontends=2) as server:
         victim = waiting_spare(server), children(server)["engine"]
