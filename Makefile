@@ -12,14 +12,17 @@ SERVING := build/serving
 LOWEST := build/lowest
 PYTHONS := build/pythons
 
-.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz page lint types native-test native-aarch64 descriptors lowest pythons python-test format clean
+.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz page lint types native-test native-plain native-asan native-tsan native-aarch64 descriptors lowest pythons python-test format clean
 
 serve: $(VENV)/installed
 	@$(BIN)/tessera serve
 
-test: lint types native-test python-test
+# What compiles and what checks one file after another, two at a time, each with its output in one piece; then the Python tests.
+test: $(VENV)/test-installed
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types native-tsan native-asan native-plain native-aarch64 lint
+	@$(MAKE) --no-print-directory python-test
 
-# All of Imagenette's validation photos, of which the tests take every tenth.
+# All of Imagenette's validation photos, of which the tests take every thirtieth.
 accuracy: $(VENV)/test-installed
 	TESSERA_ALL_PHOTOS=1 $(BIN)/python -m pytest -s tests/integration/test_accuracy.py
 
@@ -28,11 +31,11 @@ bench: $(VENV)/installed
 
 # Every micro-kernel of the table on ResNet-50's layer classes.
 bench-kernels: $(VENV)/test-installed
-	$(call native,plain,)
+	$(call native,plain,,all)
 	build/native-plain/benchmarks/bench_kernels
 
 tune: $(VENV)/test-installed
-	$(call native,plain,)
+	$(call native,plain,,all)
 	build/native-plain/benchmarks/bench_kernels --tune
 
 # Against ONNX Runtime and OpenVINO; installs them and quantises their models on first use.
@@ -132,23 +135,29 @@ python-test: $(VENV)/test-installed
 	$(BIN)/python -m pytest -m alone
 
 # The C core without Python: plain, under AddressSanitizer and UBSan, and the thread pool under ThreadSanitizer.
-native-test: $(VENV)/test-installed
-	$(call native,plain,)
+native-test: native-plain native-asan native-tsan native-aarch64
+
+native-plain: $(VENV)/test-installed
+	$(call native,plain,,all)
 	cd build/native-plain && $(CURDIR)/$(BIN)/ctest --output-on-failure
-	$(call native,asan,address;undefined)
+
+native-asan: $(VENV)/test-installed
+	$(call native,asan,address;undefined,tests/all)
 	cd build/native-asan && $(CURDIR)/$(BIN)/ctest --output-on-failure
-	$(call native,tsan,thread)
+
+native-tsan: $(VENV)/test-installed
+	$(call native,tsan,thread,test_threads test_conv)
 	cd build/native-tsan && tests/test_threads && tests/test_conv 30
-	$(MAKE) native-aarch64
 
 # The same tests for 64-bit Arm under qemu, where its cross compiler and qemu-user are installed; says so where not.
 native-aarch64: $(VENV)/test-installed
 	tests/native/run_aarch64.sh $(CURDIR)/$(BIN)
 
+# native(name, sanitizers, targets)
 define native
 	$(BIN)/cmake -S . -B build/native-$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DTESSERA_PYTHON=OFF \
 		-DTESSERA_TESTS=ON "-DTESSERA_SANITIZE=$(2)" > /dev/null
-	$(BIN)/cmake --build build/native-$(1) > build/native-$(1)/build.log || { cat build/native-$(1)/build.log; exit 1; }
+	$(BIN)/cmake --build build/native-$(1) --target $(3) > build/native-$(1)/build.log || { cat build/native-$(1)/build.log; exit 1; }
 endef
 
 format: $(VENV)/test-installed

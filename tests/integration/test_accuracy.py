@@ -1,6 +1,6 @@
 """The optimised variant against ONNX Runtime on the same QDQ file, over Imagenette's validation photos.
 
-Every tenth photo in `make test`, because ONNX Runtime needs minutes for all 3,925; `make accuracy` takes all of them.
+Every thirtieth photo in `make test`, because ONNX Runtime needs minutes for all 3,925, which `make accuracy` takes.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from tessera.engine.normalisation import Normalisation
 from tessera.models.preprocessing import Preprocessing
 from tessera.models.registry import Model, open_model
 from tests.imagefiles import encode
+from tests.servers import CACHE
 from tests.shared_data import SHARED_DATA, requires_shared_data
 
 BATCH = 25
-STEP = 1 if os.environ.get("TESSERA_ALL_PHOTOS") else 10
+STEP = 1 if os.environ.get("TESSERA_ALL_PHOTOS") else 30
 
 pytestmark = requires_shared_data
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return open_model(cache=tmp_path_factory.mktemp("cache"))
+def model() -> Model:
+    return open_model(cache=CACHE)
 
 
 def labelled_photos(model: Model) -> list[tuple[Path, int]]:
@@ -101,13 +102,13 @@ def test_our_engine_answers_like_onnxruntime_on_the_same_file(model: Model) -> N
         "quantum": final_quantum(path, pixels),
     }
     print(json.dumps(summary))
-    assert summary["agreement"] >= 0.995
+    assert count - same <= max(1, 0.005 * count)
     assert summary["mean_difference"] <= summary["quantum"]
 
 
-def test_fp32_answers_match_onnxruntime_on_the_imagenet_model(tmp_path: Path) -> None:
+def test_fp32_answers_match_onnxruntime_on_the_imagenet_model() -> None:
     """Real 1000-class weights, real photos: within 1e-4 of the output's norm."""
-    imagenet = open_model(SHARED_DATA / "resnet50-imagenet", cache=tmp_path)
+    imagenet = open_model(SHARED_DATA / "resnet50-imagenet", cache=CACHE)
     path = imagenet.variants["baseline"].path
     photos = sorted((SHARED_DATA / "imagenet-sample").glob("*.JPEG"))[::50]
     pixels = next(batches([(photo, 0) for photo in photos]))[0]

@@ -16,8 +16,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.servers import REPOSITORY, ServerProcess, environment
 
-pytestmark = pytest.mark.alone
-
 USERS = 8
 
 
@@ -53,13 +51,26 @@ def samples(server: ServerProcess) -> dict[str, dict[str, float]]:
     return found
 
 
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[ServerProcess]:
+    """A server that nobody but the profiles asks."""
+    with ServerProcess() as running:
+        yield running
+        assert running.stop() == 0, running.describe()
+
+
 @pytest.mark.parametrize("profile", ["constant", "bursty"])
-def test_a_profile_reaches_both_variants_without_a_failure_and_fills_batches(profile: str, tmp_path: Path) -> None:
+def test_a_profile_reaches_both_variants_without_a_failure_and_fills_batches(
+    profile: str, loaded: ServerProcess, tmp_path: Path
+) -> None:
     prefix = tmp_path / "load"
-    with ServerProcess() as server:
-        run = run_locust(server.url, prefix, "--load-profile", profile)
-        measured = samples(server)
-        assert server.stop() == 0, server.describe()
+    before = samples(loaded)
+    run = run_locust(loaded.url, prefix, "--load-profile", profile)
+    after = samples(loaded)
+    measured = {
+        name: {variant: value - before[name].get(variant, 0) for variant, value in after[name].items()}
+        for name in ("tessera_images_total", "tessera_batch_size_count")
+    }
 
     assert run.returncode == 0, run.stdout + run.stderr
     assert rows(prefix, "failures") == []
@@ -76,9 +87,9 @@ def test_a_profile_reaches_both_variants_without_a_failure_and_fills_batches(pro
     assert (USERS // 4 in crowd) == (profile == "bursty")
 
 
-def test_refusals_of_a_full_queue_have_their_own_rows_and_are_no_failures(tmp_path: Path) -> None:
+def test_refusals_of_a_full_queue_have_their_own_rows_and_are_no_failures(small_model: Path, tmp_path: Path) -> None:
     prefix = tmp_path / "load"
-    with ServerProcess(max_queue_images=1, max_images_per_request=1) as server:
+    with ServerProcess(model_path=small_model, max_queue_images=1, max_images_per_request=1) as server:
         run = run_locust(server.url, prefix, seconds=4)
         assert server.stop() == 0, server.describe()
     assert run.returncode == 0, run.stdout + run.stderr

@@ -21,6 +21,7 @@ from tessera.engine.backends.cpu.tensor import Blocks
 from tessera.engine.graph.passes import lower
 from tessera.engine.graph.reader import read_model
 from tessera.models.registry import Model, open_model
+from tests.servers import CACHE
 from tests.unit.engine.test_isa import levels
 from tests.unit.graph.onnx_models import build, node, normal
 from tests.unit.graph.random_networks import networks
@@ -111,8 +112,8 @@ def test_a_network_of_many_channels_answers_alike_on_every_level(
 
 
 @pytest.fixture(scope="module")
-def resnet(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return open_model(cache=tmp_path_factory.mktemp("cache"))
+def resnet() -> Model:
+    return open_model(cache=CACHE)
 
 
 @pytest.mark.parametrize(("variant", "precision"), [("optimised", "int8"), ("baseline", "bf16"), ("baseline", "fp32")])

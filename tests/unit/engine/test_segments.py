@@ -12,14 +12,15 @@ from tessera.engine.backends.cpu.segments import cut_segments
 from tessera.engine.graph.passes import lower
 from tessera.engine.graph.reader import read_model
 from tessera.models.registry import open_model
+from tests.servers import CACHE
 
 CHUNK = 16
 MATRIX_BLOCKS = {_native.U8: 64, _native.BF16: 32, _native.F32: _native.GROUP}
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> ExecutionPlan:
-    model = open_model(cache=tmp_path_factory.mktemp("cache"))
+def plan() -> ExecutionPlan:
+    model = open_model(cache=CACHE)
     planned = plan_graph(lower(read_model(model.variants["optimised"].path)), "fp32", None)
     lay_out(planned, MATRIX_BLOCKS)
     return planned
