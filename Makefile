@@ -129,9 +129,9 @@ lint: $(VENV)/test-installed
 types: $(VENV)/test-installed
 	$(BIN)/mypy
 
-# Two at a time, but for those that load the machine.
+# Three files at a time on two cores, since many wait for servers, but for those that load the machine.
 python-test: $(VENV)/test-installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not alone'
 	$(BIN)/python -m pytest -m alone
 
 # The C core without Python: plain, under AddressSanitizer and UBSan, and the thread pool under ThreadSanitizer.

@@ -120,8 +120,8 @@ class ServerProcess:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[ServerProcess]:
-    """A server with default settings and the bundled model."""
-    with ServerProcess() as running:
+    """A server with the bundled model, and default settings but for time: a request may take as long as it likes."""
+    with ServerProcess(request_timeout_ms=600_000) as running:
         yield running
         assert running.stop() == 0, running.describe()
 

@@ -17,8 +17,6 @@ from tests.imagefiles import jpeg
 from tests.processes import children, replaced
 from tests.waiting import until
 
-pytestmark = pytest.mark.alone
-
 PHOTOS = [jpeg(200 + 20 * number, 240) for number in range(8)]
 
 

@@ -20,8 +20,6 @@ from tests.imagefiles import jpeg
 from tests.servers import CACHE, ServerProcess
 from tests.waiting import until
 
-pytestmark = pytest.mark.alone
-
 FAULTS = (
     "memcpy=207001*1",
     "gear=145013*1",

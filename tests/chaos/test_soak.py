@@ -18,7 +18,7 @@ pytestmark = pytest.mark.alone
 def test_mixed_load_loses_nothing_and_answers_right(frontends: int, tmp_path: Path) -> None:
     model = small_folder(tmp_path / "small", seed=SEED)
     with ServerProcess(frontends=frontends, model_path=model, max_connections=CONNECTIONS) as server:
-        report, memory = soak(server, clients=8, requests=2_000, seconds=8, seed=3)
+        report, memory = soak(server, clients=8, requests=2_000, seconds=5, seed=3)
         assert report.problems == []
         assert report.seen["lost"] == 0
         assert report.seen["refused"] == 0

@@ -11,8 +11,6 @@ from tests import imagefiles
 from tests.imagefiles import KINDS
 from tests.servers import ServerProcess
 
-pytestmark = pytest.mark.alone
-
 PATH = "/v1/classify"
 
 

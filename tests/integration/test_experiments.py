@@ -21,8 +21,6 @@ from tests.servers import ServerProcess
 from tests.unit.models.tiny import LABELS, tiny_state
 from tests.waiting import until
 
-pytestmark = pytest.mark.alone
-
 CLASSIFY = "/v1/classify"
 RESET = "/v1/experiments/guard/reset"
 TOKEN = "a token of sixteen or more"

@@ -205,13 +205,13 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess
 @pytest.mark.parametrize("beginning", [b"", SLOW_HEAD, SLOW_BODY], ids=["nothing", "head", "body"])
 def test_slow_connections_of_one_address_keep_nobody_out(beginning: bytes, attacked: ServerProcess) -> None:
     with Attack(attacked, 250, beginning):
-        for _ in range(40):
+        for _ in range(15):
             with attacked.client() as client:
                 assert client.post(PATH, content=JPEG).status_code == 200
                 for probe in PROBES:
                     assert client.get(probe).status_code == 200
         with ThreadPoolExecutor(20) as clients:
-            assert all(clients.map(lambda _: alive(attacked), range(100)))
+            assert all(clients.map(lambda _: alive(attacked), range(40)))
     with attacked.client() as client:
         assert 'tessera_rejections_total{reason="too_many_connections"}' in client.get("/metrics").text
     assert any("connections are refused" in line for line in attacked.log)
@@ -386,10 +386,10 @@ def test_no_path_reaches_the_file_system(path: str, strict: ServerProcess) -> No
 
 
 def test_damaged_images_get_clean_answers(strict: ServerProcess) -> None:
-    answers = attack(strict, mutations(seed=1, count=2000))
-    assert answers.total() == 2000
-    assert answers[200, "ok"] > 100
-    assert answers[400, "corrupt_image"] > 100
+    answers = attack(strict, mutations(seed=1, count=800))
+    assert answers.total() == 800
+    assert answers[200, "ok"] > 40
+    assert answers[400, "corrupt_image"] > 40
     assert {status for status, _ in answers} <= {200, 400, 413, 415}
 
 

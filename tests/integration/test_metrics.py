@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import imagefiles
@@ -13,8 +12,6 @@ from tests.contract.test_metrics_documented import documented
 from tests.holding import Holding
 from tests.servers import ServerProcess
 from tests.waiting import until
-
-pytestmark = pytest.mark.alone
 
 
 def scrape(server: ServerProcess) -> dict[str, float]:

@@ -25,8 +25,6 @@ from tests.servers import ServerProcess
 from tests.small_model import small_folder
 from tests.waiting import until
 
-pytestmark = pytest.mark.alone
-
 PATH = "/v1/classify"
 JPEG = imagefiles.jpeg(64, 48)
 

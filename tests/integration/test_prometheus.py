@@ -23,13 +23,10 @@ DOCKER = REPOSITORY / "docker"
 DOCUMENT = REPOSITORY / "docs" / "metrics.md"
 LISTENING = re.compile(r'msg="Listening on".* address=(\S+)')
 
-pytestmark = [
-    pytest.mark.alone,
-    pytest.mark.skipif(
-        shutil.which("prometheus") is None or shutil.which("promtool") is None,
-        reason="the programs prometheus and promtool are not installed (Debian package: prometheus)",
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    shutil.which("prometheus") is None or shutil.which("promtool") is None,
+    reason="the programs prometheus and promtool are not installed (Debian package: prometheus)",
+)
 
 
 class Prometheus:
