@@ -60,7 +60,8 @@ def serving(
     monkeypatch.setenv("ACL_DOUBLE_REPORT", str(report))
     monkeypatch.setenv("ACL_DOUBLE_DEVICES", str(devices))
     monkeypatch.setenv("ACL_DOUBLE_FAULTS", f"@{faults.path}")
-    with ServerProcess(backend="ascend", model_path=folder, **settings) as server:
+    patient = {"request_timeout_ms": 600_000, **settings}
+    with ServerProcess(backend="ascend", model_path=folder, **patient) as server:
         yield server, faults
         assert server.stop() == 0, server.describe()
     account = account_of(tmp_path)

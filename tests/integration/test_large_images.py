@@ -21,7 +21,7 @@ PATH = "/v1/classify"
 MAX_PIXELS = 16 * 1024 * 1024
 MEMORY = 8 * MAX_PIXELS + 32 * 1024 * 1024
 SLACK = 64 * 1024 * 1024  # small images, buffers, bodies, and what the allocator keeps
-CLIENTS = 8
+CLIENTS = 4
 
 
 def progressive(width: int = 4096, height: int = 4096) -> bytes:

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.servers import REPOSITORY, ServerProcess, environment
 
 USERS = 8
+SIZES = ("small", "medium", "large")
 
 
 def run_locust(url: str, prefix: Path, *options: str, seconds: int = 6) -> subprocess.CompletedProcess[str]:
@@ -54,7 +55,7 @@ def samples(server: ServerProcess) -> dict[str, dict[str, float]]:
 @pytest.fixture(scope="module")
 def loaded() -> Iterator[ServerProcess]:
     """A server that nobody but the profiles asks."""
-    with ServerProcess() as running:
+    with ServerProcess(request_timeout_ms=600_000) as running:
         yield running
         assert running.stop() == 0, running.describe()
 
@@ -77,7 +78,8 @@ def test_a_profile_reaches_both_variants_without_a_failure_and_fills_batches(
     sent = requests(prefix)
     for variant in ("baseline", "optimised"):
         mine = {name: count for name, count in sent.items() if variant in name}
-        assert set(mine) == {f"classify {variant} {size}" for size in ("small", "medium", "large")}, sent
+        assert mine
+        assert set(mine) <= {f"classify {variant} {size}" for size in SIZES}, sent
         assert measured["tessera_images_total"][variant] == sum(mine.values())
     batches = sum(measured["tessera_batch_size_count"].values())
     assert sum(sent.values()) / batches > 1.2, f"{sum(sent.values())} images ran in {batches:.0f} batches"
@@ -138,8 +140,7 @@ def test_an_answer_from_the_wrong_variant_is_a_failure(faulty_service: str, tmp_
     run = run_locust(faulty_service, prefix, seconds=2)
     assert run.returncode == 1
     failures = rows(prefix, "failures")
-    assert failures
-    assert all(row["Name"].startswith("classify optimised ") for row in failures), failures
+    assert {row["Name"] for row in failures} == {f"classify optimised {size}" for size in SIZES}, failures
     assert all("asked optimised, answered by" in row["Error"] for row in failures), failures
 
 

@@ -48,7 +48,7 @@ def test_every_metric_is_non_zero_and_batches_form_under_load(holding: Holding) 
         watcher.start()
         try:
             with ThreadPoolExecutor(16) as clients:
-                for _ in range(6):
+                for _ in range(3):
                     with holding():
                         asked = [clients.submit(load, number) for number in range(16)]
                         until(lambda: scrape(server)["tessera_queue_depth_images"] == 16)
@@ -64,7 +64,7 @@ def test_every_metric_is_non_zero_and_batches_form_under_load(holding: Holding) 
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     images = sum(sample.value for sample in samples if sample.name == "tessera_images_total")
     batches = sum(sample.value for sample in samples if sample.name == "tessera_batch_size_count")
-    assert images == 16 * 6
+    assert images == 16 * 3
     assert images / batches > 4, f"mean batch size {images / batches:.1f}"
     for name, (kind, _) in documented().items():
         if name.startswith("tessera_device_"):  # of accelerators: tests/ascend/test_serving.py
