@@ -22,23 +22,26 @@ from tests import imagefiles
 from tests.servers import REPOSITORY, ServerProcess, environment, tessera
 from tests.unit.models.fileserver import FileServer, Served, files
 from tests.unit.models.tiny import tiny_model
+from tests.waiting import until
 
 __all__ = ["files"]
 
 NAME = "resnet50-v1-12"
+SIZE = 8_000_000
 
 
 @pytest.fixture(scope="module")
-def graph() -> bytes:
-    """The bundled model as an ONNX file of another origin."""
-    model = float_model(read_package(BUNDLED))
+def graph(small_model: Path) -> bytes:
+    """A model as an ONNX file of another origin, long enough to be interrupted on its way."""
+    model = float_model(read_package(small_model))
     del model.metadata_props[:]
+    model.doc_string = "x" * SIZE
     return model.SerializeToString()
 
 
 @pytest.fixture
-def labels(tmp_path: Path) -> str:
-    return str(shutil.copy(BUNDLED / "labels.txt", tmp_path / "names.txt"))
+def labels(small_model: Path, tmp_path: Path) -> str:
+    return str(shutil.copy(small_model / "labels.txt", tmp_path / "names.txt"))
 
 
 @pytest.fixture
@@ -76,12 +79,12 @@ def test_a_pulled_model_is_served(
 ) -> None:
     cache, library = str(tmp_path / "cache"), tmp_path / "library"
     files.files["/first"] = Served(b"<html>", status=503)
-    files.files["/second"] = Served(graph, breaks=[20_000_000])
+    files.files["/second"] = Served(graph, breaks=[SIZE // 4])
     code, output, errors = pull(catalogue, NAME, "--labels", labels, "--into", str(library), "--cache-dir", cache)
     assert code == 0, errors
     assert f"--model-path {library / NAME}" in output
     assert "downloading" in errors
-    assert files.requests[-1] == ("/second", "bytes=20000000-")
+    assert files.requests[-1] == ("/second", f"bytes={SIZE // 4}-")
     assert not list((tmp_path / "cache" / "downloads" / NAME).glob("*.onnx*"))
     listed = tessera("models", "list", "--models", str(library), "--cache-dir", cache)
     assert NAME in listed.stdout
@@ -133,8 +136,7 @@ def test_a_killed_pull_is_continued(catalogue: Path, files: FileServer, graph: b
     place = ("--into", str(tmp_path / "library"), "--cache-dir", str(tmp_path / "cache"))
     part = tmp_path / "cache" / "downloads" / NAME / f"{NAME}.onnx.part"
     with start(catalogue, NAME, *place) as process:
-        while process.poll() is None and not (part.exists() and part.stat().st_size > 1 << 20):
-            pass
+        until(lambda: process.poll() is not None or (part.exists() and part.stat().st_size > SIZE // 8))
         process.kill()
         process.communicate()
     assert not (tmp_path / "library").exists()
@@ -153,8 +155,8 @@ def test_mirror_and_unknown_name(catalogue: Path, files: FileServer, graph: byte
     assert all(name in tessera("models", "pull", "--help").stdout for name in (NAME, "timm-resnet50-a1"))
 
 
-def test_an_added_model_is_listed_and_classifies(labels: str, tmp_path: Path) -> None:
-    cache = str(tmp_path / "cache")
+def test_an_added_model_is_listed_and_classifies(tmp_path: Path) -> None:
+    cache, labels = str(tmp_path / "cache"), str(BUNDLED / "labels.txt")
     weights = tmp_path / "mine.safetensors"
     weights.symlink_to(BUNDLED / "weights.safetensors")
     added = tessera("models", "add", str(weights), "--labels", labels, "--cache-dir", cache)
