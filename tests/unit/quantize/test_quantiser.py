@@ -151,7 +151,8 @@ def test_int8_asks_for_a_quantised_file_and_keeps_the_types_of_its_float_layers(
         with engine.load(path, backend="cpu", precision=precision) as session:  # type: ignore[arg-type]
             answers[precision] = session.run(images)
     np.testing.assert_array_equal(answers["int8"], answers["auto"])
-    assert not np.array_equal(answers["fp32"], answers["auto"])
+    # A CPU whose bf16 is slower than its fp32 runs the file's bf16 layers in fp32.
+    assert np.array_equal(answers["fp32"], answers["auto"]) == (rates_here().faster_float == "fp32")
 
 
 BY_MACS = Rates(int8=100, bf16=50, fp32=25, origin="made up")
