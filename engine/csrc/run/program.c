@@ -11,7 +11,7 @@
 #include <time.h>
 
 enum {
-    TAIL_BYTES = 8 * 1024,  /* tiles may read, never write, past the last pixel of a tensor */
+    TAIL_BYTES = 8 * 1024,  /* tiles may read, never write, past the last pixel of a tensor, or of its copy in the scratch */
 };
 
 int ts_fail(ts_program *program, const char *format, ...)
@@ -164,7 +164,8 @@ int ts_program_finish(ts_program *program, size_t arena_bytes, int chunk)
             check_capacity(program, s, s->target))
             return -1;
     }
-    program->scratch_bytes = (program->scratch_bytes + 4095) / 4096 * 4096;
+    if (program->scratch_bytes)
+        program->scratch_bytes = (program->scratch_bytes + TAIL_BYTES + 4095) / 4096 * 4096;
     program->arena_bytes = (arena_bytes + TAIL_BYTES + 4095) / 4096 * 4096 + program->scratch_bytes;
     program->arenas_bytes = program->arena_bytes * (size_t)program->threads;
     program->arenas = ts_pages_new(program->arenas_bytes);
