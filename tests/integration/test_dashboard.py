@@ -16,7 +16,7 @@ import yaml
 
 from tessera.app.errors import RequestError
 from tests import imagefiles
-from tests.integration.test_prometheus import DOCKER, Prometheus
+from tests.prometheus import DOCKER, Prometheus
 from tests.servers import ServerProcess
 
 needs_prometheus = pytest.mark.skipif(
