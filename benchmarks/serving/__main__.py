@@ -33,7 +33,7 @@ from tessera.engine import cpu_budget
 from tessera.engine.machine import cpu_name
 from tessera.models.registry import open_model
 
-PHOTOS, PHONE_PHOTOS = 96, 12
+PHOTOS, PHONE_PHOTOS = 96, 24  # at least a batch
 _ALONE = 1.0  # seconds for each part
 
 
