@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import httpx
@@ -10,9 +11,10 @@ import pytest
 
 from tessera import engine
 from tessera.app.imaging.decoder import ImageDecoder
+from tessera.app.protocol.classify import softmax
 from tessera.models.registry import open_model
 from tests import imagefiles
-from tests.servers import CACHE, ServerProcess
+from tests.servers import CACHE, ServerProcess, tessera
 from tests.small_model import small_folder
 
 FILES = [imagefiles.jpeg(), imagefiles.png(300, 400), imagefiles.png(90, 70)]
@@ -54,3 +56,21 @@ def test_every_way_takes_images_of_the_models_size(tmp_path: Path, frontends: in
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid_inference_request")
         assert f"[N, 3, {size}, {size}]" in answer.json()["error"]
         assert server.stop() == 0
+
+
+@pytest.mark.effect_of("decode_scale")
+def test_large_photos_are_decoded_whole_where_that_is_asked_for(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(imagefiles.jpeg(2200, 1650))
+    model = open_model(cache=CACHE)
+    told, expected = [], []
+    with engine.load(model.variants["optimised"].path, backend="cpu") as session:
+        for decode_scale in (True, False):
+            done = tessera("classify", "--json", "--decode-scale", str(decode_scale), str(photo))
+            told.append(json.loads(done.stdout)["results"][0]["predictions"][0])
+            pixels = np.empty((1, 224, 224, 3), np.uint8)
+            decoder = ImageDecoder(model.preprocessing, max_pixels=10**7, decode_scale=decode_scale)
+            decoder.decode(photo.read_bytes(), pixels[0])
+            expected.append(float(softmax(session.run(pixels)[0]).max()))
+    assert [best["probability"] for best in told] == pytest.approx(expected, abs=2e-6)
+    assert told[0] != told[1]

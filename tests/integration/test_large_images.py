@@ -25,7 +25,7 @@ CLIENTS = 4
 
 
 def progressive(width: int = 4096, height: int = 4096) -> bytes:
-    """A third of a megabyte whose ten scans hold seven bytes a pixel at half its size, and ten at its own."""
+    """A third of a megabyte whose ten scans hold six bytes a pixel, at whatever fraction they are decoded."""
     picture = Image.new("RGB", (width, height), (200, 100, 50))
     return imagefiles.encode(picture, "JPEG", progressive=True, subsampling=0)
 

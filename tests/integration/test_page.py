@@ -156,6 +156,7 @@ def test_an_unchanged_page_is_not_sent_again(server: ServerProcess) -> None:
         assert client.get("/page/..%2f..%2fmain.py").status_code == 404
 
 
+@pytest.mark.effect_of("page")
 def test_without_the_page_there_is_nothing_at_its_path() -> None:
     with ServerProcess(page=False) as server, server.client() as client:
         assert client.get("/").status_code == 404
