@@ -29,16 +29,8 @@ _TURNS = {
 }
 _ON_ITS_SIDE = (5, 6, 7, 8)
 _FROM_RIGHT, _FROM_BOTTOM = (2, 3, 7, 8), (3, 4, 6, 7)  # where the stored columns, or rows, run the other way
-_TRANSPOSED = {
-    1: 5,
-    2: 8,
-    3: 7,
-    4: 6,
-    5: 1,
-    6: 4,
-    7: 3,
-    8: 2,
-}  # the orientation that makes the upright picture's transpose
+# The orientation that makes the transpose of the upright picture.
+_TRANSPOSED = {1: 5, 2: 8, 3: 7, 4: 6, 5: 1, 6: 4, 7: 3, 8: 2}
 
 
 def write_centre_crop(

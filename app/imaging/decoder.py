@@ -215,9 +215,9 @@ class OpenedImage:
         """Decode, resize and crop. What Pillow raises is not explained."""
         assert self._picture is not None, "an image is decoded once"
         picture, self._picture = self._picture, None
-        original = picture.size
-        if self._scale > 1:
-            picture.draft(None, (picture.width // self._scale, picture.height // self._scale))
+        original, scale = picture.size, self._scale
+        if scale > 1 and picture.draft(None, (original[0] // scale, original[1] // scale)) is None:
+            scale = 1  # it will be decoded whole
         if is_progressive(picture):
             picture.decodermaxblock = _PIECE
         table = levels(picture)
@@ -230,7 +230,7 @@ class OpenedImage:
             out,
             orientation=turned,
             original=original,
-            scale=self._scale,
+            scale=scale,
             plain=partial(to_plain, table=table),
         )
 

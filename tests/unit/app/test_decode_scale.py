@@ -66,6 +66,12 @@ def test_grey_and_cmyk_are_decoded_at_a_fraction_too(mode: str) -> None:
     assert np.abs(decode(data).astype(int) - decode(data, decode_scale=False)).mean() < 0.6
 
 
+def test_the_first_of_several_pictures_is_decoded_at_a_fraction() -> None:
+    data = encode(drawing(2200, 1650), "MPO", quality=90, save_all=True, append_images=[drawing(160, 120)])
+    assert pixels_held(data) < pixels_held(data, decode_scale=False) - 1_000_000
+    assert np.abs(decode(data).astype(int) - decode(data, decode_scale=False)).mean() < 0.6
+
+
 def test_other_formats_are_decoded_whole() -> None:
     data = encode(drawing(2200, 1650), "PNG", compress_level=1)
     assert np.array_equal(decode(data), decode(data, decode_scale=False))
