@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tessera import engine
+from tessera.app.commands.documents import BenchDocument, MeasurementBody, describe, write_document
 from tessera.app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.errors import RequestError, StartupError
@@ -23,6 +24,7 @@ from tessera.app.imaging.decoder import ImageDecoder
 from tessera.app.served.loading import open_configured_model, open_session
 from tessera.app.served.selection import find_model
 from tessera.engine.backends import BACKENDS
+from tessera.engine.quantize.files import check_target
 from tessera.models.package import read_package
 from tessera.models.preprocessing import Preprocessing
 from tessera.wording import counted
@@ -49,12 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     parser.add_argument("--rounds", type=_at_least_one, default=15, help="timed rounds per batch size (default 15)")
     parser.add_argument("--images", type=Path, help="folder of photos to run (default: generated images)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write every time measured there")
     add_settings_flags(parser, RUN_SETTINGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table."""
     settings = settings_from(arguments)
+    if arguments.json is not None:
+        check_target(arguments.json)
     # Before anything is built: a wrong folder is told at once.
     pool = load_images(arguments.images, max(_BATCHES) * _ROTATION, read_package(find_model(settings)).preprocessing)
     with ProgressDisplay() as display:
@@ -63,7 +68,20 @@ def run(arguments: argparse.Namespace) -> int:
         rows = []
         for batch in _BATCHES:
             rows += _measure(sessions, pool, batch, arguments.rounds, display)
-    _print(model.name, sessions, rows, arguments.rounds)
+    infos = {name: session.describe() for name, session in sessions.items()}
+    machine = BACKENDS[next(iter(infos.values())).backend].machine(next(iter(infos.values())))
+    _print(f"{model.name} on {machine}", infos, rows, arguments.rounds)
+    if arguments.json is not None:
+        write_document(
+            arguments.json,
+            BenchDocument(
+                model=model.name,
+                machine=machine,
+                variants={name: describe(session) for name, session in sessions.items()},
+                rounds=arguments.rounds,
+                measurements=[_body(row, rows) for row in rows],
+            ),
+        )
     for session in sessions.values():
         session.close()
     return 0
@@ -135,19 +153,34 @@ def _measure(
     return rows
 
 
-def _print(model: str, sessions: dict[str, engine.Session], rows: list[Row], rounds: int) -> None:
-    infos = {name: session.describe() for name, session in sessions.items()}
-    info = next(iter(infos.values()))
-    title = f"{model} on {BACKENDS[info.backend].machine(info)}, median of {counted(rounds, 'interleaved round')}"
+def _speed_up(row: Row, rows: list[Row]) -> float:
+    """Against the first variant at the same batch size, within each round."""
+    first = next(other for other in rows if other.batch == row.batch)
+    return median(a / b for a, b in zip(first.seconds, row.seconds, strict=True))
+
+
+def _body(row: Row, rows: list[Row]) -> MeasurementBody:
+    return MeasurementBody(
+        variant=row.variant,
+        batch=row.batch,
+        seconds=row.seconds,
+        milliseconds=median(row.seconds) * 1e3,
+        images_per_second=row.batch / median(row.seconds),
+        peak_share=None if isnan(row.utilisation) else row.utilisation,
+        speed_up=_speed_up(row, rows),
+        agreement=row.agreement,
+    )
+
+
+def _print(where: str, infos: dict[str, engine.SessionInfo], rows: list[Row], rounds: int) -> None:
+    title = f"{where}, median of {counted(rounds, 'interleaved round')}"
     table = Table(box=box.MARKDOWN)  # so that it can be pasted
     for heading in ("variant", "engine", "precision", "batch"):
         table.add_column(heading)
     for heading in ("ms", "images/s", "of peak", "speed-up", "same label"):
         table.add_column(heading, justify="right")
-    first = {row.batch: row for row in reversed(rows)}
     for row in rows:
         info = infos[row.variant]
-        ratio = median(a / b for a, b in zip(first[row.batch].seconds, row.seconds, strict=True))
         table.add_row(
             row.variant,
             info.backend,
@@ -156,7 +189,7 @@ def _print(model: str, sessions: dict[str, engine.Session], rows: list[Row], rou
             f"{median(row.seconds) * 1e3:.2f}",
             f"{row.batch / median(row.seconds):.1f}",
             "" if isnan(row.utilisation) else f"{row.utilisation:.0%}",
-            f"{ratio:.2f}x",
+            f"{_speed_up(row, rows):.2f}x",
             f"{row.agreement:.1%}",
         )
     console = Console(width=_WIDTH)

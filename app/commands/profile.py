@@ -12,11 +12,19 @@ from rich.table import Table
 
 from tessera import engine
 from tessera.app.commands.bench import load_images
+from tessera.app.commands.documents import (
+    ProfileDocument,
+    VariantBody,
+    describe,
+    describe_layer,
+    write_document,
+)
 from tessera.app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.served.loading import open_configured_model, open_session
 from tessera.app.served.selection import check_variant, find_model
 from tessera.engine.backends import BACKENDS
+from tessera.engine.quantize.files import check_target
 from tessera.models.package import read_package
 from tessera.wording import counted
 
@@ -42,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, choices=range(1, 1001), default=15, metavar="N", help="runs (default 15)")
     parser.add_argument("--images", type=Path, help="folder of photos to run (default: generated images)")
     parser.add_argument("--variant", help="only this variant (default: all, side by side)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write every figure there")
     add_settings_flags(parser, RUN_SETTINGS)
 
 
@@ -50,9 +59,13 @@ def run(arguments: argparse.Namespace) -> int:
     settings = settings_from(arguments)
     if arguments.variant is not None:
         check_variant(arguments.variant, "--variant")
+    if arguments.json is not None:
+        check_target(arguments.json)
     images = load_images(arguments.images, arguments.batch, read_package(find_model(settings)).preprocessing)
     console = Console(width=_WIDTH)
     summaries: dict[str, Summary] = {}
+    layers: dict[str, list[engine.LayerTiming]] = {}
+    described: dict[str, VariantBody] = {}
     with ProgressDisplay() as display:
         model = open_configured_model(settings, display)
         for name, variant in model.variants.items():
@@ -63,14 +76,27 @@ def run(arguments: argparse.Namespace) -> int:
                 info = session.describe()
                 rows = session.profile(images, runs=arguments.runs)
                 peak = session.peak()
-                summaries[name] = _summarise(rows)
+                summaries[name], layers[name], described[name] = _summarise(rows), rows, describe(session)
                 backend = BACKENDS[info.backend]
             console.print(
                 f"\n{name}: {info.backend}, {info.precision}, {info.isa}{_peak_words(peak, info)}", highlight=False
             )
             console.print(_layers(rows, backend.caches(info)))
-    console.print(f"\n{model.name} on {backend.machine(info)}, batch {arguments.batch}", highlight=False)
+    machine = backend.machine(info)
+    console.print(f"\n{model.name} on {machine}, batch {arguments.batch}", highlight=False)
     console.print(_comparison(summaries, arguments.batch))
+    if arguments.json is not None:
+        write_document(
+            arguments.json,
+            ProfileDocument(
+                model=model.name,
+                machine=machine,
+                variants=described,
+                batch=arguments.batch,
+                runs=arguments.runs,
+                layers={name: [describe_layer(row) for row in rows] for name, rows in layers.items()},
+            ),
+        )
     return 0
 
 

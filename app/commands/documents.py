@@ -1,0 +1,120 @@
+"""What `bench --json` and `profile --json` write. The schemas in docs/schemas are made of these models."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tessera import engine
+from tessera.app.version import service_version
+from tessera.engine.quantize.files import write_whole
+
+
+class VariantBody(BaseModel):
+    """What ran."""
+
+    backend: str
+    precision: str
+    isa: str = Field(description="instruction set, or the runtime's version")
+    threads: int
+    macs_per_image: int
+    peak_macs_per_second: float | None = Field(description="register peak at this precision and threads; null: unknown")
+
+
+class MeasurementBody(BaseModel):
+    """One variant at one batch size."""
+
+    variant: str
+    batch: int
+    seconds: list[float] = Field(description="of every round, in order; a round runs every variant once")
+    milliseconds: float = Field(description="median over rounds")
+    images_per_second: float
+    peak_share: float | None = Field(description="achieved MAC/s over the register peak, 0 to 1; null: unknown")
+    speed_up: float = Field(description="median of the ratios within rounds, the first variant's time over this one's")
+    agreement: float = Field(description="share of images with the first variant's label, 0 to 1")
+
+
+class LayerBody(BaseModel):
+    """One layer, median over runs; see `tessera.engine.LayerTiming`."""
+
+    name: str
+    op: str
+    kernel: str
+    layer_class: str
+    milliseconds: float = Field(description="for the whole batch")
+    macs: int = Field(description="for the whole batch")
+    peak_share: float
+    memory_share: float
+    bound: str | None = Field(description="products, memory or other; null: not known")
+    bytes_moved: int
+    working_set: int
+    mac_ratio: float | None = Field(description="share of cycles in which a device's matrix unit worked")
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+class Document(BaseModel):
+    """What every document says of its origin."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    tessera: str = Field(default_factory=service_version, description="version of the program")
+    made_at: str = Field(default_factory=_now, description="ISO 8601, UTC")
+    model: str
+    machine: str
+    variants: dict[str, VariantBody]
+
+
+class BenchDocument(Document):
+    """`tessera bench --json`."""
+
+    kind: Literal["bench"] = "bench"
+    rounds: int
+    measurements: list[MeasurementBody]
+
+
+class ProfileDocument(Document):
+    """`tessera profile --json`."""
+
+    kind: Literal["profile"] = "profile"
+    batch: int
+    runs: int
+    layers: dict[str, list[LayerBody]] = Field(description="of each variant, in the order in which they run")
+
+
+def describe(session: engine.Session) -> VariantBody:
+    """Say what a session runs on."""
+    info = session.describe()
+    return VariantBody(
+        backend=info.backend,
+        precision=info.precision,
+        isa=info.isa,
+        threads=info.threads,
+        macs_per_image=info.macs,
+        peak_macs_per_second=session.peak(),
+    )
+
+
+def describe_layer(row: engine.LayerTiming) -> LayerBody:
+    """The same row, with what binds it."""
+    return LayerBody.model_validate(row, from_attributes=True)
+
+
+def write_document(path: Path, document: Document) -> None:
+    """Write a document, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    write_whole(path, (document.model_dump_json(indent=2) + "\n").encode())
+
+
+def schema(kind: type[Document]) -> str:
+    """The JSON schema of a document, as docs/schemas has it."""
+    return json.dumps(kind.model_json_schema(mode="serialization"), indent=2) + "\n"
