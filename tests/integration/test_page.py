@@ -172,14 +172,65 @@ def test_all_of_it_is_small() -> None:
     assert sum(len(gzip.compress(file.read_bytes())) for file in texts) < 80_000
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="the program npm is not installed")
-def test_what_is_committed_is_what_the_sources_build(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources with what builds and checks them."""
+    if shutil.which("npm") is None:
+        pytest.skip("the program npm is not installed")
+    folder = tmp_path_factory.mktemp("web")
     for name in ("src", "package.json", "package-lock.json", "tsconfig.json"):
         source = WEB / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    (tmp_path / "built").mkdir()
-    for command in (["npm", "ci", "--silent"], ["npm", "run", "--silent", "build"]):
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-    built = {file.name: file.read_bytes() for file in (tmp_path / "built").iterdir()}
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+    (folder / "built").mkdir()
+    run(["npm", "ci", "--silent"], folder)
+    return folder
+
+
+def run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_committed_is_what_the_sources_build(tools: Path) -> None:
+    run(["npm", "run", "--silent", "build"], tools)
+    built = {file.name: file.read_bytes() for file in (tools / "built").iterdir()}
     assert built == {file.name: file.read_bytes() for file in (WEB / "built").iterdir()}
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Browser, server: ServerProcess, tools: Path, scheme: str) -> None:
+    context = browser.new_context(bypass_csp=True, color_scheme="dark" if scheme == "dark" else "light")
+    opened = context.new_page()
+    opened.goto(f"{server.url}/")
+    opened.get_by_role("button", name="golf ball").click()
+    expect_answers(opened)
+    opened.add_script_tag(path=tools / "node_modules" / "axe-core" / "axe.min.js")
+    found = opened.evaluate("axe.run()")["violations"]
+    serious = [finding for finding in found if finding["impact"] in ("serious", "critical")]
+    assert [(finding["id"], [node["html"] for node in finding["nodes"]]) for finding in serious] == []
+    context.close()
+
+
+@needs_chromium
+def test_while_the_model_loads_the_page_says_so_and_then_works(browser: Browser) -> None:
+    with ServerProcess(wait=False) as server:
+        opened = browser.new_page()
+        opened.goto(f"{server.url}/")
+        opened.get_by_role("button", name="church").click()
+        expect(opened.locator("#error")).to_contain_text("not ready", timeout=PATIENCE)
+        server.wait_until_ready()
+        opened.get_by_role("button", name="church").click()
+        expect_answers(opened)
+        opened.close()
+
+
+@needs_chromium
+def test_it_works_with_frontends(browser: Browser) -> None:
+    with ServerProcess(frontends=2) as server:
+        opened = browser.new_page()
+        opened.goto(f"{server.url}/")
+        opened.get_by_role("button", name="parachute").click()
+        expect_answers(opened)
+        expect(opened.locator("#experiment")).to_contain_text("optimised 100.0 %")
+        opened.close()
