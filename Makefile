@@ -92,9 +92,9 @@ descriptors: $(VENV)/test-installed
 
 # On the lowest versions that pyproject.toml admits, in an environment of their own: tests of what other packages do for us
 # (HTTP, forms, JSON, images, gRPC, settings, ONNX and its runtime). Left out is what runs on our own code alone, as `make test`
-# has run it; test_grpc_schema.py needs the newest protobuf, and test_onnx_conformance.py the newest onnx.
+# has run it; test_grpc_schema.py needs the newest protobuf, test_onnx_conformance.py the newest onnx, and test_package.py pip.
 OWN_LOGIC := test_cost test_grpc_schema test_queue test_queue_states test_scheduler test_simulation test_admission test_selection
-LOWEST_TESTS := tests/contract tests/unit/app $(OWN_LOGIC:%=--ignore tests/unit/app/%.py) --ignore tests/contract/test_readme.py tests/integration/test_http_protocol.py \
+LOWEST_TESTS := tests/contract tests/unit/app $(OWN_LOGIC:%=--ignore tests/unit/app/%.py) --ignore tests/contract/test_readme.py --ignore tests/contract/test_package.py tests/integration/test_http_protocol.py \
 	tests/unit/graph/test_operators.py tests/unit/graph/test_windows.py tests/unit/graph/test_reader.py \
 	tests/unit/graph/test_writer.py tests/unit/models/test_importer.py tests/unit/models/test_checkpoint.py
 lowest: $(VENV)/test-installed

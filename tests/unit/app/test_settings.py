@@ -38,6 +38,8 @@ EXAMPLES = {
     "max_images_per_request": ("7", 7),
     "max_body_bytes": ("1000", 1000),
     "max_pixels": ("5000", 5000),
+    "decode_scale": ("false", False),
+    "page": ("false", False),
     "request_timeout_ms": ("250", 250),
     "max_upload_bytes": ("99000000", 99000000),
     "max_connections": ("12", 12),
