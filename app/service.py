@@ -27,6 +27,7 @@ from tessera.app.imaging.decoder import ImageDecoder
 from tessera.app.imaging.decoder_pool import DecoderPool, Decoding
 from tessera.app.limits.admin import AdminGate
 from tessera.app.limits.clients import client
+from tessera.app.observability.live import LiveFeed
 from tessera.app.observability.logs import request_id
 from tessera.app.observability.metrics import Metrics
 from tessera.app.protocol.classify import Classified
@@ -51,6 +52,9 @@ class Service:
         metrics: Where it counts.
         dispatcher: Where images run.
         admin: Who may load and unload variants.
+
+    Attributes:
+        live: What it does now, for all who watch.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, dispatcher: Dispatcher, admin: AdminGate) -> None:
@@ -60,6 +64,7 @@ class Service:
         self.admin = admin
         self.leaving = False
         self.draining = False
+        self.live = LiveFeed(self._metrics_text)
         self._decoders: DecoderPool | None = None
         self._router = Router(plan_from(self.settings))
         self._shadow = Shadow(dispatcher, share=self.settings.effective_shadow_share)
@@ -278,6 +283,9 @@ class Service:
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of all processes for a scraper that accepts `accept`: body and Content-Type."""
         return await self.dispatcher.render_metrics(accept)
+
+    async def _metrics_text(self) -> str:
+        return (await self.render_metrics(""))[0].decode()
 
     def _available(self) -> Collection[str]:
         """The variants that answer requests."""

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 # Machines ask these every few seconds; their lines would drown the others.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
+HEAD = "tessera.head"  # in the scope of a GET that was a HEAD, for answers that would not end
 _MOST_HEADERS = 128
 _HEADER = HEADER.lower().encode()
 
@@ -96,7 +97,7 @@ class HeadAsGet:
         """Answer one ASGI connection."""
         # A copy, because everybody outside, the server included, still has to see HEAD.
         is_head = scope["type"] == "http" and scope["method"] == "HEAD"
-        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
+        await self._app({**scope, "method": "GET", HEAD: True} if is_head else scope, receive, send)
 
 
 class InFlight:

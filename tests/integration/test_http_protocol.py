@@ -182,7 +182,8 @@ def test_a_half_closed_client_gets_the_answers_to_what_it_has_sent_whole(small: 
     received = half_closed(small, form, pause)
     head, _, answer = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b"\r\nconnection: close" in head
+    if not pause:  # else the answer may be on its way before the client has closed
+        assert b"\r\nconnection: close" in head
     assert len(json.loads(answer)["results"]) == 32
 
 

@@ -234,3 +234,17 @@ def test_it_works_with_frontends(browser: Browser) -> None:
         expect_answers(opened)
         expect(opened.locator("#experiment")).to_contain_text("optimised 100.0 %")
         opened.close()
+
+
+@needs_chromium
+def test_live_figures_come_and_come_again_after_a_restart(browser: Browser) -> None:
+    with ServerProcess() as server:
+        opened = browser.new_page()
+        opened.goto(f"{server.url}/")
+        expect(opened.locator("#now")).to_contain_text("Queue", timeout=PATIENCE)
+        expect(opened.locator("#charts canvas")).to_have_count(4)
+        assert server.stop() == 0
+    expect(opened.locator("#now")).to_contain_text("does not answer", timeout=PATIENCE)
+    with ServerProcess("--port", server.url.rpartition(":")[2]):
+        expect(opened.locator("#now")).to_contain_text("Queue", timeout=PATIENCE)
+    opened.close()

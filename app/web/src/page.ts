@@ -3,6 +3,7 @@
 import { show } from "./cards";
 import { byId, make } from "./elements";
 import * as experiment from "./experiment";
+import * as live from "./live";
 import { measure } from "./measurement";
 import { Answer, VARIANTS, Variant, classify, document_ } from "./service";
 import * as snippets from "./snippets";
@@ -119,3 +120,4 @@ setUpPhotos();
 snippets.setUp();
 void describe();
 void experiment.follow();
+live.follow();
