@@ -64,6 +64,28 @@ static inline simde__m512i emulated_cvtepu8_epi32(__m128i a)
     return r;
 }
 
+static inline simde__m512i emulated_cvtepu8_epi16(__m256i a)
+{
+    simde__m512i r;
+    EMULATED_LANES(r, a, uint16_t, uint8_t, 32, x);
+    return r;
+}
+
+static inline simde__m512i emulated_srai_epi32(simde__m512i a, unsigned count)
+{
+    simde__m512i r;
+    EMULATED_LANES(r, a, int32_t, int32_t, 16, x >> count);
+    return r;
+}
+
+/* Saturates. */
+static inline __m128i emulated_cvtusepi32_epi8(simde__m512i a)
+{
+    __m128i r;
+    EMULATED_LANES(r, a, uint8_t, uint32_t, 16, x > 255 ? 255 : x);
+    return r;
+}
+
 /* Rounds to nearest even; not-a-number stays one; denormals are flushed. */
 static inline __m256i emulated_cvtneps_pbh(simde__m512 a)
 {
@@ -80,11 +102,17 @@ static inline __m256i emulated_cvtneps_pbh(simde__m512 a)
 #undef _mm512_cvtps_epi32
 #undef _mm512_cvtepi32_epi16
 #undef _mm512_cvtepu16_epi32
+#undef _mm512_madd_epi16 /* which Debian 12's SIMDe gives the parameters of another instruction */
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
 #define _mm512_cvtepi32_epi16 emulated_cvtepi32_epi16
 #define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
 #define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
+#define _mm512_cvtepu8_epi16 emulated_cvtepu8_epi16
+#define _mm512_cvtusepi32_epi8 emulated_cvtusepi32_epi8
+#undef _mm512_srai_epi32
+#define _mm512_srai_epi32 emulated_srai_epi32
+#define _mm512_madd_epi16 simde_mm512_madd_epi16
 #define _mm512_cvtneps_pbh emulated_cvtneps_pbh
 #define _mm256_dpbusd_avx_epi32 simde_mm256_dpbusd_epi32
 
