@@ -151,13 +151,13 @@ native-tsan: $(VENV)/test-installed
 
 # The same tests for 64-bit Arm under qemu, where its cross compiler and qemu-user are installed; says so where not.
 native-aarch64: $(VENV)/test-installed
-	tests/native/run_aarch64.sh $(CURDIR)/$(BIN)
+	env -u MAKEFLAGS tests/native/run_aarch64.sh $(CURDIR)/$(BIN)
 
-# native(name, sanitizers, targets)
+# native(name, sanitizers, targets). Without make's flags, by which ninja would look for a job server that it cannot use.
 define native
 	$(BIN)/cmake -S . -B build/native-$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DTESSERA_PYTHON=OFF \
 		-DTESSERA_TESTS=ON "-DTESSERA_SANITIZE=$(2)" > /dev/null
-	$(BIN)/cmake --build build/native-$(1) --target $(3) > build/native-$(1)/build.log || { cat build/native-$(1)/build.log; exit 1; }
+	env -u MAKEFLAGS $(BIN)/cmake --build build/native-$(1) --target $(3) > build/native-$(1)/build.log || { cat build/native-$(1)/build.log; exit 1; }
 endef
 
 format: $(VENV)/test-installed
