@@ -1,13 +1,13 @@
 /* Whether the optimised variant is still right: what GET /v1/experiments says, in words. */
 
 import { byId, make } from "./elements";
-import { document_ } from "./service";
+import { fetchDocument } from "./service";
 
 const EVERY = 5000; // milliseconds
 
 export async function follow(): Promise<void> {
   for (;;) {
-    if (!document.hidden) show(await document_("/v1/experiments"));
+    if (!document.hidden) show(await fetchDocument("/v1/experiments"));
     await new Promise((resolve) => setTimeout(resolve, EVERY));
   }
 }

@@ -5,7 +5,7 @@ import { byId, make } from "./elements";
 import * as experiment from "./experiment";
 import * as live from "./live";
 import { measure } from "./measurement";
-import { Answer, VARIANTS, Variant, classify, document_ } from "./service";
+import { Answer, VARIANTS, Variant, classify, fetchDocument } from "./service";
 import * as snippets from "./snippets";
 
 const SAMPLES = ["golf-ball", "parachute", "church"];
@@ -108,7 +108,7 @@ function setUpPhotos(): void {
 }
 
 async function describe(): Promise<void> {
-  const model = (await document_("/v1/models"))?.models?.[0];
+  const model = (await fetchDocument("/v1/models"))?.models?.[0];
   if (!model) return;
   const isa = model.variants.find((variant: any) => variant.name === "optimised")?.isa;
   byId("model").textContent = `${model.name} in two variants, on this machine${isa ? ` (${isa})` : ""}.`;

@@ -48,7 +48,7 @@ export function classify(photo: Blob, variant: Variant, progress: (share: number
 }
 
 /** A JSON document of the service; null where there is none. */
-export async function document_(path: string): Promise<any> {
+export async function fetchDocument(path: string): Promise<any> {
   try {
     const answer = await fetch(path, { headers: { Accept: "application/json" } });
     return answer.ok ? await answer.json() : null;
