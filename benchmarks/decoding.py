@@ -2,6 +2,7 @@
 
     .venv/bin/python -m benchmarks.decoding              # speed
     .venv/bin/python -m benchmarks.decoding --accuracy   # what the network makes of photos decoded at a fraction
+    .venv/bin/python -m benchmarks.decoding --memory     # what a JPEG of 64 megapixels adds
 
 Two corpora: ImageNet photos as they are, and the same photos made as large as a phone's (12 megapixels, by Pillow's
 Lanczos filter, quality 88): real photos of that size are not part of the data. The figure of speed is the median over
@@ -13,6 +14,9 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +37,24 @@ from tessera.models.preprocessing import Preprocessing, geometry
 PHOTOS, PHONE_PHOTOS = 60, 6
 PHONE = (4000, 3000)
 BATCH = 16
+# Small first, so that only what the large one takes is counted; then the kernel's mark of the most memory is reset.
+MEASURED = """
+import io, sys, numpy as np
+from PIL import Image
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.models.preprocessing import Preprocessing
+decoder = ImageDecoder(Preprocessing(), max_pixels=1 << 26, decode_scale=sys.argv[2] == "True")
+row, small = np.empty(decoder.shape, np.uint8), io.BytesIO()
+Image.new("RGB", (500, 375)).save(small, "JPEG")
+decoder.decode(small.getvalue(), row)
+data = open(sys.argv[1], "rb").read()
+def status(name):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(name))
+before = status("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+decoder.decode(data, row)
+print(status("VmHWM") - before)
+"""
 MAX_PIXELS = 64 * 1024 * 1024
 
 
@@ -41,11 +63,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="rounds (default 15)")
     parser.add_argument("--data", type=Path, help="folder with resnet50-imagenet and imagenet-sample")
     parser.add_argument("--accuracy", action="store_true", help="compare answers instead of times")
+    parser.add_argument("--memory", action="store_true", help="measure memory instead of times")
     parser.add_argument("--photos", type=int, default=500, help="photos whose answers are compared (default 500)")
     arguments = parser.parse_args()
     data = find_data(arguments.data)
     if arguments.accuracy:
         print_accuracy(data, arguments.photos)
+    elif arguments.memory:
+        print_memory(data)
     else:
         print_speed(data, arguments.rounds)
 
@@ -99,6 +124,22 @@ def print_accuracy(data: Path, count: int) -> None:
     console = Console(width=120)
     console.print(f"{cpu_name()}; Pillow {PIL.__version__}; {count} photos of imagenet-sample")
     console.print(table)
+
+
+def print_memory(data: Path) -> None:
+    """Decode a photo of 64 megapixels each way in a process of its own, and print by how much that grew."""
+    picture = Image.open(next((data / "imagenet-sample").glob("*.JPEG"))).convert("RGB")
+    table = Table("JPEG", "decode_scale", "MB added at the peak", box=box.MARKDOWN)
+    with tempfile.TemporaryDirectory() as folder:
+        for progressive in (False, True):
+            large = Path(folder) / f"{progressive}.jpg"
+            picture.resize((9200, 7200)).save(large, "JPEG", quality=85, progressive=progressive)
+            for decode_scale in (True, False):
+                measure = [sys.executable, "-c", MEASURED, str(large), str(decode_scale)]
+                added = int(subprocess.run(measure, capture_output=True, text=True, check=True).stdout)
+                kind = "progressive" if progressive else "baseline"
+                table.add_row(kind, str(decode_scale), f"{added / 1e6:.1f}")
+    Console(width=120).print(table)
 
 
 def hits(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:

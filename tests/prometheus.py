@@ -85,3 +85,9 @@ class Prometheus:
             if (found := LISTENING.search(line)) is not None:
                 self._url = f"http://{found[1]}"
                 self._listening.set()
+
+
+def promtool(*arguments: str, text: str | None = None) -> None:
+    """Run promtool, with `text` as its input; it must find no fault."""
+    done = subprocess.run(["promtool", *arguments], input=text, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests import imagefiles
-from tests.prometheus import DOCKER, Prometheus
+from tests.prometheus import DOCKER, Prometheus, promtool
 from tests.servers import REPOSITORY, ServerProcess
 
 DOCUMENT = REPOSITORY / "docs" / "metrics.md"
@@ -113,20 +112,9 @@ def test_the_alerts_are_loaded_healthy_and_silent(prometheus: Prometheus) -> Non
 
 
 def test_promtool_finds_no_fault_in_the_committed_files() -> None:
-    check = subprocess.run(
-        ["promtool", "check", "config", str(DOCKER / "prometheus.yml")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert check.returncode == 0, check.stdout + check.stderr
+    promtool("check", "config", str(DOCKER / "prometheus.yml"))
 
 
 def test_promtool_finds_no_fault_in_the_metrics(server: ServerProcess) -> None:
     with server.client() as client:
-        text = client.get("/metrics").text
-    check = subprocess.run(
-        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert check.returncode == 0, check.stdout + check.stderr
+        promtool("check", "metrics", text=client.get("/metrics").text)
