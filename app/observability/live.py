@@ -7,7 +7,6 @@ import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
 from itertools import pairwise
 from typing import TypedDict
 
@@ -80,13 +79,20 @@ class LiveFeed:
     async def _make(self) -> None:
         seen: deque[tuple[float, Samples]] = deque(maxlen=WINDOW + 1)
         while True:
-            with suppress(Exception):  # of a supervisor that restarts: this second has no snapshot
+            try:
                 seen.append((time.time(), read(await self._render())))
-            if len(seen) > 1:
-                told, self._latest = self._latest, asyncio.get_running_loop().create_future()
-                assert told is not None
-                told.set_result(compare(seen[0][1], seen[-1][1], seen[-1][0] - seen[0][0], seen[-1][0]))
+            except Exception:  # of a supervisor that restarts: this second has no snapshot
+                pass
+            else:
+                self._tell(seen)
             await asyncio.sleep(INTERVAL)
+
+    def _tell(self, seen: deque[tuple[float, Samples]]) -> None:
+        """Make a snapshot, where there are two times to compare, and have all who watch go on."""
+        if len(seen) > 1:
+            told, self._latest = self._latest, asyncio.get_running_loop().create_future()
+            assert told is not None
+            told.set_result(compare(seen[0][1], seen[-1][1], seen[-1][0] - seen[0][0], seen[-1][0]))
 
 
 def read(text: str) -> Samples:
