@@ -22,7 +22,7 @@ test: $(VENV)/test-installed
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types native-tsan native-asan native-plain native-aarch64 lint
 	@$(MAKE) --no-print-directory python-test
 
-# All of Imagenette's validation photos, of which the tests take every thirtieth.
+# All of Imagenette's validation photos, of which the tests take every tenth.
 accuracy: $(VENV)/test-installed
 	TESSERA_ALL_PHOTOS=1 $(BIN)/python -m pytest -s tests/integration/test_accuracy.py
 

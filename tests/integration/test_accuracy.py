@@ -1,6 +1,6 @@
 """The optimised variant against ONNX Runtime on the same QDQ file, over Imagenette's validation photos.
 
-Every thirtieth photo in `make test`, because ONNX Runtime needs minutes for all 3,925, which `make accuracy` takes.
+Every tenth photo in `make test`, because ONNX Runtime needs minutes for all 3,925; `make accuracy` takes all of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.servers import CACHE
 from tests.shared_data import SHARED_DATA, requires_shared_data
 
 BATCH = 25
-STEP = 1 if os.environ.get("TESSERA_ALL_PHOTOS") else 30
+STEP = 1 if os.environ.get("TESSERA_ALL_PHOTOS") else 10
 
 pytestmark = requires_shared_data
 
@@ -102,7 +102,7 @@ def test_our_engine_answers_like_onnxruntime_on_the_same_file(model: Model) -> N
         "quantum": final_quantum(path, pixels),
     }
     print(json.dumps(summary))
-    assert count - same <= max(1, 0.005 * count)
+    assert summary["agreement"] >= 0.995
     assert summary["mean_difference"] <= summary["quantum"]
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import tritonclient.grpc as triton
 import tritonclient.http as triton_http
-from tritonclient.utils import InferenceServerException
 
 from tests.integration.oip.grpc_clients import FILES, MODEL, listening_at, tensor
 from tests.servers import ServerProcess, tessera
@@ -20,14 +19,6 @@ def test_a_port_that_is_taken_is_said_so() -> None:
     assert ended.returncode == 1
     assert "--grpc-port" in ended.stderr
     assert "Traceback" not in ended.stderr
-
-
-def is_ready(client: triton.InferenceServerClient) -> bool:
-    """False where nobody listens, which was seen once right after the start, at a load of 15 on two cores."""
-    try:
-        return bool(client.is_server_ready())
-    except InferenceServerException:
-        return False
 
 
 # Frontends that wait for a file to go away before they begin.
@@ -54,7 +45,7 @@ def test_two_services_with_frontends_never_share_a_port(tmp_path: Path) -> None:
         gate.unlink()
         first.wait_until_ready()
         with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
-            until(lambda: is_ready(client))
+            assert client.is_server_ready()
         assert first.stop() == 0, first.describe()
 
 
