@@ -17,7 +17,7 @@ from tessera.engine.errors import (
 from tessera.engine.loading import load
 from tessera.engine.peak import measure_peak
 from tessera.engine.quantize import quantize
-from tessera.engine.session import DeviceStatus, LayerTiming, Session, SessionInfo, TensorSpec
+from tessera.engine.session import DeviceStatus, LayerTiming, Session, SessionInfo, Slice, TensorSpec
 
 __all__ = [
     "BackendUnavailableError",
@@ -29,6 +29,7 @@ __all__ = [
     "ModelError",
     "Session",
     "SessionInfo",
+    "Slice",
     "TensorSpec",
     "UnsupportedOperatorError",
     "cpu_budget",

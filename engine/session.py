@@ -154,6 +154,29 @@ class LayerTiming:
         )
 
 
+@dataclass(frozen=True)
+class Slice:
+    """What a thread did with some images in one layer.
+
+    Attributes:
+        name: node name.
+        op: operator.
+        kernel: what ran it, "" where there is only one way.
+        thread: from 0; the calling thread where it took part.
+        start: seconds since the run began.
+        seconds: how long.
+        helping: whether it helped another thread with that one's images.
+    """
+
+    name: str
+    op: str
+    kernel: str
+    thread: int
+    start: float
+    seconds: float
+    helping: bool = False
+
+
 class Session(ABC):
     """A loaded model. `run` may be called from several threads; `close` when none is running."""
 
@@ -207,6 +230,16 @@ class Session(ABC):
         Raises:
             InputError: as `run`, or `runs` is not positive.
         """
+
+    def trace(self, x: Array) -> list[Slice]:
+        """Runs the batch `x` once more after a warm one, and tells what every thread did when, by start.
+
+        Empty where the backend does not say.
+
+        Raises:
+            InputError: as `run`.
+        """
+        return []
 
     def devices(self) -> tuple[DeviceStatus, ...]:
         """How the accelerators of this session are doing, asked now; none for sessions on the CPU."""

@@ -21,8 +21,10 @@ from tessera.app.commands.documents import (
 )
 from tessera.app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from tessera.app.commands.progress import ProgressDisplay
+from tessera.app.commands.trace import write_trace
 from tessera.app.served.loading import open_configured_model, open_session
 from tessera.app.served.selection import check_variant, find_model
+from tessera.app.version import service_version
 from tessera.engine.backends import BACKENDS
 from tessera.engine.quantize.files import check_target
 from tessera.models.package import read_package
@@ -51,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, help="folder of photos to run (default: generated images)")
     parser.add_argument("--variant", help="only this variant (default: all, side by side)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write every figure there")
+    parser.add_argument("--trace", metavar="FILE", type=Path, help="also write a trace of one run, for Perfetto")
     add_settings_flags(parser, RUN_SETTINGS)
 
 
@@ -59,13 +62,14 @@ def run(arguments: argparse.Namespace) -> int:
     settings = settings_from(arguments)
     if arguments.variant is not None:
         check_variant(arguments.variant, "--variant")
-    if arguments.json is not None:
-        check_target(arguments.json)
+    for target in filter(None, (arguments.json, arguments.trace)):
+        check_target(target)
     images = load_images(arguments.images, arguments.batch, read_package(find_model(settings)).preprocessing)
     console = Console(width=_WIDTH)
     summaries: dict[str, Summary] = {}
     layers: dict[str, list[engine.LayerTiming]] = {}
     described: dict[str, VariantBody] = {}
+    slices: dict[str, list[engine.Slice]] = {}
     with ProgressDisplay() as display:
         model = open_configured_model(settings, display)
         for name, variant in model.variants.items():
@@ -78,6 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
                 peak = session.peak()
                 summaries[name], layers[name], described[name] = _summarise(rows), rows, describe(session)
                 backend = BACKENDS[info.backend]
+                if arguments.trace is not None:
+                    slices[name] = session.trace(images)
             console.print(
                 f"\n{name}: {info.backend}, {info.precision}, {info.isa}{_peak_words(peak, info)}", highlight=False
             )
@@ -85,6 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
     machine = backend.machine(info)
     console.print(f"\n{model.name} on {machine}, batch {arguments.batch}", highlight=False)
     console.print(_comparison(summaries, arguments.batch))
+    if arguments.trace is not None:
+        about = {"model": model.name, "machine": machine, "batch": arguments.batch, "tessera": service_version()}
+        write_trace(arguments.trace, slices, about)
     if arguments.json is not None:
         write_document(
             arguments.json,

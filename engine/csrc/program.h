@@ -119,13 +119,23 @@ int ts_program_finish(ts_program *program, size_t arena_bytes, int chunk);
 
 typedef enum { TS_INPUT_F32_NCHW, TS_INPUT_U8_NHWC } ts_input_kind;
 
+/* What a thread did with some images in one step. All fields have one width, so that NumPy reads them as a matrix. */
+typedef struct {
+    int64_t step, thread;
+    int64_t guest; /* 1: it helped another thread, which counts the same step for all of these images */
+    int64_t start_ns, end_ns; /* on CLOCK_MONOTONIC; both 0 where a slice was not needed */
+} ts_slice;
+
+/* How many slices a run of so many images takes at most. */
+size_t ts_program_slices(const ts_program *program, int images);
+
 /*
  * Runs `images` >= 0 images. `output` takes [images][elements of the output tensor] floats in NCHW order.
- * Thread-safe: concurrent runs of one program take turns. `step_ns`, when not null, has one slot per step, to which
- * the time that the calling thread spent on it is added.
+ * Thread-safe: concurrent runs of one program take turns. `slices`, when not null, are ts_program_slices() zeroed ones,
+ * and are filled.
  */
 int ts_program_run(ts_program *program, const void *input, ts_input_kind kind, int images, float *output,
-                   int64_t *step_ns);
+                   ts_slice *slices);
 
 int ts_program_steps(const ts_program *program);
 /* "conv", "pool", ... and the kernel's name, "" when the step has just one implementation. */

@@ -45,6 +45,26 @@ def test_a_run_writes_a_document_of_its_schema(kind: str, counting: str, tmp_pat
         assert any(layer["macs"] for layer in document["layers"]["optimised"])
 
 
+def test_a_trace_is_what_perfetto_opens(tmp_path: Path) -> None:
+    """By Chrome's description: every event says where it belongs, and complete ones say when in microseconds."""
+    folder, target = small_folder(tmp_path / "small"), tmp_path / "trace.json"
+    done = tessera("profile", "--runs", "1", "--model-path", str(folder), "--trace", str(target), "--threads", "2")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(target.read_text())
+    assert document["otherData"]["batch"] == 16
+    names = {
+        event["pid"]: event["args"]["name"] for event in document["traceEvents"] if event["name"] == "process_name"
+    }
+    assert sorted(names.values()) == ["baseline", "optimised"]
+    slices = [event for event in document["traceEvents"] if event["ph"] == "X"]
+    assert all(event["ts"] >= 0 and event["dur"] >= 0 and event["name"] for event in slices)
+    assert {(names[event["pid"]], event["tid"]) for event in slices} == {
+        ("baseline", 0),
+        ("optimised", 0),
+        ("optimised", 1),
+    }
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_place_that_cannot_be_written_is_told_before_anything_runs(kind: str, tmp_path: Path) -> None:
     done = tessera(kind, "--json", str(tmp_path / "missing" / "figures.json"))

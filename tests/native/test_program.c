@@ -87,6 +87,11 @@ static void refuses_tensors_outside_the_arena(void)
     CHECK(!ts_program_run(program, data, TS_INPUT_F32_NCHW, 1, copy, NULL), "%s", ts_program_error(program));
     CHECK(memcmp(data, copy, sizeof data) == 0, "a program without layers changed its input");
     expect_refusal(program, ts_program_run(program, data, TS_INPUT_U8_NHWC, 1, copy, NULL), "uint8");
+    ts_slice slices[2] = {0}; /* input and output */
+    CHECK(ts_program_slices(program, 1) == 2, "%zu slices", ts_program_slices(program, 1));
+    CHECK(!ts_program_run(program, data, TS_INPUT_F32_NCHW, 1, copy, slices), "%s", ts_program_error(program));
+    for (int i = 0; i < 2; i++)
+        CHECK(slices[i].step == i && slices[i].start_ns > 0 && slices[i].end_ns >= slices[i].start_ns, "slice %d", i);
     ts_program_free(program);
 }
 

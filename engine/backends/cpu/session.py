@@ -26,10 +26,13 @@ from tessera.engine.normalisation import FLOAT_PRECISION_KEY, Normalisation
 from tessera.engine.peak import measure_peak, measure_reads
 from tessera.engine.profile import LayerCost, layer_costs
 from tessera.engine.rates import rates_here
-from tessera.engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
+from tessera.engine.session import LayerTiming, Session, SessionInfo, Slice, TensorSpec, check_batch, unavailable
 
 # Images that one pass holds per thread: the service's largest batch.
 _CHUNK = 16
+
+_THREAD, _GUEST, _START, _END = 1, 2, 3, 4  # columns of slices
+_LEAST_HELP = 2000  # nanoseconds
 
 _PRECISIONS: dict[int | None, Precision] = {_native.U8: "int8", _native.BF16: "bf16", _native.F32: "fp32"}
 
@@ -70,19 +73,22 @@ class CpuSession(Session):
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """See `Session.run`."""
-        output, _ = self._run(x, timed=False)
+        program = self._ready_for(x)
+        batch, output = self._prepare(x)
+        program.run(batch, batch.dtype == np.uint8, batch.shape[0], output)
         return output
 
-    def _run(self, x: npt.NDArray[Any], *, timed: bool) -> tuple[npt.NDArray[np.float32], tuple[int, ...] | None]:
+    def _ready_for(self, x: npt.NDArray[Any]) -> _native.Program:
         program = self._program
         if program is None:
             raise unavailable(self._name)
         check_batch(x, self._input, self._normalisation)
-        batch = np.ascontiguousarray(x)
+        return program
+
+    def _prepare(self, x: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+        """A batch as the program takes it, and room for what it gives."""
         shape = [size if size is not None else 1 for size in self._output.shape[1:]]
-        output = np.empty((batch.shape[0], *shape), np.float32)
-        times = program.run(batch, batch.dtype == np.uint8, batch.shape[0], output, timed)
-        return output, times
+        return np.ascontiguousarray(x), np.empty((x.shape[0], *shape), np.float32)
 
     def describe(self) -> SessionInfo:
         """See `Session.describe`."""
@@ -113,16 +119,47 @@ class CpuSession(Session):
         """See `Session.profile`. With an image for every thread, times are those of the calling thread's share."""
         if runs < 1:
             raise InputError(f"profile needs at least one run, not {runs}.")
-        if self._program is None:
-            raise unavailable(self._name)
+        kernels = self._kernels(self._ready_for(x))
         peak, reads = self.peak(), measure_reads(self._threads)
-        samples = [times for times in (self._run(x, timed=True)[1] for _ in range(runs)) if times is not None]
+        samples = [_times_of_caller(self._timed_run(x), len(kernels)) for _ in range(runs)]
         rows = []
-        for index, (step, (_, kernel)) in enumerate(zip(self._plan.steps, self._program.steps(), strict=True)):
+        for index, (step, kernel) in enumerate(zip(self._plan.steps, kernels, strict=True)):
             seconds = median(times[index] for times in samples) / 1e9
             cost = self._costs.get(step.name, LayerCost(step.op, 0, 0, 0))
             rows.append(LayerTiming.measured(step.name, step.op, kernel, seconds, x.shape[0], cost, peak, reads))
         return rows
+
+    def trace(self, x: npt.NDArray[Any]) -> list[Slice]:
+        """See `Session.trace`."""
+        kernels = self._kernels(self._ready_for(x))
+        self.run(x)
+        slices = self._timed_run(x)
+        began = int(slices[:, _START].min())
+        return [
+            Slice(
+                name=self._plan.steps[step].name,
+                op=self._plan.steps[step].op,
+                kernel=kernels[step],
+                thread=thread,
+                start=(start - began) / 1e9,
+                seconds=(end - start) / 1e9,
+                helping=bool(guest),
+            )
+            for step, thread, guest, start, end in slices[slices[:, _START].argsort(kind="stable")].tolist()
+            if not guest or end - start >= _LEAST_HELP  # most steps of another thread leave nothing to help with
+        ]
+
+    def _timed_run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """The slices of a run, int64 [slices, 5]: step, thread, guest, start and end in nanoseconds."""
+        program = self._ready_for(x)
+        batch, output = self._prepare(x)
+        slices = np.zeros((program.slices(batch.shape[0]), 5), np.int64)
+        program.run(batch, batch.dtype == np.uint8, batch.shape[0], output, slices)
+        return slices[slices[:, _END] > 0]
+
+    @staticmethod
+    def _kernels(program: _native.Program) -> list[str]:
+        return [kernel for _, kernel in program.steps()]
 
     def close(self) -> None:
         """See `Session.close`."""
@@ -135,6 +172,13 @@ def _specs(graph: Graph) -> tuple[TensorSpec, TensorSpec]:
         raise ModelError(f"Graph '{graph.name}' must have one input and one output.")
     given, result = graph.values[graph.inputs[0]], graph.values[graph.outputs[0]]
     return TensorSpec(given.name, given.shape, "float32"), TensorSpec(result.name, result.shape, "float32")
+
+
+def _times_of_caller(slices: npt.NDArray[np.int64], steps: int) -> npt.NDArray[np.float64]:
+    """Nanoseconds by step that the calling thread spent on its own images, and on those that all share."""
+    own = slices[(slices[:, _THREAD] == 0) & (slices[:, _GUEST] == 0)]
+    spent = (own[:, _END] - own[:, _START]).astype(np.float64)
+    return np.bincount(own[:, 0], spent, steps).astype(np.float64)
 
 
 def _drop_weights(plan: ExecutionPlan) -> None:

@@ -22,8 +22,10 @@ from tessera.engine.graph.reader import read_model
 from tessera.engine.normalisation import Normalisation
 from tessera.engine.peak import measure_peak, measure_reads
 from tessera.engine.profile import LayerCost, layer_costs
-from tessera.engine.session import LayerTiming, Session, SessionInfo, TensorSpec, check_batch, unavailable
+from tessera.engine.session import LayerTiming, Session, SessionInfo, Slice, TensorSpec, check_batch, unavailable
 from tessera.wording import counted
+
+_KERNEL_TIME = "_kernel_time"  # how its profiler ends the names of nodes
 
 
 class OnnxRuntimeSession(Session):
@@ -104,23 +106,49 @@ class OnnxRuntimeSession(Session):
             rows.append(LayerTiming.measured(name, op, "onnxruntime", seconds, x.shape[0], cost, peak, reads))
         return rows
 
+    def trace(self, x: npt.NDArray[Any]) -> list[Slice]:
+        """See `Session.trace`. ONNX Runtime tells of the calling thread only."""
+        batch = self._prepare(x)
+        graph = read_model(self._path)
+        events = self._node_events(batch, runs=1)
+        last_run = events[len(events) // 2 :]
+        began = last_run[0]["ts"] if last_run else 0
+        return [
+            Slice(
+                name=_origin(graph, _node_name(event)),
+                op=event["args"]["op_name"],
+                kernel="onnxruntime",
+                thread=0,
+                start=(event["ts"] - began) / 1e6,
+                seconds=event["dur"] / 1e6,
+            )
+            for event in last_run
+        ]
+
     def _profile_nodes(self, batch: npt.NDArray[np.float32], runs: int) -> list[tuple[str, str, list[int]]]:
         """(name, operator, microseconds of each run) of every node, in the order of their first execution."""
+        nodes: dict[str, tuple[str, list[int]]] = {}
+        for event in self._node_events(batch, runs):
+            nodes.setdefault(_node_name(event), (event["args"]["op_name"], []))[1].append(event["dur"])
+        return [(name, op, times[1:] or times) for name, (op, times) in nodes.items()]
+
+    def _node_events(self, batch: npt.NDArray[np.float32], runs: int) -> list[dict[str, Any]]:
+        """What the profiler of ONNX Runtime says of every node, of one run to warm up and `runs` after it."""
         with tempfile.TemporaryDirectory() as folder:
             session = _open(self._path, self._model, self._threads, Path(folder) / "profile")
             for _ in range(runs + 1):
                 _run(session, batch, self._input.name)
             events = json.loads(Path(session.end_profiling()).read_text())
-        nodes: dict[str, tuple[str, list[int]]] = {}
-        for event in events:
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-                name = event["name"].removesuffix("_kernel_time")
-                nodes.setdefault(name, (event["args"]["op_name"], []))[1].append(event["dur"])
-        return [(name, op, times[1:] or times) for name, (op, times) in nodes.items()]
+        return [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_TIME)]
 
     def close(self) -> None:
         """See `Session.close`."""
         self._session = None
+
+
+def _node_name(event: dict[str, Any]) -> str:
+    name: str = event["name"]
+    return name.removesuffix(_KERNEL_TIME)
 
 
 def _options(threads: int, *, exact: bool, fused: bool = True) -> onnxruntime.SessionOptions:

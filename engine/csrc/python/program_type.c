@@ -3,6 +3,7 @@
 
 #include "run/cpu.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -260,48 +261,43 @@ static PyObject *program_finish(program_object *self, PyObject *args)
 
 /* ---- running ---- */
 
-/* The step times as a tuple of integers, in nanoseconds. */
-static PyObject *times_tuple(const int64_t *times, int count)
+static Py_ssize_t slices_bytes(const program_object *self, int images)
 {
-    PyObject *tuple = PyTuple_New(count);
-    for (int i = 0; tuple && i < count; i++) {
-        PyObject *value = PyLong_FromLongLong(times[i]);
-        if (!value || PyTuple_SetItem(tuple, i, value)) {
-            Py_DECREF(tuple);
-            return NULL;
-        }
-    }
-    return tuple;
+    return (Py_ssize_t)(ts_program_slices(self->program, images) * sizeof(ts_slice));
 }
 
 static PyObject *program_run(program_object *self, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"input", "uint8", "images", "output", "timed", NULL};
-    Py_buffer input, output;
-    int uint8, images, timed = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "y*piw*|p", names, &input, &uint8, &images, &output, &timed))
+    static char *names[] = {"input", "uint8", "images", "output", "slices", NULL};
+    Py_buffer input, output, slices = {0};
+    int uint8, images;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "y*piw*|w*", names, &input, &uint8, &images, &output, &slices))
         return NULL;
     PyObject *result = NULL;
-    const int steps = ts_program_steps(self->program);
-    int64_t *times = timed ? calloc((size_t)steps + 1, sizeof *times) : NULL;
-    if (timed && !times) {
-        PyErr_NoMemory();
-    } else if (images >= 0 &&
-               !expect_bytes(&input, self->input_elements * images * (uint8 ? 1 : 4), "input") &&
-               !expect_bytes(&output, self->output_elements * images * 4, "output")) {
+    if (images < 0) {
+        PyErr_SetString(PyExc_ValueError, "a negative number of images");
+    } else if (!expect_bytes(&input, self->input_elements * images * (uint8 ? 1 : 4), "input") &&
+               !expect_bytes(&output, self->output_elements * images * 4, "output") &&
+               (!slices.buf || !expect_bytes(&slices, slices_bytes(self, images), "slices"))) {
         int status;
         const ts_input_kind kind = uint8 ? TS_INPUT_U8_NHWC : TS_INPUT_F32_NCHW;
         Py_BEGIN_ALLOW_THREADS
-        status = ts_program_run(self->program, input.buf, kind, images, output.buf, times);
+        status = ts_program_run(self->program, input.buf, kind, images, output.buf, slices.buf);
         Py_END_ALLOW_THREADS
-        result = status ? fail(self) : timed ? times_tuple(times, steps) : Py_NewRef(Py_None);
-    } else if (!PyErr_Occurred()) {
-        PyErr_SetString(PyExc_ValueError, "a negative number of images");
+        result = status ? fail(self) : Py_NewRef(Py_None);
     }
-    free(times);
     PyBuffer_Release(&input);
     PyBuffer_Release(&output);
+    PyBuffer_Release(&slices);
     return result;
+}
+
+static PyObject *program_slices(program_object *self, PyObject *argument)
+{
+    const long images = PyLong_AsLong(argument);
+    if (images < 0 || images > INT_MAX)
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "an impossible number of images");
+    return PyLong_FromSsize_t(slices_bytes(self, (int)images) / (Py_ssize_t)sizeof(ts_slice));
 }
 
 static PyObject *program_steps(program_object *self, PyObject *unused)
@@ -348,11 +344,12 @@ static PyMethodDef program_methods[] = {
     {"pool", METHOD(program_pool), WITH_KEYWORDS, "Appends a maximum or average pooling."},
     {"global_average", METHOD(program_global_average), METH_VARARGS, "Appends a global average pooling."},
     {"eltwise", METHOD(program_eltwise), WITH_KEYWORDS, "Appends an addition, clamp or conversion."},
+    {"slices", METHOD(program_slices), METH_O, "How many slices a timed run of so many images takes."},
     {"flatten", METHOD(program_flatten), METH_VARARGS, "Appends a flatten."},
     {"softmax", METHOD(program_softmax), METH_VARARGS, "Appends a softmax over channels."},
     {"output", METHOD(program_output), METH_VARARGS, "Appends the step that writes the caller's array."},
     {"finish", METHOD(program_finish), METH_VARARGS, "Allocates the arenas."},
-    {"run", METHOD(program_run), WITH_KEYWORDS, "Runs images; with timed=True returns nanoseconds per step."},
+    {"run", METHOD(program_run), WITH_KEYWORDS, "Runs images; says in slices, where given, what each thread did when."},
     {"steps", METHOD(program_steps), METH_NOARGS, "(kind, kernel) of every step."},
     {NULL, NULL, 0, NULL},
 };

@@ -185,7 +185,8 @@ typedef struct {
     size_t input_bytes, output_elements; /* of one image */
     float *output;
     int images;
-    int64_t *step_ns;
+    ts_slice *slices; /* [threads][images * steps], or null */
+    size_t used[TS_MAX_THREADS];
 } run_job;
 
 static int64_t now_ns(void)
@@ -195,19 +196,26 @@ static int64_t now_ns(void)
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-static void run_step(run_job *job, int index, const ts_scope *scope, int timed)
+/* A thread takes each step at most once for an image, be it its own or another's. */
+static size_t slices_of_thread(const ts_program *program, int images)
 {
-    const int64_t start = timed ? now_ns() : 0;
+    return (size_t)program->step_count * (size_t)images;
+}
+
+static void run_step(run_job *job, int index, const ts_scope *scope, int part)
+{
+    const int64_t start = job->slices ? now_ns() : 0;
     const ts_step *step = &job->program->steps[index];
     ts_share_begin(scope->share);
     step->run(step, scope);
     ts_share_end(scope->share);
-    if (timed)
-        job->step_ns[index] += now_ns() - start;
+    if (job->slices)
+        job->slices[(size_t)part * slices_of_thread(job->program, job->images) + job->used[part]++] =
+            (ts_slice){.step = index, .thread = part, .guest = scope->share->guest, .start_ns = start, .end_ns = now_ns()};
 }
 
 /* Images [0, count) of the scope's arena through all segments. */
-static void run_segments(run_job *job, ts_scope scope, int count, int timed)
+static void run_segments(run_job *job, ts_scope scope, int count, int part)
 {
     const ts_program *program = job->program;
     int step = 0;
@@ -217,7 +225,7 @@ static void run_segments(run_job *job, ts_scope scope, int count, int timed)
             scope.segment_image = scope.image;
             scope.count = count - scope.image < micro ? count - scope.image : micro;
             for (step = first; step < program->step_count && program->steps[step].segment == segment; step++)
-                run_step(job, step, &scope, timed);
+                run_step(job, step, &scope, part);
         }
     }
 }
@@ -248,10 +256,9 @@ static int run_own(run_job *job, int leader, int part, int parts, uint32_t *step
 {
     ts_share share = {.queues = parts > 1 ? job->program->queues : NULL, .leader = leader, .members = 1, .home = leader,
                       .guest = leader != part};
-    const int timed = job->step_ns && part == 0 && leader == 0;
     int done = 0;
     for (int count; (count = own_images(job, done, parts)) > 0; done += parts * count)
-        run_segments(job, scope_at(job, leader, done + leader * count, part, &share), count, timed);
+        run_segments(job, scope_at(job, leader, done + leader * count, part, &share), count, part);
     *step = share.step;
     return done;
 }
@@ -271,7 +278,7 @@ static void run_part(void *context, int part, int parts)
     while (done < job->images) {
         const int rest = job->images - done;
         const int count = rest < job->program->chunk ? rest : job->program->chunk;
-        run_segments(job, scope_at(job, 0, done, part, &share), count, job->step_ns && part == 0);
+        run_segments(job, scope_at(job, 0, done, part, &share), count, part);
         done += count;
     }
 }
@@ -289,8 +296,13 @@ static size_t elements(const ts_tensor *tensor)
     return (size_t)tensor->desc.channels * (size_t)tensor->desc.height * (size_t)tensor->desc.width;
 }
 
+size_t ts_program_slices(const ts_program *program, int images)
+{
+    return (size_t)program->threads * slices_of_thread(program, images);
+}
+
 int ts_program_run(ts_program *program, const void *input, ts_input_kind kind, int images, float *output,
-                   int64_t *step_ns)
+                   ts_slice *slices)
 {
     const ts_step *first = find_step(program, "input"), *last = find_step(program, "output");
     if (!program->arenas || !first || !last)
@@ -298,7 +310,7 @@ int ts_program_run(ts_program *program, const void *input, ts_input_kind kind, i
     if (kind == TS_INPUT_U8_NHWC && !ts_input_takes_pixels(first))
         return ts_fail(program, "this program does not fold the normalisation of uint8 pixels");
     run_job job = {.program = program, .input = input, .kind = kind, .images = images, .output = output,
-                   .step_ns = step_ns, .output_elements = elements(last->source),
+                   .slices = slices, .output_elements = elements(last->source),
                    .input_bytes = elements(first->target) * (kind == TS_INPUT_U8_NHWC ? 1 : sizeof(float))};
     pthread_mutex_lock(program->lock);
     ts_queues_reset(program->queues, program->threads);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,25 @@ def test_profile_accounts_for_every_convolution(session: engine.Session) -> None
     assert {"conv1", "conv2"} <= {row.name for row in rows} or session.describe().backend == "onnxruntime"
     with pytest.raises(engine.InputError, match="at least one run"):
         session.profile(pixels(1), runs=0)
+
+
+def test_a_trace_has_a_slice_of_every_layer_that_a_profile_has(session: engine.Session) -> None:
+    slices, rows = session.trace(pixels(4)), session.profile(pixels(4), runs=1)
+    assert {piece.name for piece in slices} == {row.name for row in rows}
+    assert [piece.start for piece in slices] == sorted(piece.start for piece in slices)
+    assert slices[0].start == 0
+    assert all(piece.seconds >= 0 for piece in slices)
+
+
+def test_a_trace_tells_what_every_thread_did(tmp_path: Path) -> None:
+    with engine.load(quantised(tmp_path), backend="cpu", threads=2) as session:
+        slices = session.trace(pixels(6))
+    own = [piece for piece in slices if not piece.helping]
+    for thread in (0, 1):
+        mine = [piece for piece in own if piece.thread == thread]
+        assert {piece.name for piece in mine} == {piece.name for piece in own}
+        for before, after in pairwise(mine):
+            assert after.start >= before.start + before.seconds - 1e-9, "a thread does one thing at a time"
 
 
 def test_a_closed_session_says_so(session: engine.Session) -> None:
