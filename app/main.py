@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tessera.app.api import admin, classify, docs, experiments, health, live, metrics, models, page
+from tessera.app.api import admin, classify, docs, experiments, health, live, metrics, models, page, profile
 from tessera.app.api.context import DirectOperation, HeadAsGet, InFlight, RequestContext
 from tessera.app.api.handlers import install_error_handlers
 from tessera.app.api.openapi import QUERY_RESPONSES
@@ -119,7 +119,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
     app.add_middleware(HeadAsGet)
     app.add_middleware(context)
     install_error_handlers(app)
-    own = [classify.router, experiments.router, live.router, models.router]
+    own = [classify.router, experiments.router, live.router, models.router, profile.router]
     if service_settings.page:
         own.append(page.router)
     for route in (*own, *rest.routers, health.router, metrics.router, admin.router, docs.router):

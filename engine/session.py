@@ -207,6 +207,10 @@ class Session(ABC):
         None where that is not known. On a CPU it is measured now, which takes about 0.2 s.
         """
 
+    def reads(self) -> ReadRates | None:
+        """How fast the session's hardware reads, measured now in about 0.3 s; None where that is not known."""
+        return None
+
     @property
     def parallel_runs(self) -> int:
         """How many `run`s at once are worth it now, at least 1.

@@ -40,6 +40,11 @@ def calibration_file(cache: Path, name: str, fingerprint: str) -> Path:
     return cache / "calibrations" / f"{name}-{fingerprint[:16]}.json"
 
 
+def profile_file(cache: Path, name: str, fingerprint: str) -> Path:
+    """Where a profile of one state of one model on one machine is kept."""
+    return cache / "profiles" / f"{name}-{fingerprint[:16]}.json"
+
+
 def downloads_folder(cache: Path, name: str) -> Path:
     """Where the file of a catalogue's model is kept while it arrives."""
     return cache / "downloads" / name

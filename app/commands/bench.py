@@ -16,24 +16,21 @@ from rich.console import Console
 from rich.table import Table
 
 from tessera import engine
-from tessera.app.commands.documents import BenchDocument, MeasurementBody, describe, write_document
 from tessera.app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from tessera.app.commands.progress import ProgressDisplay
-from tessera.app.errors import RequestError, StartupError
-from tessera.app.imaging.decoder import ImageDecoder
+from tessera.app.figures.documents import BenchDocument, MeasurementBody, describe, write_document
+from tessera.app.figures.images import load_images
 from tessera.app.served.loading import open_configured_model, open_session
 from tessera.app.served.selection import find_model
 from tessera.engine.backends import BACKENDS
 from tessera.engine.quantize.files import check_target
 from tessera.models.package import read_package
-from tessera.models.preprocessing import Preprocessing
 from tessera.wording import counted
 
 _BATCHES = (1, 16)
 # More different images than a batch holds, so that no run sees what the run before it left in the caches.
 _ROTATION = 3
 _WIDTH = 120
-_IMAGE_SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tiff", ".tif"}
 
 
 @dataclass(frozen=True)
@@ -92,34 +89,6 @@ def _at_least_one(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return value
-
-
-def load_images(folder: Path | None, count: int, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """`count` different images, uint8 [count, size, size, 3].
-
-    Raises:
-        StartupError: The folder does not exist, holds no photos, or a photo cannot be read.
-    """
-    size = preprocessing.size
-    if folder is None:
-        # Smooth noise: random, but with neighbouring pixels alike, as in photos.
-        cells = -(-size // 16)
-        coarse = np.random.default_rng(0).integers(0, 256, (count, cells, cells, 3), dtype=np.uint8)
-        return np.ascontiguousarray(coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :size, :size])
-    if not folder.is_dir():
-        raise StartupError(f"There is no folder of photos {folder}.")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _IMAGE_SUFFIXES and file.is_file())
-    if not files:
-        raise StartupError(f"There are no photos in {folder}.")
-    pixels = np.empty((count, *preprocessing.shape), np.uint8)
-    decoder = ImageDecoder(preprocessing, max_pixels=64 * 1024 * 1024)
-    for row in range(count):
-        file = files[row % len(files)]
-        try:
-            decoder.decode(file.read_bytes(), pixels[row])
-        except (OSError, RequestError) as error:
-            raise StartupError(f"The photo {file} cannot be read: {error}") from error
-    return pixels
 
 
 def _measure(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
@@ -11,39 +11,20 @@ from rich.console import Console
 from rich.table import Table
 
 from tessera import engine
-from tessera.app.commands.bench import load_images
-from tessera.app.commands.documents import (
-    ProfileDocument,
-    VariantBody,
-    describe,
-    describe_layer,
-    write_document,
-)
 from tessera.app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.commands.trace import write_trace
-from tessera.app.served.loading import open_configured_model, open_session
+from tessera.app.figures.documents import LayerBody, ProfileDocument, VariantBody, write_document
+from tessera.app.figures.images import load_images
+from tessera.app.figures.profiling import profile_variants
+from tessera.app.served.loading import open_configured_model
 from tessera.app.served.selection import check_variant, find_model
-from tessera.app.version import service_version
 from tessera.engine.backends import BACKENDS
 from tessera.engine.quantize.files import check_target
 from tessera.models.package import read_package
 from tessera.wording import counted
 
 _WIDTH = 150
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The figures of one variant that the reference article quotes."""
-
-    milliseconds: float
-    milliseconds_3x3: float
-    macs: int
-    bytes_moved: int
-    utilisation: float
-    utilisation_3x3: float
-    mac_ratio: float | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,84 +46,47 @@ def run(arguments: argparse.Namespace) -> int:
     for target in filter(None, (arguments.json, arguments.trace)):
         check_target(target)
     images = load_images(arguments.images, arguments.batch, read_package(find_model(settings)).preprocessing)
-    console = Console(width=_WIDTH)
-    summaries: dict[str, Summary] = {}
-    layers: dict[str, list[engine.LayerTiming]] = {}
-    described: dict[str, VariantBody] = {}
     slices: dict[str, list[engine.Slice]] = {}
+    caches: dict[str, dict[str, int]] = {}
+
+    def visit(name: str, session: engine.Session) -> None:
+        info = session.describe()
+        caches[name] = BACKENDS[info.backend].caches(info)
+        if arguments.trace is not None:
+            slices[name] = session.trace(images)
+
     with ProgressDisplay() as display:
         model = open_configured_model(settings, display)
-        for name, variant in model.variants.items():
-            if arguments.variant not in (None, name):
-                continue
-            display(f"profiling {name}", 0.0)
-            with open_session(variant, settings) as session:
-                info = session.describe()
-                rows = session.profile(images, runs=arguments.runs)
-                peak = session.peak()
-                summaries[name], layers[name], described[name] = _summarise(rows), rows, describe(session)
-                backend = BACKENDS[info.backend]
-                if arguments.trace is not None:
-                    slices[name] = session.trace(images)
-            console.print(
-                f"\n{name}: {info.backend}, {info.precision}, {info.isa}{_peak_words(peak, info)}", highlight=False
-            )
-            console.print(_layers(rows, backend.caches(info)))
-    machine = backend.machine(info)
-    console.print(f"\n{model.name} on {machine}, batch {arguments.batch}", highlight=False)
-    console.print(_comparison(summaries, arguments.batch))
+        display("profiling", 0.0)
+        document = profile_variants(model, settings, images, arguments.runs, only=arguments.variant, visit=visit)
+    _print(document, caches)
     if arguments.trace is not None:
-        about = {"model": model.name, "machine": machine, "batch": arguments.batch, "tessera": service_version()}
+        about = document.model_dump(include={"model", "machine", "batch", "tessera"})
         write_trace(arguments.trace, slices, about)
     if arguments.json is not None:
-        write_document(
-            arguments.json,
-            ProfileDocument(
-                model=model.name,
-                machine=machine,
-                variants=described,
-                batch=arguments.batch,
-                runs=arguments.runs,
-                layers={name: [describe_layer(row) for row in rows] for name, rows in layers.items()},
-            ),
-        )
+        write_document(arguments.json, document)
     return 0
 
 
-def _summarise(rows: list[engine.LayerTiming]) -> Summary:
-    small = [row for row in rows if row.layer_class.startswith("3x3")]
-    return Summary(
-        milliseconds=sum(row.milliseconds for row in rows),
-        milliseconds_3x3=sum(row.milliseconds for row in small),
-        macs=sum(row.macs for row in rows),
-        bytes_moved=sum(row.bytes_moved for row in rows),
-        utilisation=_share_of_peak(rows),
-        utilisation_3x3=_share_of_peak(small),
-        mac_ratio=_mac_ratio(rows),
-    )
+def _print(document: ProfileDocument, caches: dict[str, dict[str, int]]) -> None:
+    console = Console(width=_WIDTH)
+    for name, variant in document.variants.items():
+        title = f"{name}: {variant.backend}, {variant.precision}, {variant.isa}{_peak_words(variant)}"
+        console.print(f"\n{title}", highlight=False)
+        console.print(_layers(document.layers[name], caches[name]))
+    console.print(f"\n{document.model} on {document.machine}, batch {document.batch}", highlight=False)
+    console.print(_comparison(document))
 
 
-def _peak_words(peak: float | None, info: engine.SessionInfo) -> str:
+def _peak_words(variant: VariantBody) -> str:
     """Which peak the shares are of."""
+    peak = variant.peak_macs_per_second
     if peak is None:
         return ""
-    return f"; of peak: of {peak / 1e9:,.0f} GMAC/s in {info.precision}, {counted(info.threads, 'thread')}"
+    return f"; of peak: of {peak / 1e9:,.0f} GMAC/s in {variant.precision}, {counted(variant.threads, 'thread')}"
 
 
-def _share_of_peak(rows: list[engine.LayerTiming]) -> float:
-    """MAC/s of all rows together over the peak: the mean of their shares, weighted by time."""
-    total = sum(row.milliseconds for row in rows)
-    return sum(row.peak_share * row.milliseconds for row in rows) / total if total else 0.0
-
-
-def _mac_ratio(rows: list[engine.LayerTiming]) -> float | None:
-    """Share of all time in which the matrix unit worked; None where no device counts it."""
-    counted = [row for row in rows if row.mac_ratio is not None]
-    total = sum(row.milliseconds for row in rows)
-    return sum(row.milliseconds * (row.mac_ratio or 0.0) for row in counted) / total if counted and total else None
-
-
-def _layers(rows: list[engine.LayerTiming], caches: dict[str, int]) -> Table:
+def _layers(rows: Sequence[LayerBody], caches: dict[str, int]) -> Table:
     counted = any(row.mac_ratio is not None for row in rows)
     bound = any(row.bound for row in rows)
     table = Table(box=box.MARKDOWN)
@@ -173,12 +117,12 @@ def _layers(rows: list[engine.LayerTiming], caches: dict[str, int]) -> Table:
     return table
 
 
-def _comparison(summaries: dict[str, Summary], batch: int) -> Table:
-    every = list(summaries.values())
+def _comparison(document: ProfileDocument) -> Table:
+    every = list(document.summaries.values())
     both = len(every) == 2
     table = Table(box=box.MARKDOWN)
     table.add_column("")
-    for name in (*summaries, *(["ratio"] if both else [])):
+    for name in (*document.summaries, *(["ratio"] if both else [])):
         table.add_column(name, justify="right")
 
     def add(title: str, cells: list[str], ratio: float | None = None) -> None:
@@ -190,12 +134,14 @@ def _comparison(summaries: dict[str, Summary], batch: int) -> Table:
     times, times_3x3 = [s.milliseconds for s in every], [s.milliseconds_3x3 for s in every]
     add("latency of the batch, ms", [f"{time:.2f}" for time in times], ratio(times))
     add("all 3x3 convolutions, ms", [f"{time:.2f}" for time in times_3x3], ratio(times_3x3))
-    add("images/s", [f"{batch / time * 1e3:.1f}" for time in times])
+    add("images/s", [f"{s.images_per_second:.1f}" for s in every])
     if any(s.mac_ratio is not None for s in every):
         add("matrix unit busy (mac ratio)", ["" if s.mac_ratio is None else f"{s.mac_ratio:.1%}" for s in every])
-    add("compute utilisation", [f"{s.utilisation:.1%}" for s in every])
-    add("utilisation of the 3x3 convolutions", [f"{s.utilisation_3x3:.1%}" for s in every])
-    add("on-chip reuse, MAC per byte moved", [f"{s.macs / max(1, s.bytes_moved):.0f}" for s in every])
+    add("compute utilisation", [f"{s.peak_share:.1%}" for s in every])
+    add("utilisation of the 3x3 convolutions", [f"{s.peak_share_3x3:.1%}" for s in every])
+    add("on-chip reuse, MAC per byte moved", [f"{s.macs_per_byte:.0f}" for s in every])
+    if any(s.cache_share for s in every):
+        add("bytes of layers that fit L2", [f"{s.cache_share:.0%}" for s in every])
     return table
 
 

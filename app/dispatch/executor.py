@@ -16,6 +16,7 @@ from tessera.app.dispatch.dispatcher import Phase, Status
 from tessera.app.dispatch.eventloop import call_soon
 from tessera.app.dispatch.lifecycle import ModelLifecycle
 from tessera.app.errors import InternalError, NotReadyError, StartupError
+from tessera.app.figures.background import IdleProfile
 from tessera.app.heap import freeze_heap
 from tessera.app.observability.metrics import Metrics
 from tessera.app.scheduling.scheduler import ENGINE_THREAD, Around, Runner, Scheduler
@@ -66,6 +67,7 @@ class ModelExecutor:
         self._lifecycle: ModelLifecycle | None = None
         self._scheduler: Scheduler | None = None
         self._loading: asyncio.Task[None] | None = None
+        self._profiling: asyncio.Task[None] | None = None
 
     def start(self) -> asyncio.Task[None]:
         """Begin loading in the background; when the task is done, `status` says how it went."""
@@ -79,6 +81,9 @@ class ModelExecutor:
             # half-written file.
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
+        if self._profiling is not None:
+            self._profiling.cancel()
+            await asyncio.gather(self._profiling, return_exceptions=True)
         if self._scheduler is not None:
             await asyncio.to_thread(self._scheduler.stop)
         if self._lifecycle is not None:
@@ -143,11 +148,16 @@ class ModelExecutor:
             self.status = Status(Phase.FAILED, failure=error)
             logger.error("the model could not be loaded: %s", error, exc_info=not isinstance(error, StartupError))
             return
-        self._scheduler = self._schedule(loaded)
+        self._scheduler = scheduler = self._schedule(loaded)
         self._lifecycle = ModelLifecycle(self._settings, loaded, self._scheduler, self._watch)
         self._metrics.watch_devices(self._lifecycle.devices)
         freeze_heap()
         self.status = Status(Phase.READY)
+        target = loaded.served.profile
+        # Without a page nobody looks at it, and a device has no part to spare for another process.
+        if target is not None and self._settings.page and not any(self._lifecycle.devices().values()):
+            profile = IdleProfile(self._settings, target, lambda: scheduler.begun)
+            self._profiling = asyncio.create_task(profile.take())
 
     def _schedule(self, loaded: LoadedModel) -> Scheduler:
         model = loaded.served

@@ -106,6 +106,7 @@ class Scheduler:
         self._work = threading.Condition(lock)  # there is something to do
         self._over = threading.Condition(lock)  # a batch or a request is over
         self._stopping = False
+        self._begun = 0
         self._shapes = row_shapes(size)
         self._threads = [
             threading.Thread(target=self._loop, args=(max_batch,), name=ENGINE_THREAD, daemon=True)
@@ -130,6 +131,11 @@ class Scheduler:
     def alive(self) -> bool:
         """Whether every engine thread runs."""
         return all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def begun(self) -> int:
+        """How many batches have begun so far."""
+        return self._begun
 
     @property
     def depth(self) -> int:
@@ -270,6 +276,7 @@ class Scheduler:
                     return
                 runner = None if batch is None else self._runners[batch.variant]
                 if runner is not None:
+                    self._begun += 1
                     self._running.append(runner)
                     self._work.notify()  # where more may run and more waits, the next thread takes it
                 if dropped:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,8 @@ from tessera import engine
 from tessera.app.errors import StartupError
 from tessera.app.served.model import ServedModel, ServedVariant
 from tessera.app.served.plan import check_plan
-from tessera.app.served.selection import find_model
+from tessera.app.served.profile import kept_profile
+from tessera.app.served.selection import cache_folder, find_model
 from tessera.app.settings import Settings
 from tessera.engine.backends import BACKENDS
 from tessera.engine.errors import EngineError
@@ -127,7 +129,7 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
             except (EngineError, OSError) as error:
                 raise _not_loadable(model.name, name, error) from error
         opened.pop_all()
-    return LoadedModel(_describe(model, variants, sessions, known), sessions)
+    return LoadedModel(_describe(model, variants, sessions, known, cache_folder(settings)), sessions)
 
 
 def _describe(
@@ -135,6 +137,7 @@ def _describe(
     variants: dict[str, ServedVariant],
     sessions: dict[str, engine.Session],
     known: ServedModel | None,
+    cache: Path,
 ) -> ServedModel:
     """A model that has just been loaded, with what stays unloaded."""
     if known is not None:
@@ -143,7 +146,14 @@ def _describe(
     else:
         info = next(iter(sessions.values())).describe()  # all variants are made from one graph, so they share its names
         names = info.inputs[0].name, info.outputs[0].name
-    return ServedModel(model.name, tuple(model.labels), *names, model.preprocessing, variants)
+    kept = kept_profile(cache, model.name, variants, model.preprocessing, _machine(sessions))
+    return ServedModel(model.name, tuple(model.labels), *names, model.preprocessing, variants, kept)
+
+
+def _machine(sessions: Mapping[str, engine.Session]) -> str:
+    """What the first of them runs on; empty without any."""
+    infos = [session.describe() for session in sessions.values()]
+    return BACKENDS[infos[0].backend].machine(infos[0]) if infos else ""
 
 
 def _warn(variants: Mapping[str, Variant]) -> None:

@@ -50,6 +50,7 @@ class ServedModel:
         output_name: Name of its output, the scores.
         preprocessing: How photos become its input.
         variants: By name.
+        profile: Where a profile of it is kept, once there is one; None: nowhere.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ServedModel:
     output_name: str
     preprocessing: Preprocessing
     variants: dict[str, ServedVariant]
+    profile: Path | None = None
 
     def to_json(self) -> bytes:
         """Everything as JSON, for another process."""
@@ -77,6 +79,7 @@ class ServedModel:
             fields["output_name"],
             Preprocessing(**preprocessing),
             {name: _variant(variant) for name, variant in fields["variants"].items()},
+            None if fields["profile"] is None else Path(fields["profile"]),
         )
 
 

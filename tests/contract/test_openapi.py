@@ -10,7 +10,7 @@ def test_the_api_describes_itself(client: httpx.Client) -> None:
     outside = {path for path in document["paths"] if not path.startswith("/v2")}
     admin = {f"/v1/admin/variants/{{variant}}/{verb}" for verb in ("load", "reload", "unload")}
     guard = {"/v1/experiments", "/v1/experiments/guard/reset"}
-    assert outside == {"/v1/classify", *admin, *guard, "/v1/models", "/healthz", "/readyz", "/metrics"}
+    assert outside == {"/v1/classify", *admin, *guard, "/v1/models", "/v1/profile", "/healthz", "/readyz", "/metrics"}
     classify = document["paths"]["/v1/classify"]["post"]
     assert {"image/jpeg", "application/octet-stream", "multipart/form-data"} == set(classify["requestBody"]["content"])
     assert {parameter["name"] for parameter in classify["parameters"]} == {

@@ -18,7 +18,7 @@ FLOORS = [
     *("errors", "version", "heap", "signals", "config_file"),
     *("scheduling", "routing", "imaging"),
     *("settings", "served", "protocol", "limits", "observability"),
-    *("dispatch", "service"),
+    *("figures", "dispatch", "service"),
     *("api", "oip", "http", "main"),
     *("processes", "commands", "cli"),
 ]

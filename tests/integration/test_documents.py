@@ -9,7 +9,7 @@ from statistics import median
 import jsonschema_rs
 import pytest
 
-from tessera.app.commands.documents import BenchDocument, Document, ProfileDocument, schema
+from tessera.app.figures.documents import BenchDocument, Document, ProfileDocument, schema
 from tests.servers import REPOSITORY, tessera
 from tests.small_model import small_folder
 
@@ -22,7 +22,7 @@ def committed(kind: str) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_committed_schema_is_that_of_the_document(kind: str) -> None:
-    assert committed(kind) == schema(KINDS[kind]), "write it anew with tessera.app.commands.documents.schema"
+    assert committed(kind) == schema(KINDS[kind]), "write it anew with tessera.app.figures.documents.schema"
 
 
 @pytest.mark.parametrize(("kind", "counting"), [("bench", "--rounds"), ("profile", "--runs")])

@@ -23,7 +23,7 @@ from tessera.engine.graph.ir import Graph
 from tessera.engine.graph.passes import lower
 from tessera.engine.graph.reader import read_model
 from tessera.engine.normalisation import FLOAT_PRECISION_KEY, Normalisation
-from tessera.engine.peak import measure_peak, measure_reads
+from tessera.engine.peak import ReadRates, measure_peak, measure_reads
 from tessera.engine.profile import LayerCost, layer_costs
 from tessera.engine.rates import rates_here
 from tessera.engine.session import LayerTiming, Session, SessionInfo, Slice, TensorSpec, check_batch, unavailable
@@ -115,12 +115,16 @@ class CpuSession(Session):
         """See `Session.peak`. Measured."""
         return measure_peak(self._precision, self._threads)
 
+    def reads(self) -> ReadRates:
+        """See `Session.reads`."""
+        return measure_reads(self._threads)
+
     def profile(self, x: npt.NDArray[Any], runs: int = 10) -> list[LayerTiming]:
         """See `Session.profile`. With an image for every thread, times are those of the calling thread's share."""
         if runs < 1:
             raise InputError(f"profile needs at least one run, not {runs}.")
         kernels = self._kernels(self._ready_for(x))
-        peak, reads = self.peak(), measure_reads(self._threads)
+        peak, reads = self.peak(), self.reads()
         samples = [_times_of_caller(self._timed_run(x), len(kernels)) for _ in range(runs)]
         rows = []
         for index, (step, kernel) in enumerate(zip(self._plan.steps, kernels, strict=True)):

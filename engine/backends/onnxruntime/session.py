@@ -20,7 +20,7 @@ from tessera.engine.errors import InputError, ModelError
 from tessera.engine.graph.ir import Graph
 from tessera.engine.graph.reader import read_model
 from tessera.engine.normalisation import Normalisation
-from tessera.engine.peak import measure_peak, measure_reads
+from tessera.engine.peak import ReadRates, measure_peak, measure_reads
 from tessera.engine.profile import LayerCost, layer_costs
 from tessera.engine.session import LayerTiming, Session, SessionInfo, Slice, TensorSpec, check_batch, unavailable
 from tessera.wording import counted
@@ -90,6 +90,10 @@ class OnnxRuntimeSession(Session):
         """See `Session.peak`. Measured."""
         return measure_peak(self._inspected[1], self._threads)
 
+    def reads(self) -> ReadRates:
+        """See `Session.reads`."""
+        return measure_reads(self._threads)
+
     def profile(self, x: npt.NDArray[Any], runs: int = 10) -> list[LayerTiming]:
         """See `Session.profile`. From ONNX Runtime's own profiler."""
         if runs < 1:
@@ -97,7 +101,7 @@ class OnnxRuntimeSession(Session):
         batch = self._prepare(x)
         graph = read_model(self._path)
         costs = layer_costs(graph)
-        peak, reads = self.peak(), measure_reads(self._threads)
+        peak, reads = self.peak(), self.reads()
         rows = []
         for fused_name, op, times in self._profile_nodes(batch, runs):
             name = _origin(graph, fused_name)

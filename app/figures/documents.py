@@ -1,4 +1,4 @@
-"""What `bench --json` and `profile --json` write. The schemas in docs/schemas are made of these models."""
+"""What `bench`, `profile` and `report` write with `--json`. The schemas in docs/schemas are made of these models."""
 
 from __future__ import annotations
 
@@ -36,6 +36,27 @@ class MeasurementBody(BaseModel):
     peak_share: float | None = Field(description="achieved MAC/s over the register peak, 0 to 1; null: unknown")
     speed_up: float = Field(description="median of the ratios within rounds, the first variant's time over this one's")
     agreement: float = Field(description="share of images with the first variant's label, 0 to 1")
+
+
+class ReadsBody(BaseModel):
+    """How fast the machine reads, all threads of a run together."""
+
+    l2_bytes: int = Field(description="of one core")
+    within: float = Field(description="bytes a second from L2")
+    beyond: float = Field(description="bytes a second from behind it")
+
+
+class SummaryBody(BaseModel):
+    """One variant's layers together: the figures that the reference article quotes."""
+
+    milliseconds: float = Field(description="of the batch, sum of all layers")
+    milliseconds_3x3: float = Field(description="of all 3x3 convolutions")
+    images_per_second: float
+    peak_share: float = Field(description="achieved MAC/s over the register peak, weighted by time")
+    peak_share_3x3: float
+    macs_per_byte: float = Field(description="multiply-accumulates by byte that crosses into the core at least")
+    cache_share: float = Field(description="share of these bytes of layers whose working set fits L2, 0 to 1")
+    mac_ratio: float | None = Field(description="share of time in which a device's matrix unit worked; null: unknown")
 
 
 class LayerBody(BaseModel):
@@ -85,6 +106,8 @@ class ProfileDocument(Document):
     kind: Literal["profile"] = "profile"
     batch: int
     runs: int
+    reads: ReadsBody | None = Field(description="null where the backend does not say")
+    summaries: dict[str, SummaryBody]
     layers: dict[str, list[LayerBody]] = Field(description="of each variant, in the order in which they run")
 
 
@@ -99,11 +122,6 @@ def describe(session: engine.Session) -> VariantBody:
         macs_per_image=info.macs,
         peak_macs_per_second=session.peak(),
     )
-
-
-def describe_layer(row: engine.LayerTiming) -> LayerBody:
-    """The same row, with what binds it."""
-    return LayerBody.model_validate(row, from_attributes=True)
 
 
 def write_document(path: Path, document: Document) -> None:

@@ -1,0 +1,42 @@
+"""Images to measure with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tessera.app.errors import RequestError, StartupError
+from tessera.app.imaging.decoder import ImageDecoder
+from tessera.models.preprocessing import Preprocessing
+
+_SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tiff", ".tif"}
+
+
+def load_images(folder: Path | None, count: int, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    """`count` different images, uint8 [count, size, size, 3].
+
+    Raises:
+        StartupError: The folder does not exist, holds no photos, or a photo cannot be read.
+    """
+    size = preprocessing.size
+    if folder is None:
+        # Smooth noise: random, but with neighbouring pixels alike, as in photos.
+        cells = -(-size // 16)
+        coarse = np.random.default_rng(0).integers(0, 256, (count, cells, cells, 3), dtype=np.uint8)
+        return np.ascontiguousarray(coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :size, :size])
+    if not folder.is_dir():
+        raise StartupError(f"There is no folder of photos {folder}.")
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
+    if not files:
+        raise StartupError(f"There are no photos in {folder}.")
+    pixels = np.empty((count, *preprocessing.shape), np.uint8)
+    decoder = ImageDecoder(preprocessing, max_pixels=64 * 1024 * 1024)
+    for row in range(count):
+        file = files[row % len(files)]
+        try:
+            decoder.decode(file.read_bytes(), pixels[row])
+        except (OSError, RequestError) as error:
+            raise StartupError(f"The photo {file} cannot be read: {error}") from error
+    return pixels
