@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests import imagefiles
-from tests.servers import REPOSITORY, ServerProcess
+from tests.servers import NEVER, REPOSITORY, ServerProcess
 
 WEB = REPOSITORY / "app" / "web"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -205,11 +205,15 @@ def test_axe_finds_nothing_serious(browser: Browser, server: ServerProcess, tool
     opened.goto(f"{server.url}/")
     opened.get_by_role("button", name="golf ball").click()
     expect_answers(opened)
+    assert serious_findings(opened, tools) == []
+    context.close()
+
+
+def serious_findings(opened: Page, tools: Path) -> list[tuple[str, list[str]]]:
     opened.add_script_tag(path=tools / "node_modules" / "axe-core" / "axe.min.js")
     found = opened.evaluate("axe.run()")["violations"]
     serious = [finding for finding in found if finding["impact"] in ("serious", "critical")]
-    assert [(finding["id"], [node["html"] for node in finding["nodes"]]) for finding in serious] == []
-    context.close()
+    return [(finding["id"], [node["html"] for node in finding["nodes"]]) for finding in serious]
 
 
 @needs_chromium
@@ -234,6 +238,30 @@ def test_it_works_with_frontends(browser: Browser) -> None:
         expect_answers(opened)
         expect(opened.locator("#experiment")).to_contain_text("optimised 100.0 %")
         opened.close()
+
+
+@needs_chromium
+def test_the_layers_come_by_themselves_once_the_service_is_idle(
+    browser: Browser, small_model: Path, tmp_path: Path, tools: Path
+) -> None:
+    with ServerProcess(model_path=small_model, cache_dir=tmp_path) as server:
+        context = browser.new_context(bypass_csp=True)
+        opened = context.new_page()
+        opened.goto(f"{server.url}/")
+        layers = opened.locator("#profile")
+        expect(layers).to_contain_text("Not measured yet")
+        expect(layers.get_by_role("row", name="Latency, batch 16")).to_contain_text(
+            "18.2 → 7.5 ms", timeout=NEVER * 1000
+        )
+        convolutions = layers.locator("details tbody tr").count()
+        for view, shape in (("Time", "g"), ("Share of peak", "g"), ("Roofline", "circle")):
+            layers.get_by_role("tab", name=view).click()
+            count = convolutions if shape == "g" else 2 * convolutions
+            expect(layers.locator(f".view svg {shape}")).to_have_count(count)
+        layers.get_by_role("tab", name="By class").click()
+        expect(layers.locator(".view svg")).to_contain_text("3x3@56")
+        assert serious_findings(opened, tools) == []
+        context.close()
 
 
 @needs_chromium

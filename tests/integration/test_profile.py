@@ -26,11 +26,8 @@ def wait_for(path: Path) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("frontends", [0, 1])
-def test_an_idle_service_takes_it_once_and_the_next_has_it_at_once(
-    small_model: Path, tmp_path: Path, frontends: int
-) -> None:
-    settings = {"model_path": small_model, "cache_dir": tmp_path / "cache", "frontends": frontends}
+def test_an_idle_service_takes_it_once_and_the_next_has_it_at_once(small_model: Path, tmp_path: Path) -> None:
+    settings = {"model_path": small_model, "cache_dir": tmp_path / "cache", "frontends": 1}
     with ServerProcess(**settings) as server, server.client() as client:
         early = client.get("/v1/profile")
         assert (early.status_code, early.json()["code"]) == (404, "not_found")

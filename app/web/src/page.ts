@@ -3,11 +3,13 @@
 import { show } from "./cards";
 import { byId, make } from "./elements";
 import * as experiment from "./experiment";
+import { profileViews } from "./layers";
 import * as live from "./live";
 import { measure } from "./measurement";
 import { Answer, VARIANTS, Variant, classify, fetchDocument } from "./service";
 import * as snippets from "./snippets";
 
+const LAYERS_EVERY = 5000; // milliseconds between questions, until there is an answer
 const SAMPLES = ["golf-ball", "parachute", "church"];
 
 let photo: Blob | null = null;
@@ -114,10 +116,21 @@ async function describe(): Promise<void> {
   byId("model").textContent = `${model.name} in two variants, on this machine${isa ? ` (${isa})` : ""}.`;
 }
 
+/** The layers, once the service has measured them. */
+async function showLayers(): Promise<void> {
+  let profile = null;
+  while (!profile) {
+    if (!document.hidden) profile = await fetchDocument("/v1/profile");
+    if (!profile) await new Promise((resolve) => setTimeout(resolve, LAYERS_EVERY));
+  }
+  byId("profile").replaceChildren(profileViews(profile));
+}
+
 const button = byId<HTMLButtonElement>("measure");
 button.onclick = () => void measureNow(button);
 setUpPhotos();
 snippets.setUp();
 void describe();
+void showLayers();
 void experiment.follow();
 live.follow();
