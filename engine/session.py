@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal
 
@@ -101,6 +101,8 @@ class LayerTiming:
             from behind it), over the time that the layer took; 0 where no rate was measured.
         mac_ratio: share of the layer's cycles in which the matrix unit worked, by the device's own counters; None where
             there are none.
+        core_share: share of all its cores' time in which a device ran the layer, by its own counters; None as above.
+        bandwidths: GB/s that a device counted, reading and writing together, by buffer; without what it cannot count.
     """
 
     name: str
@@ -114,6 +116,8 @@ class LayerTiming:
     working_set: int = 0
     memory_share: float = 0.0
     mac_ratio: float | None = None
+    core_share: float | None = None
+    bandwidths: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def bound(self) -> Bound | None:
@@ -135,7 +139,6 @@ class LayerTiming:
         cost: LayerCost,
         peak: float,
         reads: ReadRates | None = None,
-        mac_ratio: float | None = None,
     ) -> LayerTiming:
         """From a measured time, what the layer costs on paper, the peak in MAC/s, and how fast memory is read."""
         least_reading = cost.bytes_moved(batch) / reads.of(cost.bytes_moved(1)) if reads else 0.0
@@ -150,7 +153,6 @@ class LayerTiming:
             bytes_moved=cost.bytes_moved(batch),
             working_set=cost.bytes_moved(1),
             memory_share=least_reading / seconds if seconds > 0 else 0.0,
-            mac_ratio=mac_ratio,
         )
 
 

@@ -25,6 +25,8 @@ from tessera.models.package import read_package
 from tessera.wording import counted
 
 _WIDTH = 150
+_BUFFERS = ("UB", "L1", "L2", "memory")  # in which devices count bytes
+_NOT_COUNTED = "not counted by this chip"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,6 +139,12 @@ def _comparison(document: ProfileDocument) -> Table:
     add("images/s", [f"{s.images_per_second:.1f}" for s in every])
     if any(s.mac_ratio is not None for s in every):
         add("matrix unit busy (mac ratio)", ["" if s.mac_ratio is None else f"{s.mac_ratio:.1%}" for s in every])
+    if any(s.core_share is not None for s in every):
+        add("cores busy (cube utilisation)", ["" if s.core_share is None else f"{s.core_share:.1%}" for s in every])
+    if any(s.bandwidths for s in every):
+        for buffer in _BUFFERS:
+            values = [s.bandwidths.get(buffer) for s in every]
+            add(f"{buffer} read and written, GB/s", [_NOT_COUNTED if v is None else f"{v:.1f}" for v in values])
     add("compute utilisation", [f"{s.peak_share:.1%}" for s in every])
     add("utilisation of the 3x3 convolutions", [f"{s.peak_share_3x3:.1%}" for s in every])
     add("on-chip reuse, MAC per byte moved", [f"{s.macs_per_byte:.0f}" for s in every])

@@ -57,6 +57,8 @@ class SummaryBody(BaseModel):
     macs_per_byte: float = Field(description="multiply-accumulates by byte that crosses into the core at least")
     cache_share: float = Field(description="share of these bytes of layers whose working set fits L2, 0 to 1")
     mac_ratio: float | None = Field(description="share of time in which a device's matrix unit worked; null: unknown")
+    core_share: float | None = Field(description="share of all its cores' time in which a device worked; null: unknown")
+    bandwidths: dict[str, float] = Field(description="GB/s that a device counted, by buffer, mean over time")
 
 
 class LayerBody(BaseModel):
@@ -74,6 +76,8 @@ class LayerBody(BaseModel):
     bytes_moved: int
     working_set: int
     mac_ratio: float | None = Field(description="share of cycles in which a device's matrix unit worked")
+    core_share: float | None = Field(description="share of all its cores' time in which a device ran it")
+    bandwidths: dict[str, float] = Field(description="GB/s that a device counted, by buffer, without what it cannot")
 
 
 def _now() -> str:

@@ -78,7 +78,9 @@ def summarise(rows: Sequence[LayerBody], batch: int, caches: dict[str, int]) -> 
         peak_share_3x3=_share_of_peak(small),
         macs_per_byte=_sum(rows, "macs") / max(1.0, moved),
         cache_share=_sum(cached, "bytes_moved") / moved if moved else 0.0,
-        mac_ratio=_mac_ratio(rows),
+        mac_ratio=_mean_counted(rows, lambda row: row.mac_ratio),
+        core_share=_mean_counted(rows, lambda row: row.core_share),
+        bandwidths=_mean_bandwidths(rows),
     )
 
 
@@ -93,8 +95,16 @@ def _share_of_peak(rows: Sequence[LayerBody]) -> float:
     return sum(row.peak_share * row.milliseconds for row in rows) / total if total else 0.0
 
 
-def _mac_ratio(rows: Sequence[LayerBody]) -> float | None:
-    """Share of all time in which the matrix unit worked; None where no device counts it."""
-    counted = [row for row in rows if row.mac_ratio is not None]
+def _mean_counted(rows: Sequence[LayerBody], counter: Callable[[LayerBody], float | None]) -> float | None:
+    """Mean over all time of what a device counted; None where it counts no such thing."""
+    counted = [(row.milliseconds, value) for row in rows if (value := counter(row)) is not None]
     total = _sum(rows, "milliseconds")
-    return sum(row.milliseconds * (row.mac_ratio or 0.0) for row in counted) / total if counted and total else None
+    return sum(time * value for time, value in counted) / total if counted and total else None
+
+
+def _mean_bandwidths(rows: Sequence[LayerBody]) -> dict[str, float]:
+    means = {
+        buffer: _mean_counted(rows, lambda row, buffer=buffer: row.bandwidths.get(buffer))
+        for buffer in {buffer for row in rows for buffer in row.bandwidths}
+    }
+    return {buffer: mean for buffer, mean in means.items() if mean is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -18,29 +19,39 @@ from tessera.engine.graph.reader import read_model
 from tessera.engine.profile import layer_costs
 from tessera.models.resnet import build_resnet
 from tests.ascend.double_builds import Double, build
+from tests.ascend.omfile import write_om
 from tests.ascend.test_serving import converted
 from tests.servers import tessera
 from tests.unit.models.tiny import LABELS, MEAN, STD, tiny_state
 
-# Writes what the real one would have written for the layers of a file: one microsecond more per layer, in every
-# batch size that was run, the first run slower than the others.
+# Writes what the real one would have written of what the double recorded, for a 310B: names are marked with the number
+# of the gear. One microsecond more per layer; the first execution of every batch size is slower than the others.
 MSPROF = """
 import csv, os, sys
 assert sys.argv[1] == "--export=on", sys.argv
 record = sys.argv[2].removeprefix("--output=")
 assert os.path.isdir(record) and os.path.basename(record).startswith("PROF_"), record
 layers = open(os.environ["LAYERS"]).read().split()
+metrics, *executions = open(record + "/executions").read().splitlines()
+columns = {
+    "1": {"aic_mac_ratio": "0.5", "aiv_vec_ratio": "N/A", "cube_utilization(%)": "97.5"},
+    "2": {"aic_ub_read_bw(GB/s)": "N/A", "aic_ub_write_bw(GB/s)": "N/A", "aic_l1_read_bw(GB/s)": "120.5",
+          "aic_l1_write_bw(GB/s)": "30", "aic_main_mem_read_bw(GB/s)": "17", "aic_main_mem_write_bw(GB/s)": "N/A"},
+}[metrics]
 os.makedirs(record + "/mindstudio_profiler_output")
+seen = set()
 with open(record + "/mindstudio_profiler_output/op_summary_20240101.csv", "w", newline="") as file:
     out = csv.writer(file)
-    out.writerow(["Op Name", "OP Type", "Task Type", "Task Duration(us)", "Input Shapes", "aic_mac_ratio"])
-    for run in range(3):
-        for batch in (1, 4):
-            mark = f"_ascend_mbatch_batch_{batch}"
-            out.writerow(["trans_TransData_0" + mark, "TransData", "AI_CORE", "5", f'"{batch},3,32,32"', "0.0"])
-            for number, layer in enumerate(layers):
-                time = 10 * batch + number + (100 if run == 0 else 0)
-                out.writerow([layer + "Relu" + mark, "Conv2D", "AI_CORE", f"{time}\\t", f'"{batch},1,9,9,16"', "0.5"])
+    out.writerow(["Op Name", "OP Type", "Task Type", "Task Duration(us)", "Input Shapes", *columns])
+    for execution in executions:
+        number, batch = map(int, execution.split())
+        mark = f"_ascend_mbatch_batch_{number}" if number >= 0 else ""
+        out.writerow(["trans_TransData_0", "TransData", "AI_CORE", "5", f'"{batch},3,32,32"', *["N/A"] * len(columns)])
+        for place, layer in enumerate(layers):
+            time = 10 * batch + place + (0 if batch in seen else 100)
+            name, shape = layer + mark + "Relu" + mark, f'"{batch},1,9,9,16"'
+            out.writerow([name, "Conv2D", "AI_CORE", f"{time}\\t", shape, *columns.values()])
+        seen.add(batch)
 """
 
 
@@ -70,12 +81,34 @@ def test_layers_have_the_devices_times_and_their_share_of_the_peak(
         assert row.milliseconds == pytest.approx((40 + number) / 1e3), "medians, of this batch size only"
         assert row.macs == 4 * costs[row.name].macs
         assert row.layer_class == costs[row.name].layer_class
-        assert row.mac_ratio == 0.5
+        assert (row.mac_ratio, row.core_share) == (0.5, 0.975)
+        assert row.bandwidths == {"L1": 150.5, "memory": 17.0}, "the 310B does not count the UB"
         peak = CHIPS[info.isa].peak("fp16")
         assert row.peak_share == pytest.approx(row.macs / (row.milliseconds / 1e3) / peak)
     assert rows[0].macs == 0
     assert sum(row.macs for row in rows) == 4 * info.macs
     double.assert_clean()
+
+
+@pytest.mark.parametrize("gears", [(1, 2, 4, 8, 16), (16, 4, 1)], ids=str)
+def test_every_batch_size_has_its_own_times(
+    double: Double, network: Path, layers: list[str], tmp_path: Path, gears: tuple[int, ...]
+) -> None:
+    om = write_om(network, tmp_path / "gears.om", gears=gears)
+    with AscendSession(om, graph=network, runtime=Runtime(double.library())) as session:
+        for batch in gears:
+            rows = session.profile(np.zeros((batch, 3, 32, 32), np.float32), runs=2)
+            times = [1e3 * row.milliseconds for row in rows[1:]]
+            assert times == pytest.approx([10 * batch + place for place in range(len(layers))])
+    double.assert_clean()
+
+
+def test_a_single_batch_size_has_no_marks(double: Double, network: Path, layers: list[str], tmp_path: Path) -> None:
+    om = write_om(network, tmp_path / "static.om", batch=4)
+    with AscendSession(om, graph=network, runtime=Runtime(double.library())) as session:
+        rows = session.profile(np.zeros((4, 3, 32, 32), np.float32), runs=2)
+    assert [row.name for row in rows] == ["trans_TransData_0", *layers]
+    assert rows[1].milliseconds == pytest.approx(0.040)
 
 
 def test_int8_is_measured_against_the_int8_peak(
@@ -128,3 +161,7 @@ def test_the_command_prints_the_table(layers: list[str], tmp_path: Path) -> None
     assert run.stdout.count("mac ratio") >= 3, "in both tables and the summary"
     assert run.stdout.count("| layer1.0.conv2 ") == 2
     assert "converted on Ascend310B1, batch 4" in run.stdout
+    summary = run.stdout[run.stdout.index("converted on Ascend310B1, batch 4") :]
+    unknown = "not counted by this chip"
+    assert re.search(rf"\| UB read and written, GB/s +\| +{unknown} \| +{unknown} \|", summary)
+    assert re.search(r"\| memory read and written, GB/s +\| +16\.\d \| +16\.\d \|", summary), "TransData counts none"

@@ -58,7 +58,7 @@ class Description:
     Attributes:
         image: the input that images go into.
         output: the output.
-        gears: batch sizes that it runs, rising.
+        gears: batch sizes that it runs, in the order that ATC was given.
         shape_input: index of the extra input that carries the gear, None for a fixed batch size.
         shape_bytes: size of that input.
     """
@@ -163,7 +163,7 @@ class _Reader:
     def _gears(self) -> tuple[int, ...]:
         batch = Batch()
         self._library.call("aclmdlGetDynamicBatch", self._handle, batch)
-        return tuple(sorted(batch.sizes[: batch.count]))
+        return tuple(batch.sizes[: batch.count])
 
     def _shape_input(self) -> int:
         index = ctypes.c_size_t()

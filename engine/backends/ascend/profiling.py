@@ -5,19 +5,20 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tessera.engine.backends.ascend.chips import find_chip
 from tessera.engine.backends.ascend.library import Library
-from tessera.engine.backends.ascend.op_summary import OperatorTime, operator_times, origin, read_op_summary
+from tessera.engine.backends.ascend.op_summary import Task, operator_times, origin, read_op_summary
 from tessera.engine.errors import BackendUnavailableError, EngineError
 from tessera.engine.profile import LayerCost
 from tessera.engine.session import LayerTiming
 
 # aclprofAicoreMetrics and the data types of aclprofCreateConfig, acl/acl_prof.h.
-_PIPE_UTILIZATION = 1
+_PIPE_UTILIZATION, _MEMORY_BANDWIDTH = 1, 2
 _TASK_TIME, _AICORE_METRICS = 0x2, 0x4
 _LONGEST_EXPORT_SECONDS = 600
 
@@ -38,8 +39,8 @@ def check_tools(library: Library) -> None:
 
 
 @contextmanager
-def recording(library: Library, folder: Path, devices: Sequence[int]) -> Iterator[None]:
-    """Record every task on the devices into `folder` while the block runs.
+def recording(library: Library, folder: Path, devices: Sequence[int], metrics: int) -> Iterator[None]:
+    """Record every task on the devices, with one set of counters, into `folder` while the block runs.
 
     Models must be loaded inside the block, or their operators have no names.
 
@@ -52,7 +53,7 @@ def recording(library: Library, folder: Path, devices: Sequence[int]) -> Iterato
         library.call("aclprofInit", path, len(path))
         started.callback(library.release, "aclprofFinalize")
         types = _TASK_TIME | _AICORE_METRICS
-        config = library.pointer("aclprofCreateConfig", ids, len(devices), _PIPE_UTILIZATION, None, types)
+        config = library.pointer("aclprofCreateConfig", ids, len(devices), metrics, None, types)
         started.callback(library.release, "aclprofDestroyConfig", config)
         library.call("aclprofStart", config)
         started.callback(library.release, "aclprofStop", config)
@@ -93,18 +94,22 @@ def profile_layers(
     *,
     device: int,
     batch: int,
+    gears: Sequence[int],
     soc: str,
     precision: str,
     costs: dict[str, LayerCost],
 ) -> list[LayerTiming]:
     """Record what `run` does and tell it by layer.
 
+    It runs twice, as a record holds one set of counters: those of the pipes, then those of the memories.
+
     Args:
         library: AscendCL.
-        folder: an empty folder for the record.
+        folder: an empty folder for the records.
         run: loads a model, runs batches of `batch` images on `device` and closes it.
         device: the device's number.
         batch: images per run, one of the model's gears.
+        gears: those gears, in the order that ATC was given.
         soc: the chip, for its peak.
         precision: of the model's convolutions.
         costs: what the layers of the ONNX graph cost, by name; may be empty.
@@ -116,20 +121,29 @@ def profile_layers(
         EngineError: recording or exporting failed.
         ModelError: msprof's table cannot be read.
     """
-    with recording(library, folder, [device]):
-        run()
-    tasks = [task for path in export(folder) for task in read_op_summary(path)]
-    times = operator_times(tasks, batch)
+
+    def measured(metrics: int, name: str) -> list[Task]:
+        record = folder / name
+        record.mkdir()
+        with recording(library, record, [device], metrics):
+            run()
+        tasks = [task for path in export(record) for task in read_op_summary(path, gears)]
+        return operator_times(tasks, batch)
+
+    times = measured(_PIPE_UTILIZATION, "pipes")
     if not times:
         raise EngineError(f"msprof's table has no task of batch {batch}.")
+    bandwidths = {task.name: task.bandwidths for task in measured(_MEMORY_BANDWIDTH, "memories")}
     chip = find_chip(soc)
     peak = chip.peak(precision) if chip is not None else float("inf")
-    return [_row(time, batch, costs, peak) for time in times]
+    return [_row(time, bandwidths.get(time.name, {}), batch, costs, peak) for time in times]
 
 
-def _row(time: OperatorTime, batch: int, costs: dict[str, LayerCost], peak: float) -> LayerTiming:
+def _row(
+    time: Task, bandwidths: Mapping[str, float], batch: int, costs: dict[str, LayerCost], peak: float
+) -> LayerTiming:
     layer = origin(time.name, (name for name, cost in costs.items() if cost.macs))
     cost = costs[layer] if layer is not None else LayerCost(time.op, 0, 0, 0)
-    return LayerTiming.measured(
-        layer or time.name, time.op, time.op, time.microseconds / 1e6, batch, cost, peak, mac_ratio=time.mac_ratio
-    )
+    seconds = time.microseconds / 1e6
+    row = LayerTiming.measured(layer or time.name, time.op, time.op, seconds, batch, cost, peak)
+    return replace(row, mac_ratio=time.mac_ratio, core_share=time.core_share, bandwidths=bandwidths)

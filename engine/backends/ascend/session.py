@@ -92,6 +92,7 @@ class AscendSession(Session):
             self._image = ImageEncoder(description.image, normalisation, path)
             self._image_bytes = description.image.bytes
             self._output = description.output
+            self._order = description.gears
             self._gears = self._measure(replicas[0], description.image)
             opened.pop_all()
         self._balancer = DeviceBalancer(replicas, self._open, timeout_ms, first_retry)
@@ -179,6 +180,7 @@ class AscendSession(Session):
                 run,
                 device=device,
                 batch=len(x),
+                gears=self._order,
                 soc=self._runtime.soc_name,
                 precision=self._precision,
                 costs=self._costs,

@@ -77,7 +77,7 @@ typedef enum {
     ACL_INT64 = 9
 } aclDataType;
 typedef enum { ACL_FORMAT_UNDEFINED = -1, ACL_FORMAT_NCHW = 0, ACL_FORMAT_NHWC = 1, ACL_FORMAT_ND = 2 } aclFormat;
-typedef enum { ACL_AICORE_PIPE_UTILIZATION = 1 } aclprofAicoreMetrics;
+typedef enum { ACL_AICORE_PIPE_UTILIZATION = 1, ACL_AICORE_MEMORY_BANDWIDTH = 2 } aclprofAicoreMetrics;
 
 #define ACL_MAX_DIM_CNT 128
 #define ACL_MAX_TENSOR_NAME_LEN 128

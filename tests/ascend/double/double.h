@@ -154,4 +154,7 @@ struct aclmdlDataset {
 /* execute.c */
 int executing(int device);
 
+/* profiling.c */
+void record_execution(const offline *file, uint64_t gear);
+
 #endif

@@ -162,6 +162,7 @@ static aclError prepare(model *m, const aclmdlDataset *input, const aclmdlDatase
         return fail(ACL_ERROR_FAILURE, "the model is running");
     }
     e->bytes = result_bytes(f) * e->gear;
+    record_execution(f, e->gear);
     e->results = malloc(e->bytes);
     return ACL_SUCCESS;
 }

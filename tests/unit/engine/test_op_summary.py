@@ -45,24 +45,55 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_columns_of_310b_and_910b(tmp_path: Path) -> None:
-    assert read_op_summary(written(tmp_path, PREFIXED)) == [
-        Task("trans_TransData_0", "TransData", 12.5, 0.0, 16),
-        Task("conv1bn1.relu", "Conv2D", 310.25, 0.61, 16),
+    assert read_op_summary(written(tmp_path, PREFIXED), (16,)) == [
+        Task("trans_TransData_0", "TransData", 12.5, 16, mac_ratio=0.0, core_share=0.70),
+        Task("conv1bn1.relu", "Conv2D", 310.25, 16, mac_ratio=0.61, core_share=0.99),
     ]
 
 
 def test_columns_of_310_and_310p(tmp_path: Path) -> None:
-    assert read_op_summary(written(tmp_path, "\ufeff" + PLAIN)) == [Task("conv1", "Conv2D", 200.5, 0.5, 16)]
+    assert read_op_summary(written(tmp_path, "\ufeff" + PLAIN), (16,)) == [
+        Task("conv1", "Conv2D", 200.5, 16, mac_ratio=0.5)
+    ]
 
 
 def test_a_ratio_that_is_not_counted_is_unknown(tmp_path: Path) -> None:
-    (task,) = read_op_summary(written(tmp_path, PLAIN.replace(",0.5,0.2", ",N/A,N/A")))
+    (task,) = read_op_summary(written(tmp_path, PLAIN.replace(",0.5,0.2", ",N/A,N/A")), (16,))
     assert task.mac_ratio is None
 
 
-def test_the_copy_of_a_gear_is_its_operator(tmp_path: Path) -> None:
-    text = PLAIN.replace("conv1,Conv2D", "conv1_ascend_mbatch_batch_8,Conv2D")
-    assert read_op_summary(written(tmp_path, text)) == [Task("conv1", "Conv2D", 200.5, 0.5, 8)]
+@pytest.mark.parametrize(
+    ("name", "operator", "batch"),
+    [
+        ("conv1_ascend_mbatch_batch_0", "conv1", 1),
+        ("conv1_ascend_mbatch_batch_1", "conv1", 2),
+        ("conv1_ascend_mbatch_batch_4", "conv1", 16),
+        ("conv1_ascend_mbatch_batch_3relu_ascend_mbatch_batch_3", "conv1relu", 8),
+        ("conv1_ascend_mbatch_batch_34.relu_ascend_mbatch_batch_3", "conv14.relu", 8),
+        ("conv1", "conv1", 16),
+        ("conv1_ascend_mbatch_batch_9", "conv1", 16),
+    ],
+)
+def test_the_mark_is_the_number_of_the_gear(tmp_path: Path, name: str, operator: str, batch: int) -> None:
+    """GE's multi-batch clone pass counts the copies; where the mark says nothing, the first dimension does."""
+    (task,) = read_op_summary(written(tmp_path, PLAIN.replace("conv1,Conv2D", f"{name},Conv2D")), (1, 2, 4, 8, 16))
+    assert (task.name, task.batch) == (operator, batch)
+
+
+def test_a_first_dimension_that_is_no_batch_size_says_nothing(tmp_path: Path) -> None:
+    (task,) = read_op_summary(written(tmp_path, PLAIN), (1, 2))
+    assert task.batch is None
+
+
+def test_bandwidths_are_those_that_the_chip_counts(tmp_path: Path) -> None:
+    text = (
+        "Op Name,OP Type,Task Duration(us),aic_l1_read_bw(GB/s),aic_l1_write_bw(GB/s),aic_l2_read_bw,aic_l2_write_bw,"
+        "aic_main_mem_read_bw(GB/s),aic_main_mem_write_bw(GB/s),aiv_main_mem_read_bw(GB/s),aiv_ub_read_bw(GB/s)\n"
+        "a,Conv2D,5,100,20,30,N/A,7,2,0,N/A\nb,Relu,5,0,0,N/A,N/A,0,0,9,40\n"
+    )
+    first, second = read_op_summary(written(tmp_path, text), (1,))
+    assert first.bandwidths == {"L1": 120.0, "L2": 30.0, "memory": 9.0}
+    assert second.bandwidths == {"UB": 40.0, "L1": 0.0, "memory": 9.0}
 
 
 @pytest.mark.parametrize(
@@ -76,7 +107,7 @@ def test_the_copy_of_a_gear_is_its_operator(tmp_path: Path) -> None:
 )
 def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        read_op_summary(written(tmp_path, text))
+        read_op_summary(written(tmp_path, text), (1,))
 
 
 @given(junk=st.binary(max_size=200))
@@ -84,15 +115,17 @@ def test_any_bytes_are_read_or_refused(junk: bytes, tmp_path_factory: pytest.Tem
     path = tmp_path_factory.mktemp("junk") / "op_summary.csv"
     path.write_bytes(junk)
     with pytest.raises(ModelError):
-        read_op_summary(path)
+        read_op_summary(path, (1,))
 
 
 def test_medians_per_operator_of_one_batch_size() -> None:
-    tasks = [Task("a", "Conv2D", time, ratio, 16) for time, ratio in ((9.0, 0.5), (1.0, 0.7), (2.0, 0.6))]
-    tasks += [Task("b", "ReduceMean", 4.0, None, None), Task("a", "Conv2D", 100.0, 0.1, 1)]
+    tasks = [Task("a", "Conv2D", time, 16, mac_ratio=ratio) for time, ratio in ((9.0, 0.5), (1.0, 0.7), (2.0, 0.6))]
+    tasks += [Task("b", "ReduceMean", 4.0, None), Task("a", "Conv2D", 100.0, 1, mac_ratio=0.1)]
     first, second = operator_times(tasks, 16)
     assert (first.name, first.microseconds, first.mac_ratio) == ("a", 2.0, 0.6)
     assert (second.name, second.microseconds, second.mac_ratio) == ("b", 4.0, None)
+    tasks = [Task("a", "Conv2D", 1.0, 16, bandwidths={"L1": rate}) for rate in (5.0, 1.0, 3.0)]
+    assert operator_times(tasks, 16)[0].bandwidths == {"L1": 3.0}
 
 
 @pytest.mark.parametrize(
