@@ -11,6 +11,9 @@
 namespace {
 using namespace AscendC;
 
+// As in CANN's own matmul: from ten fractals on, the cube unit takes longer than its results need to reach L0C.
+constexpr uint32_t LEAST_UNBARRED = 10;
+
 class ConvBiasRelu {
 public:
     __aicore__ inline ConvBiasRelu(const tessera::Shape &shape, const tessera::Tile &tile)
@@ -124,6 +127,9 @@ private:
                 Mmad(sums, left, right, bias, params);
             else
                 Mmad(sums, left, right, params);
+            // The next one would read sums of so small a tile before they are written.
+            if (mExtension / tessera::C0 * n1 < LEAST_UNBARRED)
+                PipeBarrier<PIPE_M>();
             leftQueue.FreeTensor(left);
             rightQueue.FreeTensor(right);
         }

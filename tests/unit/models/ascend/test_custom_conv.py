@@ -219,3 +219,19 @@ def test_the_kernel_computes_layers_of_resnet50(kernel: ctypes.CDLL, layer: tupl
     shape = resnet_shape(*layer)
     x, weights, bias = random_case(shape, 1)
     agree(on_device(kernel, shape, x, weights, bias), reference(shape, x, weights, bias))
+
+
+def test_sums_of_small_tiles_are_waited_for(kernel: ctypes.CDLL) -> None:
+    """A tile of 32 pixels by 64 channels has 8 fractals; the last of a 512-channel layer's is of that kind."""
+    shape = Shape(1, 2, 4, 8, 4, 1, 1, 1, 1, 1, 1)
+    x, weights, bias = random_case(shape, 1)
+    agree(on_device(kernel, shape, x, weights, bias), reference(shape, x, weights, bias))
+    kernel.let_barriers_wait(0)
+    try:
+        with pytest.raises(AssertionError):
+            agree(on_device(kernel, shape, x, weights, bias), reference(shape, x, weights, bias))
+        large = resnet_shape(16, 64, 14, 1)
+        x, weights, bias = random_case(large, 1)
+        agree(on_device(kernel, large, x, weights, bias), reference(large, x, weights, bias))
+    finally:
+        kernel.let_barriers_wait(1)

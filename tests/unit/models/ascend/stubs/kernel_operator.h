@@ -65,6 +65,27 @@ struct Core {
     std::vector<std::pair<uint8_t *, size_t>> memory;
 };
 inline Core core;
+
+enum pipe_t { PIPE_M };
+// The results of the last Mmad while they are on their way to L0C. An Mmad that follows it too closely reads what was
+// there before: CANN's matmul waits behind every Mmad of fewer than ten fractals (mmad_compute.h, LIMIT_MNSIZE).
+struct Flight {
+    float *sums;
+    std::vector<float> results;
+};
+inline Flight flight = {nullptr, {}};
+constexpr uint32_t FRACTALS_IN_FLIGHT = 10;
+inline void Land() {
+    if (flight.sums)
+        memcpy(flight.sums, flight.results.data(), flight.results.size() * sizeof(float));
+    flight.sums = nullptr;
+}
+inline bool barriers_wait = true; // false to see what goes wrong without them
+template <pipe_t pipe> void PipeBarrier() {
+    if (barriers_wait)
+        Land();
+}
+
 inline uint32_t GetBlockIdx() { return core.index; }
 inline uint32_t GetBlockNum() { return core.count; }
 
@@ -139,6 +160,8 @@ public:
     }
     template <typename T> void EnQue(const LocalTensor<T> &tensor) {
         REQUIRE(tensor.position == where && queue.size() < depth);
+        if (where == TPosition::CO1)
+            Land(); // Fixpipe waits for an event of pipe M
         queue.push_back({reinterpret_cast<uint8_t *>(tensor.data), reinterpret_cast<uint8_t *>(tensor.end)});
     }
     template <typename T> LocalTensor<T> DeQue() {
@@ -235,8 +258,8 @@ struct MmadParams {
     bool cmatrixInitVal = true;
 };
 
-inline void Mmad(const LocalTensor<float> &sums, const LocalTensor<half> &left, const LocalTensor<half> &right,
-                 const MmadParams &p) {
+inline void Multiply(const LocalTensor<float> &sums, const LocalTensor<half> &left, const LocalTensor<half> &right,
+                     const float *bias, const MmadParams &p) {
     REQUIRE(sums.position == TPosition::CO1 && left.position == TPosition::A2 && right.position == TPosition::B2);
     REQUIRE(p.m % 16 == 0 && p.n % 16 == 0 && p.k % 16 == 0 && p.m > 0);
     std::vector<float> rows(p.m * p.k), columns(p.n * p.k);
@@ -246,24 +269,29 @@ inline void Mmad(const LocalTensor<float> &sums, const LocalTensor<half> &left, 
         for (uint32_t n = 0; n < p.n; n++)
             columns[k * p.n + n] = *right.at((k / 16 * (p.n / 16) + n / 16) * 256 + n % 16 * 16 + k % 16);
     }
-    std::vector<float> totals(p.n);
+    std::vector<float> totals(p.n), results(p.m * p.n);
     for (uint32_t m = 0; m < p.m; m++) {
         for (uint32_t n = 0; n < p.n; n++)
-            totals[n] = p.cmatrixInitVal ? 0.0f : *sums.at((n / 16 * p.m + m) * 16 + n % 16);
+            totals[n] = bias ? bias[n] : p.cmatrixInitVal ? 0.0f : *sums.at((n / 16 * p.m + m) * 16 + n % 16);
         for (uint32_t k = 0; k < p.k; k++)
             for (uint32_t n = 0; n < p.n; n++)
                 totals[n] += rows[m * p.k + k] * columns[k * p.n + n];
         for (uint32_t n = 0; n < p.n; n++)
-            *sums.at((n / 16 * p.m + m) * 16 + n % 16) = totals[n];
+            results[(n / 16 * p.m + m) * 16 + n % 16] = totals[n];
     }
+    Land();
+    flight = {sums.at(0, results.size()), std::move(results)};
+    if (p.m / 16 * (p.n / 16) >= FRACTALS_IN_FLIGHT)
+        Land();
+}
+inline void Mmad(const LocalTensor<float> &sums, const LocalTensor<half> &left, const LocalTensor<half> &right,
+                 const MmadParams &p) {
+    Multiply(sums, left, right, nullptr, p);
 }
 inline void Mmad(const LocalTensor<float> &sums, const LocalTensor<half> &left, const LocalTensor<half> &right,
                  const LocalTensor<float> &bias, const MmadParams &p) {
     REQUIRE(bias.position == TPosition::C2 && !p.cmatrixInitVal);
-    for (uint32_t m = 0; m < p.m; m++)
-        for (uint32_t n = 0; n < p.n; n++)
-            *sums.at((n / 16 * p.m + m) * 16 + n % 16) = *bias.at(n);
-    Mmad(sums, left, right, p);
+    Multiply(sums, left, right, bias.at(0, p.n), p);
 }
 
 struct FixpipeParamsM300 {

@@ -20,6 +20,10 @@ extern "C" void input_window(const uint32_t *shape, uint32_t row, uint32_t rows,
     memcpy(window, &found, sizeof found);
 }
 
+extern "C" void let_barriers_wait(int wait) {
+    AscendC::barriers_wait = wait;
+}
+
 extern "C" void run(const uint32_t *shape, const uint32_t *buffers, const uint32_t *tile, uint32_t cores, uint8_t *x,
                     uint8_t *filter, uint8_t *bias, uint8_t *y) {
     const Shape s = shape_of(shape);
