@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds the operator package (TBE implementation) into a folder vendors/tessera. Usage: build.sh [FOLDER]
+# Builds the operator package (TBE implementation) into a folder such as vendors/tessera. Usage: build.sh [FOLDER]
+# The folder keeps its name: CANN looks for NAME_impl in a folder NAME.
 # Needs CANN 6.0 or later with its set_env.sh sourced, and a C++ compiler; no NPU.
 set -e
 : "${ASCEND_TOOLKIT_HOME:?source set_env.sh of CANN first}"
@@ -19,9 +20,10 @@ build "$target/op_proto/libcust_op_proto.so" "$here/op_proto/conv_bias_relu.cc"
 build "$target/framework/onnx/libcust_onnx_parsers.so" "$here/onnx_plugin/conv_bias_relu_plugin.cc"
 
 kernels=$target/op_impl/ai_core/tbe
-mkdir -p "$kernels/tessera_impl"
-cp "$here/tbe/__init__.py" "$here/tbe/conv_bias_relu.py" "$here/tbe/geometry.py" "$kernels/tessera_impl/"
-for family in ascend310 ascend310b ascend310p ascend910 ascend910b; do
+implementation=$kernels/$(basename "$target")_impl
+mkdir -p "$implementation"
+cp "$here/tbe/__init__.py" "$here/tbe/conv_bias_relu.py" "$here/tbe/geometry.py" "$implementation/"
+for family in ascend310 ascend310b ascend310p ascend910 ascend910b ascend910_93; do
     mkdir -p "$kernels/config/$family"
     cp "$here/op_info.json" "$kernels/config/$family/aic-$family-ops-info.json"
 done

@@ -1,7 +1,9 @@
 """y = ReLU(conv2d(x, filter) + bias), as a static TBE operator of CANN 6.0 and later.
 
-fp16 in, fp32 sums in L0C, where the bias is added, fp16 out. CANN's own schedule for convolutions cuts the tiles; the
-ReLU behind the convolution is scheduled with it, as in fused Conv2D + ReLU, so the sums leave L0C once.
+fp16 in, fp32 sums in L0C, fp16 out. On chips with a bias table (310B, 910B) the bias is added to the sums in fp32; on
+310, 310P and 910 CANN rounds them to fp16 first and adds it in UB (8.1, tbe/dsl/compute/conv_compute.py). CANN's own
+schedule for convolutions cuts the tiles; the ReLU behind the convolution is scheduled with it, as in fused Conv2D +
+ReLU, so the sums leave L0C once.
 """
 
 from __future__ import annotations

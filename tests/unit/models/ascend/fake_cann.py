@@ -21,7 +21,17 @@ ATC_FLAGS = {
 }
 AMCT_FLAGS = {"model", "save_path", "input_shape", "data_dir", "data_types", "batch_num", "calibration_config"}
 LOG_LEVELS = ("debug", "info", "warning", "error", "null")
-SOCS = {"Ascend310", "Ascend310P3", "Ascend310B1", "Ascend310B4", "Ascend910A", "Ascend910B3"}
+# Chips and Short_SoC_version, in lower case, of data/platform_config/*.ini: CANN 8.1's, and hicann/ge's test data.
+FAMILIES = {
+    **dict.fromkeys(("Ascend310B1", "Ascend310B2", "Ascend310B3", "Ascend310B4"), "ascend310b"),
+    **dict.fromkeys(("Ascend310P1", "Ascend310P3", "Ascend310P5", "Ascend310P7"), "ascend310p"),
+    **dict.fromkeys(("Ascend910A", "Ascend910ProA", "Ascend910ProB", "Ascend910PremiumA", "Ascend910B"), "ascend910"),
+    **dict.fromkeys(("Ascend910B1", "Ascend910B2", "Ascend910B2C", "Ascend910B3", "Ascend910B4"), "ascend910b"),
+    **dict.fromkeys(("Ascend910_9362", "Ascend910_9391"), "ascend910_93"),
+    "Ascend310": "ascend310",
+    "Ascend910_95": "ascend910_95",
+    "Ascend910_5591": "ascend910_55",
+}
 PRECISIONS = {
     "force_fp16", "force_fp32", "cube_fp16in_fp32out", "allow_fp32_to_fp16", "must_keep_origin_dtype",
     "allow_mix_precision", "allow_mix_precision_fp16", "allow_mix_precision_bf16", "allow_fp32_to_bf16",
@@ -158,9 +168,11 @@ def check_operators(graph: Graph, soc: str) -> None:
     if not own:
         return
     package = os.environ.get("ASCEND_CUSTOM_OPP_PATH", "").split(":")[0]
-    family = {"Ascend310B1": "ascend310b", "Ascend310P3": "ascend310p"}[soc]
-    info = Path(package, "op_impl/ai_core/tbe/config", family, f"aic-{family}-ops-info.json")
-    if not package or not info.is_file() or not own <= set(json.loads(info.read_text())):
+    if not package.startswith("/"):
+        refuse(f"E19010: ASCEND_CUSTOM_OPP_PATH {package} is no absolute path")
+    tbe, family = Path(package, "op_impl/ai_core/tbe"), FAMILIES[soc]
+    info, implementation = tbe / "config" / family / f"aic-{family}-ops-info.json", tbe / f"{Path(package).name}_impl"
+    if not info.is_file() or not implementation.is_dir() or not own <= set(json.loads(info.read_text())):
         refuse(f"E19010: No parser is registered for Op {sorted(own)}")
 
 
@@ -170,7 +182,7 @@ def atc(words: list[str]) -> None:
         om = Path(given["om"]).read_bytes()
         print(f"============ Display Model Info start ============\nsoc_version: {om[256:].decode()}")
         return
-    if given.get("framework") != "5" or given.get("soc_version") not in SOCS:
+    if given.get("framework") != "5" or given.get("soc_version") not in FAMILIES:
         refuse("E10001: framework or soc_version")
     if given.get("input_format", "NCHW") not in ("NCHW", "ND") or given.get("log", "null") not in LOG_LEVELS:
         refuse("E10001: input_format or log")

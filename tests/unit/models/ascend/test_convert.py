@@ -45,6 +45,7 @@ def operator_package(folder: Path, family: str = "ascend310b") -> Path:
     info = folder / f"op_impl/ai_core/tbe/config/{family}/aic-{family}-ops-info.json"
     info.parent.mkdir(parents=True)
     info.write_text(json.dumps({"ConvBiasRelu": {}}))
+    (folder / f"op_impl/ai_core/tbe/{folder.name}_impl").mkdir()
     for library in ("op_proto/lib/linux/aarch64/libcust_op_proto.so", "framework/onnx/libcust_onnx_parsers.so"):
         (folder / library).parent.mkdir(parents=True)
         (folder / library).touch()

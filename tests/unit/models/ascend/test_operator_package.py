@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -19,10 +20,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tessera.engine.errors import ModelError
 from tessera.models.ascend.custom_conv.tbe.geometry import Shape
 from tessera.models.ascend.graphs import OWN_DOMAIN, OWN_OPERATOR
-from tessera.models.ascend.operators import check_operator_package
+from tessera.models.ascend.operators import check_operator_package, family
 from tests.unit.models.ascend.convolutions import PACKAGE, STUBS, shapes
+from tests.unit.models.ascend.fake_cann import FAMILIES
 
 
 @pytest.fixture(scope="session")
@@ -53,14 +56,41 @@ def longs(values: tuple[int, ...]) -> Any:
     return (ctypes.c_int64 * len(values))(*values)
 
 
-def test_the_package_builds_and_is_accepted_by_the_conversion(toolkit: Path, tmp_path: Path) -> None:
-    target = tmp_path / "vendors" / "tessera"
+@pytest.fixture(scope="module")
+def package(toolkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built package, in a folder of another name than the example's."""
+    target = tmp_path_factory.mktemp("vendors") / "kindred"
     environment = {"PATH": os.environ["PATH"], "ASCEND_TOOLKIT_HOME": str(toolkit)}
     subprocess.run([PACKAGE / "build.sh", target], check=True, env=environment, capture_output=True)
-    for soc in ("Ascend310B1", "Ascend310P3", "Ascend310", "Ascend910A", "Ascend910B3"):
-        check_operator_package(target, soc)
-    kernels = target / "op_impl" / "ai_core" / "tbe" / "tessera_impl"
+    return target
+
+
+def test_the_package_builds_and_is_accepted_by_the_conversion(package: Path) -> None:
+    for soc in ("Ascend310B1", "Ascend310P3", "Ascend310", "Ascend910A", "Ascend910B3", "Ascend910_9391"):
+        check_operator_package(package, soc)
+    kernels = package / "op_impl" / "ai_core" / "tbe" / "kindred_impl"
     assert {file.name for file in kernels.iterdir()} == {"__init__.py", "conv_bias_relu.py", "geometry.py"}
+
+
+def test_a_renamed_package_is_refused(package: Path, tmp_path: Path) -> None:
+    """FE makes the implementation's folder of the last part of ASCEND_CUSTOM_OPP_PATH, which has no links."""
+    check_operator_package(package.parent / "." / package.name, "Ascend310B1")
+    (tmp_path / "link").symlink_to(package)
+    check_operator_package(tmp_path / "link", "Ascend310B1")
+    renamed = Path(shutil.copytree(package, tmp_path / "tessera"))
+    with pytest.raises(ModelError, match=r"tessera_impl.*renamed must be built anew"):
+        check_operator_package(renamed, "Ascend310B1")
+
+
+@pytest.mark.parametrize(("soc", "folder"), FAMILIES.items())
+def test_families_are_those_of_the_platform_files(soc: str, folder: str) -> None:
+    assert family(soc) == folder
+
+
+def test_an_unknown_chip_has_no_family() -> None:
+    for soc in ("Ascend911", "Ascend310X1", "Ascend910C", "ascend310"):
+        with pytest.raises(ModelError, match=f"{soc} is not known"):
+            family(soc)
 
 
 def test_the_build_says_what_it_needs(tmp_path: Path) -> None:
