@@ -1,4 +1,4 @@
-"""Compare the variants' speed: interleaved runs in one process, medians, ratios."""
+"""Compare the variants' speed: interleaved runs in one process, medians and means, ratios."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,9 @@ from tessera.wording import counted
 _BATCHES = (1, 16)
 # More different images than a batch holds, so that no run sees what the run before it left in the caches.
 _ROTATION = 3
-_WIDTH = 120
+_WIDTH = 160
+# As people call them; the rest of a run is the host's own: preparing and dividing the batch.
+_STAGES = {"h2d": "H2D ms", "execution": "execution ms", "d2h": "D2H ms"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Row:
     variant: str
     batch: int
     seconds: list[float]
+    stages: dict[str, list[float]]
     utilisation: float
     agreement: float
 
@@ -100,15 +103,18 @@ def _measure(
 ) -> list[Row]:
     """Every round runs every variant once on the same images; rounds take different images."""
     seconds: dict[str, list[float]] = {name: [] for name in sessions}
+    stages: dict[str, dict[str, list[float]]] = {name: {} for name in sessions}
     labels: dict[str, list[npt.NDArray[np.intp]]] = {name: [] for name in sessions}
     for number in range(-1, rounds):  # round -1 warms up
         images = np.roll(pool, -batch * (number + 1), axis=0)[:batch].copy()
         for name, session in sessions.items():
             started = time.perf_counter()
-            logits = session.run(images)
+            logits, parts = session.run_in_stages(images)
             elapsed = time.perf_counter() - started
             if number >= 0:
                 seconds[name].append(elapsed)
+                for stage, part in parts.items():
+                    stages[name].setdefault(stage, []).append(part)
                 labels[name].append(logits.argmax(axis=1))
         display(f"batch {batch}", (number + 1) / rounds)
     reference = np.concatenate(next(iter(labels.values())))
@@ -118,7 +124,7 @@ def _measure(
         peak = session.peak()
         utilisation = info.macs * batch / median(seconds[name]) / peak if peak else float("nan")
         agreement = float((np.concatenate(labels[name]) == reference).mean())
-        rows.append(Row(name, batch, seconds[name], utilisation, agreement))
+        rows.append(Row(name, batch, seconds[name], stages[name], utilisation, agreement))
     return rows
 
 
@@ -134,6 +140,8 @@ def _body(row: Row, rows: list[Row]) -> MeasurementBody:
         batch=row.batch,
         seconds=row.seconds,
         milliseconds=median(row.seconds) * 1e3,
+        mean_milliseconds=fmean(row.seconds) * 1e3,
+        stages=row.stages,
         images_per_second=row.batch / median(row.seconds),
         peak_share=None if isnan(row.utilisation) else row.utilisation,
         speed_up=_speed_up(row, rows),
@@ -142,11 +150,13 @@ def _body(row: Row, rows: list[Row]) -> MeasurementBody:
 
 
 def _print(where: str, infos: dict[str, engine.SessionInfo], rows: list[Row], rounds: int) -> None:
-    title = f"{where}, median of {counted(rounds, 'interleaved round')}"
+    title = f"{where}, median and mean of {counted(rounds, 'interleaved round')}"
+    stages = [stage for stage in _STAGES if any(stage in row.stages for row in rows)]
     table = Table(box=box.MARKDOWN)  # so that it can be pasted
     for heading in ("variant", "engine", "precision", "batch"):
         table.add_column(heading)
-    for heading in ("ms", "images/s", "of peak", "speed-up", "same label"):
+    timed = ("ms", "mean ms", *(_STAGES[stage] for stage in stages))
+    for heading in (*timed, "images/s", "of peak", "speed-up", "same label"):
         table.add_column(heading, justify="right")
     for row in rows:
         info = infos[row.variant]
@@ -156,6 +166,8 @@ def _print(where: str, infos: dict[str, engine.SessionInfo], rows: list[Row], ro
             info.precision,
             str(row.batch),
             f"{median(row.seconds) * 1e3:.2f}",
+            f"{fmean(row.seconds) * 1e3:.2f}",
+            *(f"{median(row.stages[stage]) * 1e3:.2f}" if stage in row.stages else "" for stage in stages),
             f"{row.batch / median(row.seconds):.1f}",
             "" if isnan(row.utilisation) else f"{row.utilisation:.0%}",
             f"{_speed_up(row, rows):.2f}x",

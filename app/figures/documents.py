@@ -32,7 +32,11 @@ class MeasurementBody(BaseModel):
     batch: int
     seconds: list[float] = Field(description="of every round, in order; a round runs every variant once")
     milliseconds: float = Field(description="median over rounds")
-    images_per_second: float
+    mean_milliseconds: float = Field(description="mean over rounds")
+    stages: dict[str, list[float]] = Field(
+        description="seconds of every round by stage: on Ascend host, h2d, execution, d2h; empty where there are none"
+    )
+    images_per_second: float = Field(description="by the median")
     peak_share: float | None = Field(description="achieved MAC/s over the register peak, 0 to 1; null: unknown")
     speed_up: float = Field(description="median of the ratios within rounds, the first variant's time over this one's")
     agreement: float = Field(description="share of images with the first variant's label, 0 to 1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -103,8 +104,10 @@ def _mean_counted(rows: Sequence[LayerBody], counter: Callable[[LayerBody], floa
 
 
 def _mean_bandwidths(rows: Sequence[LayerBody]) -> dict[str, float]:
-    means = {
-        buffer: _mean_counted(rows, lambda row, buffer=buffer: row.bandwidths.get(buffer))
-        for buffer in {buffer for row in rows for buffer in row.bandwidths}
-    }
+    buffers = dict.fromkeys(buffer for row in rows for buffer in row.bandwidths)
+    means = {buffer: _mean_counted(rows, partial(_bandwidth, buffer)) for buffer in buffers}
     return {buffer: mean for buffer, mean in means.items() if mean is not None}
+
+
+def _bandwidth(buffer: str, row: LayerBody) -> float | None:
+    return row.bandwidths.get(buffer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -165,3 +166,27 @@ def test_the_command_prints_the_table(layers: list[str], tmp_path: Path) -> None
     unknown = "not counted by this chip"
     assert re.search(rf"\| UB read and written, GB/s +\| +{unknown} \| +{unknown} \|", summary)
     assert re.search(r"\| memory read and written, GB/s +\| +16\.\d \| +16\.\d \|", summary), "TransData counts none"
+
+
+def test_bench_splits_copies_and_execution(tmp_path: Path) -> None:
+    graph = build_resnet(tiny_state(), name="small", size=224, mean=MEAN, std=STD, labels=LABELS)
+    onnx.save(graph, tmp_path / "small.onnx")
+    folder = converted(tmp_path / "converted", tmp_path / "small.onnx", LABELS, (16,))
+    run = tessera(
+        *("bench", "--backend", "ascend", "--rounds", "3", "--model-path", str(folder)),
+        *("--json", str(tmp_path / "bench.json")),
+        LD_LIBRARY_PATH=str(build("plain")),
+    )
+    assert run.returncode == 0, run.stderr
+    headings = next(line for line in run.stdout.splitlines() if line.startswith("| variant"))
+    assert [heading.strip() for heading in headings.split("|")[5:10]] == [
+        "ms",
+        "mean ms",
+        "H2D ms",
+        "execution ms",
+        "D2H ms",
+    ]
+    for row in json.loads((tmp_path / "bench.json").read_text())["measurements"]:
+        assert set(row["stages"]) == {"host", "h2d", "execution", "d2h"}
+        for number, seconds in enumerate(row["seconds"]):
+            assert 0 < sum(stage[number] for stage in row["stages"].values()) <= seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -276,6 +277,20 @@ def test_closing_waits_for_a_slot_that_is_taken(open_: Open, float_om: Path) -> 
         assert closing.is_alive()
         slot.run(tiny_images(1), 1, session._image.encode, 10_000)
     closing.join()
+
+
+def test_a_run_says_what_its_stages_took(open_: Open, network: Path, reference: engine.Session, tmp_path: Path) -> None:
+    session, images = open_(write_om(network, tmp_path / "static.om", batch=4, weights="float32")), tiny_images(11)
+    started = time.perf_counter()
+    logits, stages = session.run_in_stages(images[:4])
+    elapsed = time.perf_counter() - started
+    agree(logits, reference.run(images[:4]))
+    assert list(stages) == ["host", "h2d", "execution", "d2h"]
+    assert 0 < sum(stages.values()) <= elapsed
+    logits, stages = session.run_in_stages(images)
+    agree(logits, reference.run(images))
+    assert min(stages.values()) > 0
+    assert reference.run_in_stages(images)[1] == {}
 
 
 def test_files_that_are_no_om_are_refused_before_the_device_is_touched(float_om: Path, tmp_path: Path) -> None:

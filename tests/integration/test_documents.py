@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import jsonschema_rs
 import pytest
@@ -40,6 +40,8 @@ def test_a_run_writes_a_document_of_its_schema(kind: str, counting: str, tmp_pat
         for row in document["measurements"]:
             assert len(row["seconds"]) == 3
             assert row["milliseconds"] == pytest.approx(median(row["seconds"]) * 1e3)
+            assert row["mean_milliseconds"] == pytest.approx(fmean(row["seconds"]) * 1e3)
+            assert row["stages"] == {}
     else:
         assert all(layers for layers in document["layers"].values())
         assert any(layer["macs"] for layer in document["layers"]["optimised"])

@@ -93,3 +93,20 @@ def test_wrong_calls_are_told(folder: Path, photos: Path, tmp_path: Path, capsys
     ):
         assert evaluate(*arguments, *flags) == 1
         assert message in capsys.readouterr().err
+
+
+def test_a_gate_decides_the_exit_code(
+    folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = (photos, "--model-path", folder, "--cache-dir", tmp_path / "cache", "--backend", "cpu")
+    assert evaluate(*flags, "--gate", "top5=0.5", "--gate", "top1=0", "--json", tmp_path / "result.json") == 0
+    out = capsys.readouterr().out
+    assert "optimised: top5 +0.00 points lost, 0.5 allowed: passed" in out
+    assert "optimised: top1 +0.00 points lost, 0 allowed: passed" in out
+    gates = json.loads((tmp_path / "result.json").read_text())["gates"]
+    assert [(gate["measure"], gate["passed"]) for gate in gates] == [("top5", True), ("top1", True)]
+    for wrong in ("top5", "top5=", "top5=-1", "top5=nan", "top2=1", "top5=101"):
+        with pytest.raises(SystemExit) as ended:
+            evaluate(*flags, "--gate", wrong)
+        assert ended.value.code == 2
+        assert "write top5=0.5" in capsys.readouterr().err

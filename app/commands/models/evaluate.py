@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tessera import engine
-from tessera.app.commands.flags import MODEL_SETTINGS, add_settings_flags
+from tessera.app.commands.flags import RUN_SETTINGS, add_settings_flags
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.errors import RequestError, StartupError
 from tessera.app.imaging.decoder import ImageDecoder
@@ -31,6 +31,7 @@ from tessera.app.settings import Settings
 from tessera.app.signals import deferred_end
 from tessera.app.version import service_version
 from tessera.engine.quantize.files import check_target, write_whole
+from tessera.models.evaluation.gates import Gate, Verdict, judge
 from tessera.models.evaluation.photos import ClassNames, PhotoSet, find_labelled, read_wnids
 from tessera.models.evaluation.report import Result, Share, VariantResult, result
 from tessera.models.evaluation.runner import Decode, Watcher, evaluate
@@ -61,11 +62,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", metavar="STATE", type=Path, help="keep results there as they come, and go on from what it holds"
     )
-    add_settings_flags(parser, (*MODEL_SETTINGS, "threads", "decode_threads", "max_pixels", "decode_scale"))
+    parser.add_argument(
+        "--gate",
+        metavar="MEASURE=POINTS",
+        type=_gate,
+        action="append",
+        default=[],
+        dest="gates",
+        help="exit with 1 where a variant loses more percentage points than that against the first one, such as "
+        "top5=0.5 or top1=1; may be given several times",
+    )
+    add_settings_flags(parser, (*RUN_SETTINGS, "decode_threads", "max_pixels", "decode_scale"))
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Print the table; 1 when no photo could be read."""
+    """Print the table; 1 when no photo could be read, or a gate is missed."""
     package = read_package(find_model(settings))
     if arguments.json is not None:
         check_target(arguments.json)
@@ -99,10 +110,29 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             state=state,
         )
     found = result(block)
+    verdicts = judge(arguments.gates, found)
     _print(model, infos, found)
+    for verdict in verdicts:
+        print(_sentence(verdict))
     if arguments.json is not None:
-        write_whole(arguments.json, (json.dumps(_document(model, infos, photos, found), indent=2) + "\n").encode())
-    return 0 if found["photos"] else 1
+        document = {**_document(model, infos, photos, found), "gates": verdicts}
+        write_whole(arguments.json, (json.dumps(document, indent=2) + "\n").encode())
+    return 0 if found["photos"] and all(verdict["passed"] for verdict in verdicts) else 1
+
+
+def _gate(text: str) -> Gate:
+    try:
+        return Gate.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _sentence(verdict: Verdict) -> str:
+    end = "passed" if verdict["passed"] else "MISSED"
+    return (
+        f"{verdict['variant']}: {verdict['measure']} {verdict['lost_points']:+.2f} points lost, "
+        f"{verdict['allowed_points']:g} allowed: {end}"
+    )
 
 
 def _class_names(package: Package, wnids: Path | None) -> ClassNames:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,15 @@ from tessera.engine.backends.ascend.model import OfflineModel
 SLOTS = 2
 
 Encode = Callable[[npt.NDArray[Any], Bytes], int]
+
+
+class Stages(NamedTuple):
+    """Seconds that a batch took: to be written for the device (host), copied in (h2d), executed, copied out (d2h)."""
+
+    host: float
+    h2d: float
+    execution: float
+    d2h: float
 
 
 class Dataset:
@@ -68,7 +78,9 @@ class Slot:
             made.callback(self.outputs.close)
             self._made = made.pop_all()
 
-    def run(self, images: npt.NDArray[Any], gear: int, encode: Encode, timeout_ms: int) -> npt.NDArray[np.float32]:
+    def run(
+        self, images: npt.NDArray[Any], gear: int, encode: Encode, timeout_ms: int
+    ) -> tuple[npt.NDArray[np.float32], Stages]:
         """Run up to `gear` images; rows that are missing stay what they were, their results are not looked at.
 
         Args:
@@ -78,21 +90,28 @@ class Slot:
             timeout_ms: longest wait for each of copying in, executing and copying out.
 
         Returns:
-            float32 [n, ...].
+            float32 [n, ...], and what it took; waiting for another batch of the instance counts as nothing.
 
         Raises:
             AclError: AscendCL failed.
         """
         device, output = self.instance.device, self.instance.model.description.output
         with device.active():
-            self.image.upload(encode(images, self.image.host), self.copies)
+            started = time.perf_counter()
+            encoded = encode(images, self.image.host)
+            ready = time.perf_counter()
+            self.image.upload(encoded, self.copies)
             device.synchronise(self.copies, timeout_ms)
-            self.instance.execute(self, gear, timeout_ms)
+            uploaded = time.perf_counter()
+            execution = self.instance.execute(self, gear, timeout_ms)
+            executed = time.perf_counter()
             count = len(images) * output.image_bytes
             self.output.download(count, self.copies)
             device.synchronise(self.copies, timeout_ms)
+            downloaded = time.perf_counter()
             rows = self.output.host[:count].view(output.dtype).reshape(len(images), *output.shape)
-            return rows.astype(np.float32)
+            stages = Stages(ready - started, uploaded - ready, execution, downloaded - executed)
+            return rows.astype(np.float32), stages
 
     def close(self) -> None:
         """Free everything."""
@@ -126,8 +145,8 @@ class Instance:
                 made.callback(self.slots[-1].close)
             self._made = made.pop_all()
 
-    def execute(self, slot: Slot, gear: int, timeout_ms: int) -> None:
-        """Run the model on a slot's buffers and wait for it.
+    def execute(self, slot: Slot, gear: int, timeout_ms: int) -> float:
+        """Run the model on a slot's buffers and wait for it; returns the seconds that this took once it was its turn.
 
         Raises:
             AclFaultError: the device failed, now or in an earlier execution of this instance. What did not end in time
@@ -136,6 +155,7 @@ class Instance:
         with self._lock:
             if self._fault is not None:
                 raise self._fault.again()
+            started = time.perf_counter()
             try:
                 self._set_gear(slot, gear)
                 datasets = (slot.inputs.handle, slot.outputs.handle)
@@ -144,6 +164,7 @@ class Instance:
             except AclFaultError as error:
                 self._fault = error
                 raise
+            return time.perf_counter() - started
 
     def _set_gear(self, slot: Slot, gear: int) -> None:
         index = self.model.description.shape_input

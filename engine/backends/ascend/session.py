@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +19,7 @@ from tessera.engine.backends.ascend.chips import find_chip
 from tessera.engine.backends.ascend.errors import AclError, AclFaultError
 from tessera.engine.backends.ascend.gears import Chunk, GearTable
 from tessera.engine.backends.ascend.images import ImageEncoder
+from tessera.engine.backends.ascend.instance import Stages
 from tessera.engine.backends.ascend.model import OfflineTensor
 from tessera.engine.backends.ascend.omfile import check_om_file
 from tessera.engine.backends.ascend.profiling import check_tools, profile_layers
@@ -106,18 +107,20 @@ class AscendSession(Session):
             InputError: wrong type, rank or size.
             DeviceError: no device could run it. A device that fails is left out, and its images go to another one.
         """
+        return self.run_in_stages(x)[0]
+
+    def run_in_stages(self, x: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], Mapping[str, float]]:
+        """See `Session.run_in_stages`. Parts that run side by side, on several devices, count one after the other."""
         with self._in_use():
             self._image.check(x)
             output = np.empty((len(x), *self._output.shape), np.float32)
             chunks = self._gears.split(len(x))
             if len(chunks) == 1:
-                self._run_chunk(x, chunks[0], output)
-                return output
+                return output, self._run_chunk(x, chunks[0], output)._asdict()
             futures = [self._workers.submit(self._run_chunk, x, chunk, output) for chunk in chunks]
             wait(futures)
-            for future in futures:
-                future.result()
-            return output
+            parts = [future.result() for future in futures]
+            return output, Stages(*map(sum, zip(*parts, strict=True)))._asdict()
 
     def describe(self) -> SessionInfo:
         """See `Session.describe`. `isa` is the chip, `arena_bytes` the device side of the staging buffers."""
@@ -169,9 +172,10 @@ class AscendSession(Session):
         device = next((status.index for status in self.devices() if status.healthy), 0)
 
         def run() -> None:
-            with self._again(device) as session:
+            session = self._again(device)
+            with session:
                 for _ in range(runs):
-                    session.run(x)
+                    session._run_chunk(x, Chunk(0, len(x), len(x)), np.empty((len(x), *self._output.shape), np.float32))
 
         with tempfile.TemporaryDirectory(prefix="tessera-profile-") as folder:
             return profile_layers(
@@ -227,14 +231,14 @@ class AscendSession(Session):
     def _open(self, index: int) -> Replica:
         return Replica(self._runtime, index, self._path, self._instances)
 
-    def _run_chunk(self, x: npt.NDArray[Any], chunk: Chunk, output: npt.NDArray[np.float32]) -> None:
+    def _run_chunk(self, x: npt.NDArray[Any], chunk: Chunk, output: npt.NDArray[np.float32]) -> Stages:
         """Run a chunk into its rows of `output`; devices that fail meanwhile leave the rotation, each at most once."""
         balancer = self._balancer
         rows = slice(chunk.start, chunk.start + chunk.count)
         for _ in balancer.members:
             with balancer.slot() as (member, slot):
                 try:
-                    output[rows] = slot.run(x[rows], chunk.gear, self._image.encode, self._timeout_ms)
+                    output[rows], stages = slot.run(x[rows], chunk.gear, self._image.encode, self._timeout_ms)
                 except AclFaultError as error:
                     balancer.fail(member, error)
                     failure = DeviceError(f"Ascend device {member.index}: {error}")
@@ -242,7 +246,7 @@ class AscendSession(Session):
                 except AclError as error:
                     raise DeviceError(f"Ascend device {member.index}: {error}") from error
                 else:
-                    return
+                    return stages
             if not balancer.has_healthy():
                 break
         raise failure
