@@ -74,7 +74,7 @@ soak: $(VENV)/test-installed
 # Against real torch, torchvision and timm: a large download.
 test-export: $(VENV)/test-installed
 	$(PIP) --editable '.[export]'
-	$(BIN)/python -m pytest tests/unit/models/test_export.py
+	$(BIN)/python -m pytest tests/unit/models/test_export.py tests/unit/app/test_torch_graph.py
 
 # Accuracy of our quantiser against ONNX Runtime's and NNCF's, on photos that none of them saw.
 quantisers: $(VENV)/installed

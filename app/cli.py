@@ -21,6 +21,7 @@ COMMANDS = {
     "classify": "label image files on this machine, without a server",
     "bench": "compare the variants' speed, paired",
     "profile": "time every layer of each variant",
+    "report": "measure everything, as one HTML file to pass on",
     "models": "list, pull, add, export, build, quantise, reset, convert or evaluate models",
 }
 

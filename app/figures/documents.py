@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,6 +39,8 @@ class MeasurementBody(BaseModel):
     images_per_second: float = Field(description="by the median")
     peak_share: float | None = Field(description="achieved MAC/s over the register peak, 0 to 1; null: unknown")
     speed_up: float = Field(description="median of the ratios within rounds, the first variant's time over this one's")
+    speed_up_low: float = Field(description="end of its interval of at least 95 %, by the ranks of the ratios")
+    speed_up_high: float = Field(description="the other end")
     agreement: float = Field(description="share of images with the first variant's label, 0 to 1")
 
 
@@ -117,6 +119,28 @@ class ProfileDocument(Document):
     reads: ReadsBody | None = Field(description="null where the backend does not say")
     summaries: dict[str, SummaryBody]
     layers: dict[str, list[LayerBody]] = Field(description="of each variant, in the order in which they run")
+
+
+class EnergyBody(BaseModel):
+    """What the processor packages took, everything else that ran on the machine included."""
+
+    problem: str = Field(description="why there is no figure; empty when there is one")
+    joules_per_image: dict[str, float] = Field(description="by variant, at the largest batch")
+
+
+class ReportDocument(Document):
+    """`tessera report --json`."""
+
+    kind: Literal["report"] = "report"
+    command: str = Field(description="what repeats it")
+    versions: dict[str, str] = Field(description="of Python, the system and every engine that took part")
+    profile: ProfileDocument
+    speed: BenchDocument = Field(description="engines alone, on normalised floats; variants are named as such")
+    left_out: dict[str, str] = Field(description="engines that did not take part, and why")
+    accuracy: dict[str, Any] | None = Field(
+        description="what `tessera models evaluate --json` writes; null: no labelled photos were given"
+    )
+    energy: EnergyBody
 
 
 def describe(session: engine.Session) -> VariantBody:

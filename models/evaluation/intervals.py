@@ -1,10 +1,10 @@
-"""What counts prove: intervals of proportions, exact binomial tails, quantiles of Student's t."""
+"""What counts prove: intervals of proportions and medians, exact binomial tails, quantiles of Student's t."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from statistics import NormalDist
+from collections.abc import Callable, Sequence
+from statistics import NormalDist, median
 from typing import NamedTuple
 
 CONFIDENCE = 0.95  # of every interval that is shown
@@ -31,6 +31,23 @@ def wilson_interval(successes: int, trials: int, confidence: float = CONFIDENCE)
     centre = (proportion + z * z / (2 * trials)) / spread
     half = z / spread * math.sqrt(proportion * (1 - proportion) / trials + z * z / (4 * trials * trials))
     return Interval(proportion, max(0.0, min(proportion, centre - half)), min(1.0, max(proportion, centre + half)))
+
+
+def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """The median, between two of the values: those of equal rank from both ends that leave out least by chance.
+
+    Distribution-free: the true median is below the k-th smallest of n values with P(X < k), X ~ Bin(n, 1/2). With less
+    than six values nothing of 95 % is known, and the bounds are the extremes.
+
+    Args:
+        values: Independent measurements, at least one.
+        confidence: Of the interval, at least.
+    """
+    ordered = sorted(values)
+    count, rank = len(ordered), 0
+    while rank + 1 < (count + 1) // 2 and 2 * binomial_at_most(rank + 1, count, 0.5) <= 1 - confidence:
+        rank += 1
+    return Interval(median(ordered), ordered[rank], ordered[count - 1 - rank])
 
 
 def binomial_at_most(successes: int, trials: int, probability: float) -> float:

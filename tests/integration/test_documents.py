@@ -9,11 +9,11 @@ from statistics import fmean, median
 import jsonschema_rs
 import pytest
 
-from tessera.app.figures.documents import BenchDocument, Document, ProfileDocument, schema
+from tessera.app.figures.documents import BenchDocument, Document, ProfileDocument, ReportDocument, schema
 from tests.servers import REPOSITORY, tessera
 from tests.small_model import small_folder
 
-KINDS: dict[str, type[Document]] = {"bench": BenchDocument, "profile": ProfileDocument}
+KINDS: dict[str, type[Document]] = {"bench": BenchDocument, "profile": ProfileDocument, "report": ReportDocument}
 
 
 def committed(kind: str) -> str:

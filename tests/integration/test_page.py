@@ -13,17 +13,12 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests import imagefiles
+from tests.browsers import FLAGS, needs_chromium
 from tests.servers import NEVER, REPOSITORY, ServerProcess
 
 WEB = REPOSITORY / "app" / "web"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
 PATIENCE = 60_000  # milliseconds, for what takes none
 RATIO = re.compile(r"^\d+\.\d\u00d7")  # the sign of multiplication
-
-needs_chromium = pytest.mark.skipif(
-    shutil.which("chromium") is None, reason="the program chromium is not installed (Debian package: chromium)"
-)
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +188,9 @@ def run(command: list[str], folder: Path) -> None:
 
 def test_what_is_committed_is_what_the_sources_build(tools: Path) -> None:
     run(["npm", "run", "--silent", "build"], tools)
-    built = {file.name: file.read_bytes() for file in (tools / "built").iterdir()}
-    assert built == {file.name: file.read_bytes() for file in (WEB / "built").iterdir()}
+    for folder in ("built", "report"):
+        built = {file.name: file.read_bytes() for file in (tools / folder).iterdir()}
+        assert built == {file.name: file.read_bytes() for file in (WEB / folder).iterdir()}
 
 
 @needs_chromium

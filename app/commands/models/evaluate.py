@@ -15,7 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +22,8 @@ from rich.table import Table
 from tessera import engine
 from tessera.app.commands.flags import RUN_SETTINGS, add_settings_flags
 from tessera.app.commands.progress import ProgressDisplay
-from tessera.app.errors import RequestError, StartupError
+from tessera.app.errors import StartupError
+from tessera.app.figures.accuracy import class_names, decode_with, describe_accuracy
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.app.served.loading import open_configured_model, open_session
 from tessera.app.served.selection import find_model
@@ -32,11 +32,11 @@ from tessera.app.signals import deferred_end
 from tessera.app.version import service_version
 from tessera.engine.quantize.files import check_target, write_whole
 from tessera.models.evaluation.gates import Gate, Verdict, judge
-from tessera.models.evaluation.photos import ClassNames, PhotoSet, find_labelled, read_wnids
+from tessera.models.evaluation.photos import PhotoSet, find_labelled
 from tessera.models.evaluation.report import Result, Share, VariantResult, result
-from tessera.models.evaluation.runner import Decode, Watcher, evaluate
+from tessera.models.evaluation.runner import Watcher, evaluate
 from tessera.models.evaluation.state import StateFile, check_state
-from tessera.models.package import Package, read_package
+from tessera.models.package import read_package
 from tessera.models.registry import Model
 from tessera.models.weights import file_sha256
 from tessera.wording import counted
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     with ExitStack() as opened:
         display = opened.enter_context(ProgressDisplay())
         display("looking for photos", 0.0)
-        photos = find_labelled(arguments.folder, _class_names(package, arguments.wnids), arguments.listed)
+        photos = find_labelled(arguments.folder, class_names(package, arguments.wnids), arguments.listed)
         model = open_configured_model(settings, display)
         sessions = {}
         for name, variant in model.variants.items():
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         block = evaluate(
             photos,
             sessions,
-            _decode(decoder),
+            decode_with(decoder),
             decoder.shape,
             workers=settings.decode_threads or max(2, engine.cpu_budget() // 2),
             watcher=_watcher(display, photos.count, act_on_signals),
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     for verdict in verdicts:
         print(_sentence(verdict))
     if arguments.json is not None:
-        document = {**_document(model, infos, photos, found), "gates": verdicts}
+        document = {**describe_accuracy(model.name, infos, photos, found), "gates": verdicts}
         write_whole(arguments.json, (json.dumps(document, indent=2) + "\n").encode())
     return 0 if found["photos"] and all(verdict["passed"] for verdict in verdicts) else 1
 
@@ -133,12 +133,6 @@ def _sentence(verdict: Verdict) -> str:
         f"{verdict['variant']}: {verdict['measure']} {verdict['lost_points']:+.2f} points lost, "
         f"{verdict['allowed_points']:g} allowed: {end}"
     )
-
-
-def _class_names(package: Package, wnids: Path | None) -> ClassNames:
-    own = package.folder / "wnids.txt"
-    path = wnids or (own if own.is_file() else None)
-    return ClassNames(package.labels, () if path is None else read_wnids(path, len(package.labels)))
 
 
 @contextmanager
@@ -183,34 +177,12 @@ def _identity(
     }
 
 
-def _decode(decoder: ImageDecoder) -> Decode:
-    def decode(path: Path, row: np.ndarray) -> str | None:
-        try:
-            decoder.decode(path.read_bytes(), row)
-        except OSError as error:
-            return error.strerror or str(error)
-        except RequestError as error:
-            return str(error)
-        return None
-
-    return decode
-
-
 def _watcher(display: ProgressDisplay, total: int, act_on_signals: Callable[[], None]) -> Watcher:
     def show(photos: int, rate: float) -> None:
         act_on_signals()
         display("evaluating", photos / total, f"{photos:,} of {counted(total, 'photo', form=',')}, {rate:.1f}/s")
 
     return Watcher(show, lambda path, reason: display.say(f"tessera: {path}: {reason}"))
-
-
-def _document(model: Model, infos: dict[str, engine.SessionInfo], photos: PhotoSet, found: Result) -> dict[str, object]:
-    variants = {
-        name: {"engine": infos[name].backend, "precision": infos[name].precision, **counted}
-        for name, counted in found["variants"].items()
-    }
-    head = {"model": model.name, "folder": str(photos.folder), "labelled_photos": photos.count, "confidence": 0.95}
-    return {**head, **found, "variants": variants}
 
 
 def _print(model: Model, infos: dict[str, engine.SessionInfo], found: Result) -> None:

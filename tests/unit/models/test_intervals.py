@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tessera.models.evaluation.intervals import (
     binomial_at_least,
     binomial_at_most,
+    median_interval,
     sign_test,
     student_quantile,
     wilson_interval,
@@ -70,3 +71,15 @@ def test_the_sign_test_is_exact(lost: int, gained: int) -> None:
     count = lost + gained
     tail = sum(math.comb(count, k) for k in range(min(lost, gained) + 1))
     assert sign_test(lost, gained) == pytest.approx(min(1.0, 2 * tail / 2**count))
+
+
+@pytest.mark.parametrize(("count", "rank"), [(6, 1), (9, 2), (15, 4), (20, 6)])
+def test_the_interval_of_a_median_is_of_the_ranks_in_tables(count: int, rank: int) -> None:
+    """Ranks of at least 95 %, as tables of the sign test have them, e.g. Conover 1999, A3."""
+    found = median_interval([float(value) for value in range(count, 0, -1)])
+    assert (found.value, found.low, found.high) == ((count + 1) / 2, rank, count + 1 - rank)
+
+
+def test_of_few_values_nothing_is_known_but_the_extremes() -> None:
+    assert median_interval([3.0]) == (3.0, 3.0, 3.0)
+    assert median_interval([5.0, 1.0, 2.0]) == (2.0, 1.0, 5.0)
