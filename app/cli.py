@@ -22,7 +22,7 @@ COMMANDS = {
     "bench": "compare the variants' speed, paired",
     "profile": "time every layer of each variant",
     "report": "measure everything, as one HTML file to pass on",
-    "models": "list, pull, add, export, build, quantise, reset, convert or evaluate models",
+    "models": "list, show, pull, add, export, build, quantise, reset, convert, evaluate or remove models",
 }
 
 _USAGE = "\n".join(f"  {name:<10} {purpose}" for name, purpose in COMMANDS.items())

@@ -44,7 +44,8 @@ class Settings(BaseSettings):
         description="TCP port for the Open Inference Protocol over gRPC, 0 for a free one; default: no gRPC",
     )
     model_path: Path | None = Field(
-        default=None, description="model folder, or a name that `tessera models list` shows; default: the bundled one"
+        default=None,
+        description="model folder, model file, or a name that `tessera models list` shows; default: the bundled one",
     )
     models: Path | None = Field(
         default=None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,13 @@ def build_folder(cache: Path, name: str, fingerprint: str) -> Path:
     return cache / "models" / f"{name}-{fingerprint[:16]}"
 
 
+def build_folders(cache: Path, name: str) -> list[Path]:
+    """Where graphs of models of that name are kept, of all their states."""
+    is_one = re.compile(re.escape(name) + "-[0-9a-f]{16}")
+    folder = cache / "models"
+    return sorted(entry for entry in folder.iterdir() if is_one.fullmatch(entry.name)) if folder.is_dir() else []
+
+
 def calibration_file(cache: Path, name: str, fingerprint: str) -> Path:
     """Where a calibration that was made on this machine is kept: of one model, with its weights and preprocessing."""
     return cache / "calibrations" / f"{name}-{fingerprint[:16]}.json"
@@ -48,6 +56,11 @@ def profile_file(cache: Path, name: str, fingerprint: str) -> Path:
 def downloads_folder(cache: Path, name: str) -> Path:
     """Where the file of a catalogue's model is kept while it arrives."""
     return cache / "downloads" / name
+
+
+def import_folder(cache: Path, fingerprint: str) -> Path:
+    """Where the model folder lies that was made of a file which is served as it is."""
+    return cache / "imported" / fingerprint[:16]
 
 
 def library_folder(cache: Path) -> Path:

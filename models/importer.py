@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class _Contents:
     payload: bytes
     classes: int
     size: int | None = None
+    says_size: bool = False
     labels: tuple[str, ...] = ()
     normalisation: Normalisation | None = None
 
@@ -161,6 +162,7 @@ def _read_onnx(path: Path, size: int | None) -> _Contents:
             del model.metadata_props[:]
             model.metadata_props.extend(kept)
             payload = _serialised(model)
+        says_size = any(length.dim_value > 0 for length in _image_lengths(model))
         form = to_serving_form(model, size)
         normalisation = Normalisation.from_metadata(metadata)
     except UnsupportedOperatorError:
@@ -173,9 +175,17 @@ def _read_onnx(path: Path, size: int | None) -> _Contents:
         payload,
         form.classes,
         form.size,
+        says_size,
         labels if len(labels) == form.classes and all(label.strip() for label in labels) else (),
         normalisation,
     )
+
+
+def _image_lengths(model: onnx.ModelProto) -> Iterable[onnx.TensorShapeProto.Dimension]:
+    """Height and width in the shape of the first input that is no constant."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    images = [value for value in model.graph.input if value.name not in constants]
+    return images[0].type.tensor_type.shape.dim[2:] if images else ()
 
 
 def _serialised(model: onnx.ModelProto) -> bytes:
@@ -201,9 +211,8 @@ def _description(name: str, contents: _Contents, options: ImportOptions) -> str:
     own, default = contents.normalisation, Preprocessing()
     size = options.size or contents.size or default.size
     source = "onnx" if contents.file.endswith(".onnx") else "weights"
-    lines = [f"name = {json.dumps(name)}"]
-    if options.description:
-        lines.append(f"description = {json.dumps(options.description)}")
+    description = options.description or _origins(contents, options)
+    lines = [f"name = {json.dumps(name)}", f"description = {json.dumps(description)}"]
     if source == "weights":
         lines.append('architecture = "resnet"')
     lines += [
@@ -217,3 +226,23 @@ def _description(name: str, contents: _Contents, options: ImportOptions) -> str:
         f"interpolation = {json.dumps(options.interpolation or default.interpolation)}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _origins(contents: _Contents, options: ImportOptions) -> str:
+    """Who says how photos are prepared: the caller, the file, or nobody, which means ImageNet's standard."""
+
+    def origin(asked: object, said: bool) -> str:
+        return "as given" if asked else "as the file says" if said else "ImageNet's standard"
+
+    said = contents.normalisation is not None
+    values = {
+        "size": origin(options.size, contents.says_size),
+        "resize": origin(options.resize, False),
+        "interpolation": origin(options.interpolation, False),
+        "mean": origin(options.mean, said),
+        "std": origin(options.std, said),
+    }
+    grouped: dict[str, list[str]] = {}
+    for name, whose in values.items():
+        grouped.setdefault(whose, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {whose}" for whose, names in grouped.items())

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,14 +18,15 @@ from tessera.app.errors import StartupError
 from tessera.app.served.model import ServedModel, ServedVariant
 from tessera.app.served.plan import check_plan
 from tessera.app.served.profile import kept_profile
-from tessera.app.served.selection import cache_folder, find_model
+from tessera.app.served.selection import cache_folder, find_model, locate
 from tessera.app.settings import Settings
 from tessera.engine.backends import BACKENDS
 from tessera.engine.errors import EngineError
 from tessera.engine.normalisation import Normalisation
-from tessera.models.package import read_package
+from tessera.models.foreign import ForeignModel
+from tessera.models.package import LABELS, read_package
 from tessera.models.preprocessing import Preprocessing
-from tessera.models.registry import BUNDLED, VARIANTS, Model, open_model
+from tessera.models.registry import VARIANTS, Model, open_model
 from tessera.models.variant import Variant
 from tessera.wording import counted
 
@@ -72,8 +73,8 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
         StartupError: It cannot be found or built, or lacks the default variant; the message says why.
     """
     try:
-        path = find_model(settings)
-        name = read_package(BUNDLED if path is None else path).name
+        path = find_model(settings, progress)
+        name = read_package(path).name
         if settings.default_variant not in VARIANTS:
             raise StartupError(
                 f"The default variant {settings.default_variant!r} does not exist; {name} has: {', '.join(VARIANTS)}."
@@ -107,6 +108,7 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
         known = known if known is not None and known.name == model.name else None
         unloaded = set() if known is None else {name for name, before in known.variants.items() if not before.loaded}
         files = {name: variant for name, variant in opened_model.variants.items() if name not in unloaded}
+        _tell(opened_model, settings)
         _warn(files)
     progress(f"loading {' and '.join(files)}", 0.0)
     with ExitStack() as opened:
@@ -154,6 +156,20 @@ def _machine(sessions: Mapping[str, engine.Session]) -> str:
     """What the first of them runs on; empty without any."""
     infos = [session.describe() for session in sessions.values()]
     return BACKENDS[infos[0].backend].machine(infos[0]) if infos else ""
+
+
+def _tell(model: Model, settings: Settings) -> None:
+    """Log what is served, and how it sees photos."""
+    found = locate(settings)
+    source, labels = (found.file, found.labels) if isinstance(found, ForeignModel) else (found, found / LABELS)
+    fields = {"name": model.name, "path": str(source), **asdict(model.preprocessing), "description": model.description}
+    logger.info("the model", extra={"fields": fields})
+    if model.labels[0] == "class 0":
+        fields = {"classes": len(model.labels), "labels": str(labels)}
+        logger.warning(
+            "its classes have no names; write them into the file of labels, one per line, and start again",
+            extra={"fields": fields},
+        )
 
 
 def _warn(variants: Mapping[str, Variant]) -> None:

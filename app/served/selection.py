@@ -1,22 +1,42 @@
-"""Which model the settings mean: a folder by its path, or a model by the name that `tessera models list` shows."""
+"""Which model the settings mean: a folder or a file by its path, or the name that `tessera models list` shows."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 
 from tessera.app.errors import StartupError
 from tessera.app.settings import Settings
+from tessera.engine.errors import ModelError
+from tessera.models.adoption import adopt
 from tessera.models.cache import default_cache, library_folder
-from tessera.models.foreign import describe_foreign
+from tessera.models.catalogue import read_catalogue
+from tessera.models.foreign import ForeignModel, describe_foreign, find_foreign, nearest_beside
 from tessera.models.package import Package, is_package, read_package
 from tessera.models.registry import BUNDLED, VARIANTS, find_packages, list_models
 
+Progress = Callable[[str, float], None]
 
-def find_model(settings: Settings) -> Path:
-    """Decide which model folder the settings mean.
+
+def find_model(settings: Settings, progress: Progress | None = None) -> Path:
+    """Decide which model folder the settings mean; one is made in the cache of what is a file of another origin.
+
+    Raises:
+        StartupError: As for `locate`.
+        ModelError: The file cannot be imported.
+    """
+    found = locate(settings)
+    return adopt(found, cache_folder(settings), progress) if isinstance(found, ForeignModel) else found
+
+
+def locate(settings: Settings) -> Path | ForeignModel:
+    """Decide which model the settings mean, and read no more of it than that takes.
 
     A path goes before a name, and a model in `models` before one of the same name that is bundled or in the library.
+
+    Returns:
+        A model folder, or a model file of another origin.
 
     Raises:
         StartupError: No such model, or several to choose from; the message lists them.
@@ -53,16 +73,19 @@ def cache_folder(settings: Settings) -> Path:
 
 
 def shortest_name(folder: Path, settings: Settings) -> str:
-    """What a user may call a model folder: its model's name where that means this folder, else its path."""
+    """What a user may call a model folder: its model's name where that means this folder, else a path."""
+    given = settings.model_path
+    if given is not None and isinstance(locate(settings), ForeignModel):
+        return str(given)  # the folder is the cache's affair
     name = read_package(folder).name
     try:
-        found = find_model(settings.model_copy(update={"model_path": Path(name), "models": None}))
+        found = locate(settings.model_copy(update={"model_path": Path(name), "models": None}))
     except StartupError:
         return str(folder)
-    return name if found.resolve() == folder.resolve() else str(folder)
+    return name if isinstance(found, Path) and found.resolve() == folder.resolve() else str(folder)
 
 
-def _find(path: Path, root: Path | None, settings: Settings) -> Path:
+def _find(path: Path, root: Path | None, settings: Settings) -> Path | ForeignModel:
     candidates = [path] if root is None else [root / path, path]
     for candidate in candidates:
         if is_package(candidate):
@@ -81,13 +104,33 @@ def _find(path: Path, root: Path | None, settings: Settings) -> Path:
         return named[0].folder
     for candidate in candidates:
         if candidate.exists():
-            return candidate  # reading it tells what is wrong with it
+            return _of_no_package(candidate)
     raise StartupError(_unknown(path, root, known))
+
+
+def _of_no_package(path: Path) -> Path | ForeignModel:
+    """What a path means that is there and is no model folder: the one model that lies in it, or a model file."""
+    folders = find_packages(path)
+    if len(folders) == 1:
+        return folders[0].folder
+    if folders:
+        names = ", ".join(package.folder.name for package in folders)
+        raise StartupError(f"{path} holds several models ({names}); name one, such as {folders[0].folder}.")
+    try:
+        return find_foreign(path)
+    except ModelError as error:
+        raise StartupError(str(error)) from error
 
 
 def _unknown(path: Path, root: Path | None, known: list[Package]) -> str:
     where = f" (nor inside {root})" if root is not None else ""
     names = list(dict.fromkeys(package.name for package in known))
-    near = difflib.get_close_matches(str(path), names, 1)
-    hint = f"Did you mean {near[0]}?" if near else f"Known by name: {', '.join(names)}."
-    return f"The model folder {path} does not exist{where}, and no model has that name. {hint}"
+    problem = f"There is no model folder or file {path}{where}, and no model has that name."
+    catalogue = read_catalogue()
+    if (pulled := difflib.get_close_matches(path.name, catalogue, 1, 0.9)) and len(path.parts) == 1:
+        return f"{problem} Fetch {pulled[0]} with: tessera models pull {pulled[0]}"
+    if near := difflib.get_close_matches(str(path), names, 1):
+        return f"{problem} Did you mean {near[0]}?"
+    if beside := nearest_beside(path):
+        return f"{problem} Did you mean {beside}?"
+    return f"{problem} Known by name: {', '.join(names)}. To be pulled: {', '.join(catalogue)}."

@@ -1,4 +1,4 @@
-"""List the models that can be served; pull, add or export others; build, quantise, reset, convert or evaluate them."""
+"""List and show models; pull, add or export others; build, quantise, reset, convert, evaluate or remove them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,31 @@ import argparse
 from types import ModuleType
 
 from tessera.app.commands.flags import settings_from
-from tessera.app.commands.models import add, build, convert, evaluate, export, listing, pull, quantise, reset
+from tessera.app.commands.models import (
+    add,
+    build,
+    convert,
+    evaluate,
+    export,
+    listing,
+    pull,
+    quantise,
+    remove,
+    reset,
+    show,
+)
 
 # Action -> its module: HELP, add_arguments(parser), run(arguments, settings) -> exit code.
 ACTIONS: dict[str, ModuleType] = {
     "list": listing,
+    "show": show,
     "build": build,
     "pull": pull,
     "add": add,
     "export": export,
     "quantise": quantise,
     "reset": reset,
+    "remove": remove,
     "convert": convert,
     "evaluate": evaluate,
 }

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import onnx
 import pytest
+from safetensors.numpy import save_file
 
 from tessera.app.cli import main
 from tessera.app.errors import StartupError
@@ -15,7 +19,10 @@ from tessera.engine.errors import ModelError
 from tessera.models.cache import library_folder
 from tessera.models.package import read_package
 from tessera.models.registry import BUNDLED
-from tests.unit.models.tiny import LABELS, tiny_folder, tiny_model
+from tests import imagefiles
+from tests.unit.models.classifiers import classifier
+from tests.unit.models.tiny import LABELS, tiny_folder, tiny_model, tiny_state
+from tests.unit.models.torchfiles import checkpoint as torch_file
 
 
 @pytest.fixture
@@ -92,25 +99,23 @@ def with_labels(root: Path) -> Path:
     return root / "net"
 
 
-@pytest.mark.parametrize(
-    ("make", "flag", "name"),
-    [
-        (lambda root: bare(root) / "net v2.onnx", "--model-path", "net-v2"),
-        (bare, "--model-path", "folder"),
-        (bare, "--models", "folder"),
-        (lambda root: repository(root) / "net", "--model-path", "net"),
-        (lambda root: repository(repository(root), version="12") / "net", "--model-path", "net"),
-        (repository, "--model-path", "net"),
-        (repository, "--models", "net"),
-        (with_labels, "--model-path", "net"),
-    ],
-)
+FORMS = [
+    (bare, "folder"),
+    (lambda root: repository(root) / "net", "net"),
+    (lambda root: repository(repository(root), version="12") / "net", "net"),
+    (repository, "net"),
+    (with_labels, "net"),
+]
+
+
+@pytest.mark.parametrize(("make", "name"), FORMS)
+@pytest.mark.parametrize("refused", [("models", "add"), ("models", "build", "--models")], ids=" ".join)
 def test_what_is_no_model_folder_is_told_the_command_that_makes_one(
-    make: object, flag: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    refused: tuple[str, ...], make: object, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = ("--cache-dir", str(tmp_path / "cache"))
     path = make(tmp_path / "folder")  # type: ignore[operator]
-    assert main(["models", "build", flag, str(path), *cache]) == 1
+    assert main([*refused, str(path), *cache]) == 1
     _, _, command = capsys.readouterr().err.rpartition(" Make one of it with: tessera ")
     assert main([*shlex.split(command), *cache]) == 0, command
     assert main(["models", "build", "--model-path", name, *cache]) == 0
@@ -118,6 +123,155 @@ def test_what_is_no_model_folder_is_told_the_command_that_makes_one(
         assert read_package(library_folder(tmp_path / "cache") / name).labels == LABELS
     if (path / "12").exists():
         assert "/12/model.onnx" in command
+
+
+def state_dict(root: Path) -> Path:
+    root.mkdir()
+    save_file(tiny_state(), root / "mine.safetensors")
+    return root
+
+
+def checkpoint(root: Path) -> Path:
+    root.mkdir()
+    (root / "mine.pth").write_bytes(torch_file(tiny_state()))
+    return root / "mine.pth"
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        *FORMS,
+        (lambda root: bare(root) / "net v2.onnx", "net-v2"),
+        (state_dict, "folder"),
+        (lambda root: state_dict(root) / "mine.safetensors", "mine"),
+        (checkpoint, "mine"),
+        (lambda root: repository(root) / "net" / "1", "net"),
+        (lambda root: repository(root) / "net" / "1" / "model.onnx", "net"),
+        (lambda root: tiny_folder(root / "one").parent, "tiny"),
+    ],
+)
+def test_a_file_or_a_foreign_folder_is_taken_as_it_is(
+    make: object, name: str, settings: Settings, tmp_path: Path
+) -> None:
+    path = make(tmp_path / "folder")  # type: ignore[operator]
+    steps: list[str] = []
+    folder = find_model(settings.model_copy(update={"model_path": path}), lambda stage, _: steps.append(stage))
+    assert read_package(folder).name == name
+    assert read_package(folder).labels in (LABELS, tuple(f"class {index}" for index in range(5)))
+    imports = len(steps)
+    assert find_model(settings.model_copy(update={"model_path": path}), lambda stage, _: steps.append(stage)) == folder
+    assert len(steps) == imports, "nothing is left to do the second time"
+
+
+def test_what_lies_around_a_file_says_what_the_file_does_not(settings: Settings, tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+    (folder / "1").mkdir(parents=True)
+    onnx.save(classifier(size=("height", "width")), folder / "1" / "model.onnx")
+    assert read_package(named(settings, folder)).preprocessing.size == 224
+    (folder / "config.pbtxt").write_text(
+        """input [ { name: "image" data_type: TYPE_FP32 dims: [ 3, 48, 48 ] } ]  # not: dims: [ 3, 32, 32 ]
+        output [ { name: "logits" dims: [ 5 ] label_filename: "names.txt" } ]
+        version_policy: { specific { versions: [ 1, 3 ] } }"""
+    )
+    (folder / "names.txt").write_text("\n".join(LABELS), encoding="utf-8")
+    repository(tmp_path, version="2")  # which is not served
+    package = read_package(named(settings, folder))
+    assert package.preprocessing.size == 48
+    assert package.labels == LABELS
+    assert "size: as given; resize, interpolation, mean, std: ImageNet's standard" in package.description
+
+
+def test_another_content_is_another_model(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "net.onnx"
+    model = tiny_model()
+    onnx.save(model, file, save_as_external_data=True, location="net.data", size_threshold=0)
+    first = named(settings, file)
+    weights = bytearray((tmp_path / "net.data").read_bytes())
+    weights[1000] ^= 1
+    (tmp_path / "net.data").write_bytes(weights)
+    second = named(settings, file)
+    assert second != first
+    (tmp_path / "labels.txt").write_text("\n".join("VWXYZ"), encoding="utf-8")
+    assert read_package(named(settings, file)).labels == tuple("VWXYZ")
+    (tmp_path / "labels.txt").unlink()
+    assert named(settings, file) == second
+
+
+def test_several_processes_may_want_the_same_file(settings: Settings, tmp_path: Path) -> None:
+    file = bare(tmp_path / "folder") / "net v2.onnx"
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(lambda _: named(settings, file), range(4)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("netz.onnx", "Did you mean {0}/net.onnx?"),
+        ("net", "Did you mean {0}/net.onnx?"),
+        ("several", "name one, such as {0}/several/a.onnx"),
+        ("models", "several models (a, b); name one, such as {0}/models/a"),
+        ("repository", "several models (a, b); name one, such as {0}/repository/a"),
+        ("plan", "1/model.plan is of another framework: export that network to ONNX"),
+        ("photo.jpg", "a model is a folder or .onnx, .safetensors, .pth, .pt"),
+        ("net.onnx.gz", "gunzip -k {0}/net.onnx.gz"),
+        ("misfit", "names.txt has 1 label, but the network has 5 classes"),
+    ],
+)
+def test_what_cannot_be_served_is_told_the_nearest_thing_that_can(
+    what: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = tmp_path / "here"
+    for path in ("net.onnx", "several/a.onnx", "several/b.onnx", "plan/1/model.plan", "photo.jpg", "net.onnx.gz"):
+        (here / path).parent.mkdir(parents=True, exist_ok=True)
+        (here / path).write_bytes(b"not read")
+    for name in ("a", "b"):
+        tiny_folder(here / "models" / name)
+        repository(here / "repository", name)
+    misfit = with_labels(here / "misfit")
+    (misfit / "names.txt").write_text("only one")
+    assert main(["classify", "gone.jpg", "--model-path", str(here / what), "--cache-dir", str(tmp_path / "c")]) == 1
+    assert words.format(here) in capsys.readouterr().err
+
+
+def test_a_name_that_can_be_pulled_is_told_so(settings: Settings) -> None:
+    with pytest.raises(StartupError, match="tessera models pull torchvision-resnet50-v2"):
+        named(settings, "torchvision-resnet50-v2")
+
+
+def test_a_model_is_shown_quantised_reset_and_removed_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = ("--cache-dir", str(tmp_path / "cache"))
+    file = bare(tmp_path / "folder") / "net v2.onnx"
+    for number in range(8):
+        (tmp_path / f"{number}.jpg").write_bytes(imagefiles.jpeg(300 + 8 * number))
+    assert main(["models", "add", str(file), "--name", "mine", *cache]) == 0
+    for name in ("mine", str(file)):
+        assert main(["models", "show", name, *cache]) == 0
+        assert "no calibration" in capsys.readouterr().out
+        assert main(["models", "quantise", str(tmp_path), "--accept", "--model-path", name, *cache]) == 0
+        undo = capsys.readouterr().out.rpartition("Undo it with: tessera ")[2]
+        assert main(["models", "show", name, *cache]) == 0
+        assert "from a calibration, made on this machine" in capsys.readouterr().out
+        assert main(shlex.split(undo)) == 0
+        assert main(["models", "show", name, *cache]) == 0
+        assert "no calibration" in capsys.readouterr().out
+        assert main(["models", "build", "--model-path", name, *cache]) == 0
+        assert main(["models", "remove", name, *cache]) == 0
+        gone = re.findall(r"^removed: (.+)$", capsys.readouterr().out, re.MULTILINE)
+        assert len(gone) == 2
+        assert not any(Path(path).exists() for path in gone)
+        assert main(["models", "remove", name, *cache]) == 1
+    assert file.is_file()
+
+
+def test_what_is_not_ours_is_not_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache, folder = ("--cache-dir", str(tmp_path / "cache")), tiny_folder(tmp_path / "mine")
+    for name, words in ((str(folder), "yours to remove"), ("resnet50-imagenette", "comes with Tessera")):
+        assert main(["models", "remove", name, *cache]) == 1
+        assert words in capsys.readouterr().err
+    assert read_package(folder).name == "tiny"
+    assert BUNDLED.is_dir()
 
 
 def test_adding_a_folder_is_told_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

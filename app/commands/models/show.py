@@ -1,0 +1,77 @@
+"""Show all that is known of a model: where it lies, how it sees photos, what its variants are made from."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+
+from tessera.app.commands.flags import add_settings_flags
+from tessera.app.commands.models.places import PLACES
+from tessera.app.commands.progress import ProgressDisplay
+from tessera.app.served.selection import cache_folder, find_model, shortest_name
+from tessera.app.settings import Settings
+from tessera.models.build import is_built
+from tessera.models.calibrations import CalibrationFiles
+from tessera.models.package import Package, read_package
+from tessera.models.weights import file_sha256
+from tessera.wording import counted
+
+HELP = "show all that is known of a model"
+
+_SHOWN = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the action's arguments."""
+    parser.add_argument("name", metavar="NAME", type=Path, help="the model, by name or folder, or a model file")
+    add_settings_flags(parser, PLACES)
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Print a line for each thing."""
+    settings = settings.model_copy(update={"model_path": arguments.name})
+    with ProgressDisplay() as display:
+        package = read_package(find_model(settings, display))
+    lines = {
+        "model": package.name,
+        "description": package.description,
+        "folder": str(package.folder),
+        "weights": f"{package.source.name}, {package.source.stat().st_size / 1e6:,.1f} MB",
+        "classes": _classes(package),
+        "photos": _photos(package),
+        "optimised": _optimised(package, cache_folder(settings)),
+        "built": "yes" if is_built(package, cache_folder(settings)) else "at first start",
+        "ascend": package.ascend.soc if package.ascend is not None else "",
+        "serve it": shlex.join(["tessera", "serve", shortest_name(package.folder, settings)]),
+    }
+    for title, text in lines.items():
+        if text:
+            print(f"{title:<12} {text}")
+    return 0
+
+
+def _classes(package: Package) -> str:
+    more = ", ..." if len(package.labels) > _SHOWN else ""
+    return f"{len(package.labels)}: {', '.join(package.labels[:_SHOWN])}{more}"
+
+
+def _photos(package: Package) -> str:
+    seen = package.preprocessing
+    return (
+        f"shorter side to {counted(seen.resize, 'pixel')} ({seen.interpolation}), centre {seen.size} x {seen.size}, "
+        f"mean {list(seen.mean)}, std {list(seen.std)}"
+    )
+
+
+def _optimised(package: Package, cache: Path) -> str:
+    """What the optimised variant is built from."""
+    sha256 = file_sha256(package.source)
+    files = CalibrationFiles.of(package, cache, sha256)
+    choice = files.choose(sha256)
+    if choice.calibration is None:
+        return " ".join(filter(None, ["no calibration: in the precision of its file.", choice.remark]))
+    verdict = choice.calibration.verdict
+    gate = "" if verdict is None else f", gate: {verdict}"
+    where = "made on this machine" if choice.path == files.own else "the model's own"
+    return f"from a calibration, {where}: {choice.path}{gate}"
