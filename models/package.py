@@ -10,7 +10,7 @@ from typing import Any
 
 from tessera.engine.errors import ModelError
 from tessera.models.foreign import describe_foreign, model_name
-from tessera.models.preprocessing import INTERPOLATIONS, Preprocessing
+from tessera.models.preprocessing import INTERPOLATIONS, LARGEST_IMAGE, Preprocessing
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,7 +25,6 @@ PRECISIONS_ON_ASCEND = ("fp16", "int8")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SOC = re.compile(r"Ascend[0-9A-Za-z_]{2,30}")
 _ARCHITECTURES = ("resnet",)
-LARGEST_IMAGE = 4096
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, get_args
 
 Interpolation = Literal["bilinear", "bicubic"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+LARGEST_IMAGE = 4096  # length of its side, in pixels
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The subcommands of `tessera`, one file each: `add_arguments(parser)` and `run(arguments) -> exit code`."""
+"""The commands of `tessera`, one file each: `run(arguments, settings) -> exit code`. See also `app/arguments/`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from math import isnan
-from pathlib import Path
 from statistics import fmean, median
 
 from rich import box
@@ -12,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from tessera import engine
-from tessera.app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.figures.documents import BenchDocument, describe, write_document
 from tessera.app.figures.images import load_images
 from tessera.app.figures.speed import BATCHES, ROTATION, Row, describe_row, measure, speed_up
 from tessera.app.served.loading import open_configured_model, open_session
 from tessera.app.served.selection import find_model
+from tessera.app.settings import Settings
 from tessera.engine.backends import BACKENDS
 from tessera.engine.quantize.files import check_target
 from tessera.models.package import read_package
@@ -29,17 +28,8 @@ _WIDTH = 160
 _STAGES = {"h2d": "H2D ms", "execution": "execution ms", "d2h": "D2H ms"}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command's arguments."""
-    parser.add_argument("--rounds", type=_at_least_one, default=15, help="timed rounds per batch size (default 15)")
-    parser.add_argument("--images", type=Path, help="folder of photos to run (default: generated images)")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write every time measured there")
-    add_settings_flags(parser, RUN_SETTINGS)
-
-
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Print the table."""
-    settings = settings_from(arguments)
     if arguments.json is not None:
         check_target(arguments.json)
     # Before anything is built: a wrong folder is told at once.
@@ -67,13 +57,6 @@ def run(arguments: argparse.Namespace) -> int:
     for session in sessions.values():
         session.close()
     return 0
-
-
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
 
 
 def _print(where: str, infos: dict[str, engine.SessionInfo], rows: list[Row], rounds: int) -> None:

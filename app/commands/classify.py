@@ -11,37 +11,30 @@ from pathlib import Path
 import numpy as np
 
 from tessera import engine
-from tessera.app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.errors import RequestError
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.app.protocol.classify import Classified, build_answer, resolve_top_k
 from tessera.app.served.loading import open_configured_model, open_session
 from tessera.app.served.selection import check_variant, find_model
+from tessera.app.settings import Settings
 from tessera.models.package import read_package
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command's arguments."""
-    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="image file")
-    parser.add_argument("--variant", help="who answers (default: the default variant)")
-    parser.add_argument("--top-k", metavar="K", help="labels per image (default 5)")
-    parser.add_argument("--json", action="store_true", help="print the JSON that POST /v1/classify would answer")
-    add_settings_flags(parser, (*RUN_SETTINGS, "default_variant", "max_pixels", "decode_scale"))
+# Drawn for the page, which offers them too.
+_SAMPLES = sorted((Path(__file__).parents[1] / "web" / "built").glob("*.jpg"))
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Print the labels of every file; 1 when any of them could not be read."""
-    settings = settings_from(arguments)
     # All that can be wrong with the call, before anything is built.
-    package = read_package(find_model(settings))
     name = arguments.variant or settings.default_variant
     check_variant(name, "--default-variant" if arguments.variant is None else "--variant")
-    top_k = resolve_top_k(arguments.top_k, len(package.labels))
-    files = [file for file in arguments.files if _is_there(file)]
+    named = _SAMPLES if arguments.sample else arguments.files
+    files = [file for file in named if _is_there(file)]
     if not files:
         return 1
     with ProgressDisplay() as display:
+        top_k = resolve_top_k(arguments.top_k, len(read_package(find_model(settings, display)).labels))
         model = open_configured_model(settings, display)
         session = open_session(model.variants[name], settings)
     decoder = ImageDecoder(model.preprocessing, max_pixels=settings.max_pixels, decode_scale=settings.decode_scale)
@@ -49,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         images = [image for file in files if (image := _classify(file, session, decoder)) is not None]
     answer = build_answer(model.name, name, images, model.labels, top_k)
     print(json.dumps(answer, indent=2) if arguments.json else _table(answer))
-    return 0 if len(images) == len(arguments.files) else 1
+    return 0 if len(images) == len(named) else 1
 
 
 def _is_there(file: Path) -> bool:
@@ -71,7 +64,8 @@ def _classify(file: Path, session: engine.Session, decoder: ImageDecoder) -> Cla
         return None
     decoded = time.perf_counter()
     logits = session.run(pixels)[0]
-    return Classified(str(file), logits, decoded - started, 0.0, time.perf_counter() - decoded, 1)
+    shown = file.name if file in _SAMPLES else str(file)
+    return Classified(shown, logits, decoded - started, 0.0, time.perf_counter() - decoded, 1)
 
 
 def _table(answer: dict[str, object]) -> str:

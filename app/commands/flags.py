@@ -1,55 +1,38 @@
-"""Command line flags that mirror the settings one to one."""
+"""From flags, environment and file to settings."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from tessera.app.errors import ConfigFileError
 from tessera.app.settings import Settings
-
-MODEL_SETTINGS = ("model_path", "models", "cache_dir")
-RUN_SETTINGS = (*MODEL_SETTINGS, "backend", "threads")
-
-
-def add_settings_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = None) -> None:
-    """Add `--max-batch` for setting `max_batch` and so on; None adds every setting.
-
-    A flag that is not given leaves its setting to the environment, the file and the default. Secrets get no flag.
-    """
-    for name in flag_names() if names is None else names:
-        field = Settings.model_fields[name]
-        default = "" if field.default is None else f" (default {field.default})"
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            dest=name,
-            metavar=name.rpartition("_")[2].upper(),
-            default=argparse.SUPPRESS,
-            help=f"{field.description}{default} [TESSERA_{name.upper()}]".replace("%", "%%"),
-        )
-
-
-def flag_names() -> list[str]:
-    """The settings that have a flag: all but secrets, which would show in the list of processes."""
-    return [name for name, field in Settings.model_fields.items() if field.annotation != SecretStr | None]
 
 
 def settings_from(arguments: argparse.Namespace) -> Settings:
     """Build the settings from flags, environment and file; on a bad value say which, and exit with code 2."""
     given = {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
+    if (what := getattr(arguments, "what", None)) is not None:
+        if "model_path" in given:
+            raise _refused(["the model is named twice, as WHAT and by --model-path; keep one"])
+        given["model_path"] = what
     try:
         return Settings(**given)
     except ConfigFileError as error:
         problems = [str(error)]
     except ValidationError as error:
         problems = [_describe(problem["loc"], problem["msg"], given) for problem in error.errors()]
+    raise _refused(problems)
+
+
+def _refused(problems: list[str]) -> SystemExit:
     for problem in problems:
         print(f"tessera: {problem}", file=sys.stderr)
-    raise SystemExit(2)
+    return SystemExit(2)
 
 
 def unknown_variables() -> list[str]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from tessera import engine
-from tessera.app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.commands.trace import write_trace
 from tessera.app.figures.documents import LayerBody, ProfileDocument, VariantBody, write_document
@@ -19,6 +17,7 @@ from tessera.app.figures.images import load_images
 from tessera.app.figures.profiling import profile_variants
 from tessera.app.served.loading import open_configured_model
 from tessera.app.served.selection import check_variant, find_model
+from tessera.app.settings import Settings
 from tessera.engine.backends import BACKENDS
 from tessera.engine.quantize.files import check_target
 from tessera.models.package import read_package
@@ -29,20 +28,8 @@ _BUFFERS = ("UB", "L1", "L2", "memory")  # in which devices count bytes
 _NOT_COUNTED = "not counted by this chip"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command's arguments."""
-    parser.add_argument("--batch", type=int, choices=range(1, 17), default=16, metavar="N", help="images (default 16)")
-    parser.add_argument("--runs", type=int, choices=range(1, 1001), default=15, metavar="N", help="runs (default 15)")
-    parser.add_argument("--images", type=Path, help="folder of photos to run (default: generated images)")
-    parser.add_argument("--variant", help="only this variant (default: all, side by side)")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write every figure there")
-    parser.add_argument("--trace", metavar="FILE", type=Path, help="also write a trace of one run, for Perfetto")
-    add_settings_flags(parser, RUN_SETTINGS)
-
-
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Print a table per variant and the summary."""
-    settings = settings_from(arguments)
     if arguments.variant is not None:
         check_variant(arguments.variant, "--variant")
     for target in filter(None, (arguments.json, arguments.trace)):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from pathlib import Path
 
-from tessera.app.commands.flags import RUN_SETTINGS, add_settings_flags, settings_from
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.figures.documents import write_document
 from tessera.app.figures.images import load_images
@@ -15,31 +13,13 @@ from tessera.app.figures.report import make_report, report_page
 from tessera.app.figures.speed import BATCHES, ROTATION
 from tessera.app.served.loading import open_configured_model
 from tessera.app.served.selection import find_model
+from tessera.app.settings import Settings
 from tessera.engine.quantize.files import check_target, write_whole
 from tessera.models.package import read_package
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command's arguments."""
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, default=Path("report.html"), help="(default report.html)"
-    )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write every figure there")
-    parser.add_argument(
-        "--photos", metavar="FOLDER", type=Path, help="labelled photos to count accuracy on; see models evaluate"
-    )
-    parser.add_argument(
-        "--images", metavar="FOLDER", type=Path, help="what to time with (default: those, or generated)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, choices=range(6, 1001), default=15, metavar="N", help="of every timing (default 15)"
-    )
-    add_settings_flags(parser, RUN_SETTINGS)
-
-
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Write the report."""
-    settings = settings_from(arguments)
     for target in filter(None, (arguments.output, arguments.json)):
         check_target(target)
     package = read_package(find_model(settings))

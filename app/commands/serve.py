@@ -8,10 +8,9 @@ import logging
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from socket import socket
 
-from tessera.app.commands.flags import add_settings_flags, settings_from, unknown_variables
+from tessera.app.commands.flags import unknown_variables
 from tessera.app.commands.output import drop_output
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.errors import StartupError
@@ -27,32 +26,13 @@ from tessera.app.signals import hold_signals
 logger = logging.getLogger(__name__)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command's arguments: what to serve, and every setting."""
-    parser.add_argument(
-        "what",
-        metavar="WHAT",
-        nargs="?",
-        type=Path,
-        help="a name that `tessera models list` shows, a model folder, a file .onnx, .safetensors, .pth or .pt, or "
-        "Triton's NAME/1/model.onnx; the same as --model-path",
-    )
-    add_settings_flags(parser)
-
-
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Serve until a signal.
 
     Returns:
         0 after an orderly end, 1 when the model could not be loaded or requests were cut off, 2 for bad settings.
     """
     hold_signals()  # until the server takes over
-    if arguments.what is not None:
-        if "model_path" in arguments:
-            print("tessera: the model is named twice, as WHAT and by --model-path; keep one", file=sys.stderr)
-            return 2
-        arguments.model_path = arguments.what
-    settings = settings_from(arguments)
     try:
         AdminGate(settings)  # a frontend that finds the token wanting could only die of it
     except StartupError as error:

@@ -125,7 +125,7 @@ def _of_no_package(path: Path) -> Path | ForeignModel:
 def _unknown(path: Path, root: Path | None, known: list[Package]) -> str:
     where = f" (nor inside {root})" if root is not None else ""
     names = list(dict.fromkeys(package.name for package in known))
-    problem = f"There is no model folder or file {path}{where}, and no model has that name."
+    problem = f"The model folder or file {path} does not exist{where}, and no model has that name."
     catalogue = read_catalogue()
     if (pulled := difflib.get_close_matches(path.name, catalogue, 1, 0.9)) and len(path.parts) == 1:
         return f"{problem} Fetch {pulled[0]} with: tessera models pull {pulled[0]}"

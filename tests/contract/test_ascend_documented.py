@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 
 import pytest
 
-from tessera.app.commands.models import add_arguments
+from tessera.app.arguments.commands import build_parser
 from tessera.engine.backends.ascend.chips import CHIPS
 from tessera.engine.backends.ascend.constants import ADVICE, ERROR_NAMES
 from tests.servers import REPOSITORY
@@ -52,14 +53,11 @@ def test_the_error_codes_are_known_and_none_with_advice_is_missing() -> None:
 
 
 def test_every_flag_of_the_conversion_is_there() -> None:
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    (actions,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    flags = {
-        flag for action in actions.choices["convert"]._actions for flag in action.option_strings if flag[:2] == "--"
-    }
+    parser = build_parser()
+    for name in ("models", "convert"):
+        (commands,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        parser = commands.choices[name]
+    flags = {flag for action in parser._actions for flag in action.option_strings if flag[:2] == "--"}
     section = DOCUMENT[DOCUMENT.index("## Conversion") : DOCUMENT.index("## What to expect")]
     assert set(re.findall(r"^\| `(--[\w-]+)", section, re.M)) == flags - {
         "--help",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tessera.app.cli import COMMANDS
+from tessera.app.arguments.commands import COMMANDS
 from tessera.app.settings import Settings
 from tests import imagefiles
 from tests.servers import REPOSITORY, ServerProcess, environment, tessera
@@ -122,6 +122,18 @@ def test_the_printed_answers_are_real(example: Example, server: ServerProcess, t
             assert mine == {key: value for key, value in theirs.items() if key != "probability"}
             # ONNX Runtime's kernels differ from CPU to CPU in the last digits.
             assert likelihoods[0] == pytest.approx(likelihoods[1], abs=1e-4)
+
+
+def test_the_first_example_prints_what_is_shown() -> None:
+    found = re.search(r"^    \$ \.venv/bin/tessera (classify --sample.*)\n((?:    \S.*\n)+)", README, re.MULTILINE)
+    assert found is not None
+    told = tessera(*found[1].split())
+    assert told.returncode == 0, told.stderr
+    for line, shown in zip(told.stdout.splitlines(), found[2].splitlines(), strict=True):
+        assert line.split("%")[0].rstrip("0123456789.") == shown.strip().split("%")[0].rstrip("0123456789.")
+        numbers = [[float(number) for number in re.findall(r"[\d.]+(?=%)", text)] for text in (line, shown)]
+        # Of CPUs, some run in bf16 what others run in whole numbers.
+        assert numbers[0] == pytest.approx(numbers[1], abs=3)
 
 
 def test_the_two_commands_are_there_and_ci_runs_the_second() -> None:

@@ -20,7 +20,7 @@ FLOORS = [
     *("settings", "served", "protocol", "limits", "observability"),
     *("figures", "dispatch", "service"),
     *("api", "oip", "http", "main"),
-    *("processes", "commands", "cli"),
+    *("processes", "arguments", "commands", "cli"),
 ]
 
 

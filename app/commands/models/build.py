@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from tessera.app.commands.flags import MODEL_SETTINGS, add_settings_flags
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.served.loading import open_configured_model
 from tessera.app.settings import Settings
-
-HELP = "build a model's variants into the cache"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the action's arguments."""
-    add_settings_flags(parser, MODEL_SETTINGS)
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:

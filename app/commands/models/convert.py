@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from tessera.app.commands.flags import MODEL_SETTINGS, add_settings_flags
 from tessera.app.commands.models.places import destination
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.served.selection import find_model
@@ -14,23 +12,11 @@ from tessera.app.settings import Settings
 from tessera.models.ascend.convert import GEARS, ConvertOptions, convert_model
 from tessera.models.package import read_package
 
-HELP = "make the .om files of both variants for an Ascend chip"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the action's arguments."""
-    parser.add_argument("--target", metavar="SOC", required=True, help="'Ascend' and the name that npu-smi shows")
-    parser.add_argument("--batches", type=_numbers, metavar="N,N,...", default=GEARS, help="batch sizes (1,2,4,8,16)")
-    parser.add_argument("--int8", metavar="PHOTOS", type=Path, help="optimised in int8: folder of photos for AMCT")
-    parser.add_argument("--operators", metavar="FOLDER", type=Path, help="optimised with our own convolution: folder")
-    parser.add_argument("--into", metavar="FOLDER", type=Path, help="folder of models to put it in")
-    add_settings_flags(parser, MODEL_SETTINGS)
-
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Convert, and print the commands; returns 1 when the tools are missing here."""
     package = read_package(find_model(settings))
-    options = ConvertOptions(arguments.target, arguments.batches, arguments.int8, arguments.operators)
+    options = ConvertOptions(arguments.target, arguments.batches or GEARS, arguments.int8, arguments.operators)
     with ProgressDisplay() as display:
         conversion = convert_model(package, destination(arguments, settings), options, display)
     for command in conversion.commands:
@@ -45,8 +31,3 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         return 1
     print(f"Serve it with: tessera serve --backend ascend --model-path {conversion.folder}")
     return 0
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """Whole numbers with commas between."""
-    return tuple(int(part) for part in text.split(","))

@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.table import Table
 
 from tessera import engine
-from tessera.app.commands.flags import RUN_SETTINGS, add_settings_flags
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.errors import StartupError
 from tessera.app.figures.accuracy import class_names, decode_with, describe_accuracy
@@ -31,7 +30,7 @@ from tessera.app.settings import Settings
 from tessera.app.signals import deferred_end
 from tessera.app.version import service_version
 from tessera.engine.quantize.files import check_target, write_whole
-from tessera.models.evaluation.gates import Gate, Verdict, judge
+from tessera.models.evaluation.gates import Verdict, judge
 from tessera.models.evaluation.photos import PhotoSet, find_labelled
 from tessera.models.evaluation.report import Result, Share, VariantResult, result
 from tessera.models.evaluation.runner import Watcher, evaluate
@@ -41,38 +40,7 @@ from tessera.models.registry import Model
 from tessera.models.weights import file_sha256
 from tessera.wording import counted
 
-HELP = "accuracy of every variant over labelled photos"
-
 _WIDTH = 200
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the action's arguments."""
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="labelled photos")
-    parser.add_argument(
-        "--list", metavar="FILE", type=Path, dest="listed", help="lines 'path index' in place of folders"
-    )
-    parser.add_argument(
-        "--wnids",
-        metavar="FILE",
-        type=Path,
-        help="names of the class folders, one per line in the order of the classes (default: the model's wnids.txt)",
-    )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the results there")
-    parser.add_argument(
-        "--resume", metavar="STATE", type=Path, help="keep results there as they come, and go on from what it holds"
-    )
-    parser.add_argument(
-        "--gate",
-        metavar="MEASURE=POINTS",
-        type=_gate,
-        action="append",
-        default=[],
-        dest="gates",
-        help="exit with 1 where a variant loses more percentage points than that against the first one, such as "
-        "top5=0.5 or top1=1; may be given several times",
-    )
-    add_settings_flags(parser, (*RUN_SETTINGS, "decode_threads", "max_pixels", "decode_scale"))
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -118,13 +86,6 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         document = {**describe_accuracy(model.name, infos, photos, found), "gates": verdicts}
         write_whole(arguments.json, (json.dumps(document, indent=2) + "\n").encode())
     return 0 if found["photos"] and all(verdict["passed"] for verdict in verdicts) else 1
-
-
-def _gate(text: str) -> Gate:
-    try:
-        return Gate.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _sentence(verdict: Verdict) -> str:

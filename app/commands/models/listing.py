@@ -8,20 +8,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tessera.app.commands.flags import add_settings_flags
-from tessera.app.commands.models.places import PLACES
 from tessera.app.errors import StartupError
 from tessera.app.served.selection import cache_folder
 from tessera.app.settings import Settings
 from tessera.models.cache import library_folder
 from tessera.models.registry import list_models
-
-HELP = "list the bundled model and your own, or those in a folder of models"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the action's arguments."""
-    add_settings_flags(parser, PLACES)
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:

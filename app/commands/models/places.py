@@ -6,32 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from tessera.app.commands.flags import add_settings_flags
 from tessera.app.served.selection import cache_folder
 from tessera.app.settings import Settings
 from tessera.models.cache import library_folder
-from tessera.models.package import LARGEST_IMAGE, Package
+from tessera.models.package import Package
 from tessera.wording import counted
-
-# Settings that decide where models are kept.
-PLACES = ("models", "cache_dir")
-
-
-def pixels(text: str) -> int:
-    """A flag's length of an image's side."""
-    number = int(text)
-    if not 1 <= number <= LARGEST_IMAGE:
-        raise argparse.ArgumentTypeError(f"must be from 1 to {LARGEST_IMAGE}")
-    return number
-
-
-def add_import_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of every action that makes a model folder."""
-    parser.add_argument(
-        "--labels", metavar="FILE", type=Path, help='class names, one per line (default: "class 0", ...)'
-    )
-    parser.add_argument("--into", metavar="FOLDER", type=Path, help="folder of models to put it in")
-    add_settings_flags(parser, PLACES)
 
 
 def destination(arguments: argparse.Namespace, settings: Settings) -> Path:

@@ -8,7 +8,6 @@ this; `tessera models reset` undoes it. A result that fails the gate is put asid
 from __future__ import annotations
 
 import argparse
-import math
 import shlex
 import sys
 from pathlib import Path
@@ -17,7 +16,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tessera.app.commands.flags import MODEL_SETTINGS, add_settings_flags
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.errors import StartupError
 from tessera.app.heap import give_back_large_blocks
@@ -27,59 +25,11 @@ from tessera.engine.quantize import Gate, Report
 from tessera.engine.quantize.files import check_target, write_whole
 from tessera.models.calibrations import CalibrationFiles
 from tessera.models.package import read_package
-from tessera.models.quantise import MOST_PHOTOS, quantise_model
+from tessera.models.quantise import quantise_model
 from tessera.wording import counted
-
-HELP = "quantise a model to int8, with an accuracy gate"
 
 _WIDTH = 160
 _SHOWN = 8
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the action's arguments."""
-    default = Gate()
-    parser.add_argument("photos", metavar="PHOTOS", type=Path, nargs="?", help="folder of photos; 100 to 500 do well")
-    parser.add_argument(
-        "--accept",
-        action="store_true",
-        help="use the result even if it fails the gate; without PHOTOS: use the last one that failed it",
-    )
-    parser.add_argument(
-        "--limit",
-        metavar="N",
-        type=_positive,
-        help=f"most photos to use, spread evenly over the folder (default, and at most, {MOST_PHOTOS})",
-    )
-    parser.add_argument(
-        "--method",
-        choices=("auto", "mse", "percentile", "entropy", "max"),
-        default="auto",
-        help="how activation ranges are chosen (default auto: each by the error it causes)",
-    )
-    parser.add_argument(
-        "--min-sqnr", metavar="DB", type=_decibels, default=default.sqnr, help=f"gate (default {default.sqnr:g} dB)"
-    )
-    parser.add_argument(
-        "--min-agreement",
-        metavar="SHARE",
-        type=_share,
-        default=default.agreement,
-        help=f"gate: least share of photos with the same first class (default {default.agreement})",
-    )
-    parser.add_argument(
-        "--fallback",
-        choices=("bf16", "fp32", "none"),
-        default="bf16",
-        help="precision of what is kept out of int8 until the gate holds (default bf16); none: int8 everywhere",
-    )
-    parser.add_argument("--equalise", action="store_true", help="cross-layer equalisation where it lowers the error")
-    parser.add_argument("--no-bias-correction", action="store_true", help="leave biases as they are")
-    parser.add_argument(
-        "--into-folder", action="store_true", help="write calibration.json into the model folder, not into the cache"
-    )
-    parser.add_argument("--report", metavar="FILE", type=Path, help="write the whole report there, as JSON")
-    add_settings_flags(parser, (*MODEL_SETTINGS, "threads"))
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -100,7 +50,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             limit=arguments.limit,
             method=arguments.method,
             bias_correction=not arguments.no_bias_correction,
-            gate=Gate(arguments.min_sqnr, arguments.min_agreement),
+            gate=_gate(arguments),
             fallback=arguments.fallback,
             equalisation=arguments.equalise,
             threads=settings.threads,
@@ -125,6 +75,11 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     command = _command(["quantise", "--accept", "--model-path"], folder, settings)
     print(f"tessera: nothing has changed for the service. Use it all the same with: {command}", file=sys.stderr)
     return 1
+
+
+def _gate(arguments: argparse.Namespace) -> Gate:
+    asked = {"sqnr": arguments.min_sqnr, "agreement": arguments.min_agreement}
+    return Gate(**{name: value for name, value in asked.items() if value is not None})
 
 
 def _accept(folder: Path, arguments: argparse.Namespace, settings: Settings) -> int:
@@ -200,24 +155,3 @@ def _sensitivities(report: Report) -> Table:
         layers = ", ".join(entry.layers)
         table.add_row(entry.tensor, f"{entry.decibels:.1f} dB", f"{entry.share:.1%}", kind, price, layers)
     return table
-
-
-def _decibels(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError("must be a finite number")
-    return number
-
-
-def _share(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError("must be from 0 to 1")
-    return number
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number

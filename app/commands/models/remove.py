@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tessera.app.commands.flags import add_settings_flags
-from tessera.app.commands.models.places import PLACES
 from tessera.app.errors import StartupError
 from tessera.app.served.selection import cache_folder, locate
 from tessera.app.settings import Settings
@@ -16,14 +14,6 @@ from tessera.models.foreign import ForeignModel
 from tessera.models.package import is_package, read_package
 from tessera.models.registry import BUNDLED
 from tessera.models.removal import remove_model
-
-HELP = "remove a model of the library, with all that was built of it"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the action's arguments."""
-    parser.add_argument("name", metavar="NAME", type=Path, help="the model, by name or folder, or a model file")
-    add_settings_flags(parser, PLACES)
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from tessera.app.commands.flags import add_settings_flags
-from tessera.app.commands.models.places import PLACES
 from tessera.app.served.selection import cache_folder, find_model
 from tessera.app.settings import Settings
 from tessera.models.calibrations import CalibrationFiles
 from tessera.models.package import read_package
-
-HELP = "undo the quantisation of a model"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the action's arguments."""
-    parser.add_argument("name", metavar="NAME", type=Path, help="the model, by name or folder")
-    add_settings_flags(parser, PLACES)
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -6,8 +6,6 @@ import argparse
 import shlex
 from pathlib import Path
 
-from tessera.app.commands.flags import add_settings_flags
-from tessera.app.commands.models.places import PLACES
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.served.selection import cache_folder, find_model, shortest_name
 from tessera.app.settings import Settings
@@ -17,15 +15,7 @@ from tessera.models.package import Package, read_package
 from tessera.models.weights import file_sha256
 from tessera.wording import counted
 
-HELP = "show all that is known of a model"
-
 _SHOWN = 5
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the action's arguments."""
-    parser.add_argument("name", metavar="NAME", type=Path, help="the model, by name or folder, or a model file")
-    add_settings_flags(parser, PLACES)
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:

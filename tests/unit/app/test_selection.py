@@ -229,7 +229,7 @@ def test_what_cannot_be_served_is_told_the_nearest_thing_that_can(
         repository(here / "repository", name)
     misfit = with_labels(here / "misfit")
     (misfit / "names.txt").write_text("only one")
-    assert main(["classify", "gone.jpg", "--model-path", str(here / what), "--cache-dir", str(tmp_path / "c")]) == 1
+    assert main(["models", "show", str(here / what), "--cache-dir", str(tmp_path / "c")]) == 1
     assert words.format(here) in capsys.readouterr().err
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from pathlib import Path
@@ -10,7 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tessera.app.commands.flags import add_settings_flags, settings_from, unknown_variables
+from tessera.app.arguments.parser import Parser
+from tessera.app.arguments.settings import add_settings_flags
+from tessera.app.commands.flags import settings_from, unknown_variables
 from tessera.app.settings import Settings
 
 TOKEN = "a-token-that-nobody-guesses"
@@ -67,7 +68,7 @@ def _no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def parse(*flags: str) -> Settings:
-    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser = Parser(allow_abbrev=False)
     add_settings_flags(parser)
     return settings_from(parser.parse_args(flags))
 
