@@ -14,6 +14,7 @@ COPY pyproject.toml CMakeLists.txt README.md LICENSE ./
 COPY engine engine
 COPY models models
 COPY app app
+COPY client client
 COPY tessera tessera
 RUN python -m pip wheel --no-cache-dir --wheel-dir /wheels .
 
@@ -25,6 +26,7 @@ COPY pyproject.toml CMakeLists.txt README.md LICENSE ./
 COPY engine engine
 COPY models models
 COPY app app
+COPY client client
 COPY tessera tessera
 RUN python3 -m pip wheel --no-cache-dir --wheel-dir /wheels .
 

@@ -42,7 +42,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def users_folder(tmp_path: Path) -> Path:
     """A folder with modules of the names that our folders have."""
     folder = tmp_path / "user"
-    for package in ("models", "engine", "app"):
+    for package in ("models", "engine", "app", "client"):
         (folder / package).mkdir(parents=True)
         (folder / package / "__init__.py").write_text(f"WHOSE = 'the user, {package}'\n")
     return folder
@@ -68,9 +68,11 @@ def _path() -> str:
 def works_beside(python: Path, folder: Path) -> str:
     """That both worlds work from one interpreter; returns where ours lies."""
     code = (
-        "import app, engine, models, tessera.app, tessera.engine, tessera.models.registry as ours; "
-        "assert app.WHOSE == 'the user, app' and engine.WHOSE == 'the user, engine'; "
-        "assert models.WHOSE == 'the user, models'; tessera.engine.cpu_budget(); print(ours.__file__)"
+        "import app, client, engine, models, tessera.app, tessera.client, tessera.engine; "
+        "import tessera.models.registry as ours; "
+        "whose = {module.__name__: module.WHOSE for module in (app, client, engine, models)}; "
+        "assert whose == {name: f'the user, {name}' for name in whose}, whose; "
+        "tessera.engine.cpu_budget(); print(ours.__file__)"
     )
     return run(python, "-c", code, PYTHONPATH=str(folder)).strip()
 
@@ -82,7 +84,8 @@ def test_the_wheel_holds_one_package_for_many_linuxes(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"tessera"}
     assert len(tops) == 2
     assert any(name.startswith("tessera/engine/_native.") for name in names)
-    assert "tessera/models/resnet50-imagenette/weights.safetensors" in names
+    assert {"tessera/models/resnet50-imagenette/weights.safetensors", "tessera/py.typed"} <= set(names)
+    assert "tessera/app/web/built/church.jpg" in names
     assert not [name for name in names if "csrc" in name]
     run(BINARIES / "twine", "check", "--strict", wheel)
 

@@ -13,6 +13,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("app", "models", "engine")
+CLIENT = "client"  # which is for programs beside the service
 # The floors of app/, from the ground up; a floor imports from those before it.
 FLOORS = [
     *("errors", "version", "heap", "signals", "config_file"),
@@ -38,7 +39,9 @@ def imports(package: str) -> dict[str, set[str]]:
                 names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names |= {f"{node.module}.{alias.name}" for alias in node.names}
-        assert not {name for name in names if name.split(".")[0] in PACKAGES}, f"{module} imports without `tessera.`"
+        assert not {name for name in names if name.split(".")[0] in (*PACKAGES, CLIENT)}, (
+            f"{module} imports without `tessera.`"
+        )
         ours = {name.removeprefix("tessera.") for name in names if name.startswith("tessera.")}
         ours -= {"wording.counted"}  # the one module of the top, which imports nothing
         found[module.removesuffix(".__init__")] = ours
@@ -59,6 +62,13 @@ def test_packages_import_one_way() -> None:
             assert {name.split(".")[0] for name in names} <= set(PACKAGES[position:]), module
 
 
+def test_the_client_and_the_house_import_nothing_of_each_other() -> None:
+    for module, names in imports(CLIENT).items():
+        assert {name.split(".")[0] for name in names} <= {CLIENT}, module
+    for package in PACKAGES:
+        assert not {name for names in imports(package).values() for name in names if name.startswith(f"{CLIENT}.")}
+
+
 def test_no_floor_imports_from_above() -> None:
     for module, names in imports("app").items():
         if module == "app":
@@ -74,7 +84,7 @@ def test_processes_that_speak_http_load_no_engine() -> None:
     assert not {name for name in told.stdout.split() if name.startswith("tessera.engine")}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", [*PACKAGES, CLIENT])
 def test_folders_have_no_cycle(package: str) -> None:
     rooms: defaultdict[str, set[str]] = defaultdict(set)
     for module, names in imports(package).items():
