@@ -61,9 +61,7 @@ def report(parser: Parser) -> None:
     parser.add_argument(
         "--photos", metavar="FOLDER", type=Path, help="labelled photos to count accuracy on; see models evaluate"
     )
-    parser.add_argument(
-        "--images", metavar="FOLDER", type=Path, help="what to time with (default: those, or generated)"
-    )
+    parser.add_argument("--images", metavar="FOLDER", type=Path, help="what to time with (default: those or generated)")
     parser.add_argument(
         "--rounds", type=int, choices=range(6, 1001), default=15, metavar="N", help="of every timing (default 15)"
     )

@@ -13,7 +13,7 @@ from rich.table import Table
 from tessera import engine
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.figures.documents import BenchDocument, describe, write_document
-from tessera.app.figures.images import load_images
+from tessera.app.figures.images import find_images, load_images
 from tessera.app.figures.speed import BATCHES, ROTATION, Row, describe_row, measure, speed_up
 from tessera.app.served.loading import open_configured_model, open_session
 from tessera.app.served.selection import find_model
@@ -33,8 +33,10 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.json is not None:
         check_target(arguments.json)
     # Before anything is built: a wrong folder is told at once.
-    pool = load_images(arguments.images, max(BATCHES) * ROTATION, read_package(find_model(settings)).preprocessing)
+    photos = find_images(arguments.images)
     with ProgressDisplay() as display:
+        preprocessing = read_package(find_model(settings, display)).preprocessing
+        pool = load_images(photos, max(BATCHES) * ROTATION, preprocessing)
         model = open_configured_model(settings, display)
         sessions = {name: open_session(variant, settings) for name, variant in model.variants.items()}
         rows = []

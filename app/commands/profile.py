@@ -13,7 +13,7 @@ from tessera import engine
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.commands.trace import write_trace
 from tessera.app.figures.documents import LayerBody, ProfileDocument, VariantBody, write_document
-from tessera.app.figures.images import load_images
+from tessera.app.figures.images import find_images, load_images
 from tessera.app.figures.profiling import profile_variants
 from tessera.app.served.loading import open_configured_model
 from tessera.app.served.selection import check_variant, find_model
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         check_variant(arguments.variant, "--variant")
     for target in filter(None, (arguments.json, arguments.trace)):
         check_target(target)
-    images = load_images(arguments.images, arguments.batch, read_package(find_model(settings)).preprocessing)
+    photos = find_images(arguments.images)
     slices: dict[str, list[engine.Slice]] = {}
     caches: dict[str, dict[str, int]] = {}
 
@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             slices[name] = session.trace(images)
 
     with ProgressDisplay() as display:
+        images = load_images(photos, arguments.batch, read_package(find_model(settings, display)).preprocessing)
         model = open_configured_model(settings, display)
         display("profiling", 0.0)
         document = profile_variants(model, settings, images, arguments.runs, only=arguments.variant, visit=visit)

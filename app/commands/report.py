@@ -8,7 +8,7 @@ import sys
 
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.figures.documents import write_document
-from tessera.app.figures.images import load_images
+from tessera.app.figures.images import find_images, load_images
 from tessera.app.figures.report import make_report, report_page
 from tessera.app.figures.speed import BATCHES, ROTATION
 from tessera.app.served.loading import open_configured_model
@@ -22,9 +22,10 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Write the report."""
     for target in filter(None, (arguments.output, arguments.json)):
         check_target(target)
-    package = read_package(find_model(settings))
-    pool = load_images(arguments.images or arguments.photos, max(BATCHES) * ROTATION, package.preprocessing)
+    images = find_images(arguments.images or arguments.photos)
     with ProgressDisplay() as display:
+        package = read_package(find_model(settings, display))
+        pool = load_images(images, max(BATCHES) * ROTATION, package.preprocessing)
         document = make_report(
             open_configured_model(settings, display),
             package,

@@ -29,7 +29,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     settings = Settings.model_validate({**Settings.model_construct().model_dump(), **told["settings"]})
     model = open_configured_model(settings)
-    images = load_images(None, _BATCH, model.preprocessing)
+    images = load_images([], _BATCH, model.preprocessing)
     write_document(Path(told["target"]), profile_variants(model, settings, images, _RUNS))
 
 

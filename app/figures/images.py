@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,27 +15,38 @@ from tessera.models.preprocessing import Preprocessing
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tiff", ".tif"}
 
 
-def load_images(folder: Path | None, count: int, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """`count` different images, uint8 [count, size, size, 3].
+def find_images(folder: Path | None) -> list[Path]:
+    """The photos in a folder, in order; none without a folder.
 
     Raises:
-        StartupError: The folder does not exist, holds no photos, or a photo cannot be read.
+        StartupError: The folder does not exist or holds no photos.
     """
-    size = preprocessing.size
     if folder is None:
-        # Smooth noise: random, but with neighbouring pixels alike, as in photos.
-        cells = -(-size // 16)
-        coarse = np.random.default_rng(0).integers(0, 256, (count, cells, cells, 3), dtype=np.uint8)
-        return np.ascontiguousarray(coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :size, :size])
+        return []
     if not folder.is_dir():
         raise StartupError(f"There is no folder of photos {folder}.")
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
     if not files:
         raise StartupError(f"There are no photos in {folder}.")
+    return files
+
+
+def load_images(photos: Sequence[Path], count: int, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    """`count` images, uint8 [count, size, size, 3]: of the photos, in turn, or generated and all different.
+
+    Raises:
+        StartupError: A photo cannot be read.
+    """
+    size = preprocessing.size
+    if not photos:
+        # Smooth noise: random, but with neighbouring pixels alike, as in photos.
+        cells = -(-size // 16)
+        coarse = np.random.default_rng(0).integers(0, 256, (count, cells, cells, 3), dtype=np.uint8)
+        return np.ascontiguousarray(coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :size, :size])
     pixels = np.empty((count, *preprocessing.shape), np.uint8)
     decoder = ImageDecoder(preprocessing, max_pixels=64 * 1024 * 1024)
     for row in range(count):
-        file = files[row % len(files)]
+        file = photos[row % len(photos)]
         try:
             decoder.decode(file.read_bytes(), pixels[row])
         except (OSError, RequestError) as error:

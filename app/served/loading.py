@@ -73,14 +73,16 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
         StartupError: It cannot be found or built, or lacks the default variant; the message says why.
     """
     try:
-        path = find_model(settings, progress)
-        name = read_package(path).name
+        located = locate(settings)
+        name = located.name if isinstance(located, ForeignModel) else read_package(located).name
         if settings.default_variant not in VARIANTS:
             raise StartupError(
                 f"The default variant {settings.default_variant!r} does not exist; {name} has: {', '.join(VARIANTS)}."
             )
-        check_plan(settings, name, VARIANTS)  # before the minutes that a build may take
-        return open_model(path, cache=settings.cache_dir, progress=progress, target=settings.backend)
+        check_plan(settings, name, VARIANTS)  # before the minutes that an import and a build may take
+        return open_model(
+            find_model(settings, progress), cache=settings.cache_dir, progress=progress, target=settings.backend
+        )
     except (EngineError, OSError) as error:
         raise StartupError(f"The model cannot be opened: {error}") from error
 

@@ -10,7 +10,7 @@ import pytest
 
 from tessera.app.cli import main
 from tests import imagefiles
-from tests.servers import REPOSITORY, environment
+from tests.servers import REPOSITORY, environment, tessera
 from tests.unit.models.tiny import tiny_folder, tiny_model
 from tests.waiting import NEVER
 
@@ -70,6 +70,37 @@ def test_a_wrong_flag_is_told_before_a_model_is_built(
     assert words in told
     assert "tessera: checking weights" not in told
     assert not (tmp_path / "cache" / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("bench", "--images", "typo"), "There is no folder of photos typo"),
+        (("profile", "--images", "typo"), "There is no folder of photos typo"),
+        (("profile", "--variant", "typo"), "--variant takes one of"),
+        (("classify", "typo.jpg"), "typo.jpg: No such file"),
+        (("classify", "{0}/photos/0/0.jpg", "--variant", "typo"), "--variant takes one of"),
+        (("models", "quantise", "typo"), "There is no folder of photos typo"),
+        (("models", "evaluate", "typo"), "There is no folder of photos typo"),
+        (("serve", "--port", "0", "--default-variant", "typo"), "The default variant 'typo' does not exist"),
+        (("serve", "--port", "0", "--split", "typo=1"), "The split names 'typo'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_wrong_flag_is_told_before_a_file_is_imported(
+    command: tuple[str, ...], words: str, photo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.onnx").write_bytes(tiny_model().SerializeToString())
+    flags = ("--model-path", str(tmp_path / "net.onnx"), "--cache-dir", str(tmp_path / "cache"))
+    arguments = [*(word.format(tmp_path) for word in command), *flags]
+    if command[0] == "serve":  # which ends its process
+        ended = tessera(*arguments)
+        code, told = ended.returncode, ended.stderr
+    else:
+        code = main(arguments)
+        told = capsys.readouterr().err
+    assert (code, words in told) == (1, True), told
+    assert not (tmp_path / "cache").exists()
 
 
 def test_photos_that_are_missing_do_not_hide_those_that_are_there(

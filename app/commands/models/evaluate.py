@@ -45,13 +45,15 @@ _WIDTH = 200
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Print the table; 1 when no photo could be read, or a gate is missed."""
-    package = read_package(find_model(settings))
     if arguments.json is not None:
         check_target(arguments.json)
     if arguments.resume is not None:
         check_state(arguments.resume)
+    if not arguments.folder.is_dir():
+        raise StartupError(f"There is no folder of photos {arguments.folder}.")
     with ExitStack() as opened:
         display = opened.enter_context(ProgressDisplay())
+        package = read_package(find_model(settings, display))
         display("looking for photos", 0.0)
         photos = find_labelled(arguments.folder, class_names(package, arguments.wnids), arguments.listed)
         model = open_configured_model(settings, display)

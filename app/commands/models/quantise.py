@@ -25,6 +25,7 @@ from tessera.engine.quantize import Gate, Report
 from tessera.engine.quantize.files import check_target, write_whole
 from tessera.models.calibrations import CalibrationFiles
 from tessera.models.package import read_package
+from tessera.models.photos import find_photos
 from tessera.models.quantise import quantise_model
 from tessera.wording import counted
 
@@ -34,13 +35,14 @@ _SHOWN = 8
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Print what was chosen; 1 when the gate is not met."""
-    folder = find_model(settings)
     if arguments.photos is None:
-        return _accept(folder, arguments, settings)
+        return _accept(find_model(settings), arguments, settings)
+    find_photos(arguments.photos, 1)  # before a model file is imported
     if arguments.report is not None:
         check_target(arguments.report)
     give_back_large_blocks()
     with ProgressDisplay() as display:
+        folder = find_model(settings, display)
         path, report = quantise_model(
             folder,
             arguments.photos,
