@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal
@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tessera.engine.errors import BackendUnavailableError, InputError
+from tessera.engine.errors import BackendUnavailableError, InputError, ModelError
+from tessera.engine.head import HeatMaps
 from tessera.engine.normalisation import Normalisation
 from tessera.engine.peak import ReadRates
 from tessera.engine.profile import LayerCost
@@ -46,6 +47,7 @@ class SessionInfo:
         macs: multiply-accumulates of one image.
         arena_bytes: activation memory held between runs; 0 where the backend does not say.
         normalises: True when `run` also takes uint8 [N, H, W, C] and normalises it.
+        explains: True when `explain` can say where scores come from.
     """
 
     backend: str
@@ -57,6 +59,7 @@ class SessionInfo:
     macs: int
     arena_bytes: int
     normalises: bool
+    explains: bool = False
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,29 @@ class Session(ABC):
         """
         return self.run(x), {}
 
+    def explain(self, x: Array, top: Sequence[int]) -> tuple[npt.NDArray[np.float32], list[HeatMaps | None]]:
+        """Runs a batch, and says where in its images the highest scores come from.
+
+        Args:
+            x: as for `run`.
+            top: for every image, of how many classes it says so; 0 for none.
+
+        Returns:
+            What `run` returns, and each image's maps, None where `top` is 0.
+
+        Raises:
+            ModelError: as `run`; or the network does not end in global average pooling and one linear layer, or the
+                backend has no way to look at what is pooled: `describe().explains` is False.
+        """
+        raise no_explanation()
+
+    def prepare_explaining(self) -> None:  # noqa: B027 a backend that needs none has nothing to do
+        """Makes what `explain` needs, once; batches may run meanwhile. Otherwise the first `explain` does that.
+
+        Raises:
+            ModelError: the model's file is not what it was when it was loaded.
+        """
+
     @abstractmethod
     def describe(self) -> SessionInfo:
         """What this session is."""
@@ -301,3 +327,11 @@ def check_batch(x: Array, spec: TensorSpec, normalisation: Normalisation | None)
 def unavailable(what: str) -> BackendUnavailableError:
     """The error of a session that was closed."""
     return BackendUnavailableError(f"{what} was closed; load the model again.")
+
+
+def no_explanation() -> ModelError:
+    """The error of a session that cannot say where its scores come from."""
+    return ModelError(
+        "This session cannot say where its scores come from: that takes a network that ends in global average pooling "
+        "and one linear layer, on a CPU."
+    )

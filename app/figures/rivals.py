@@ -82,6 +82,7 @@ class _Rival(engine.Session):
             macs=sum(cost.macs for cost in layer_costs(graph).values()),
             arena_bytes=0,
             normalises=False,
+            explains=False,
         )
 
     def describe(self) -> engine.SessionInfo:

@@ -108,7 +108,8 @@ int ts_program_segment(ts_program *program, int images);
 int ts_program_input(ts_program *program, const ts_input_desc *desc);
 int ts_program_conv(ts_program *program, const ts_conv_desc *desc);
 int ts_program_pool(ts_program *program, const ts_pool_desc *desc);
-int ts_program_global_average(ts_program *program, int source, int target, float scale);
+/* `tap`: real value of one quantum of the source, which a run then gives out to those who ask; 0: it does not. One step has it. */
+int ts_program_global_average(ts_program *program, int source, int target, float scale, float tap);
 int ts_program_eltwise(ts_program *program, const ts_eltwise_desc *desc);
 int ts_program_flatten(ts_program *program, int source, int target);
 int ts_program_softmax(ts_program *program, int source, int target);
@@ -130,11 +131,12 @@ typedef struct {
 size_t ts_program_slices(const ts_program *program, int images);
 
 /*
- * Runs `images` >= 0 images. `output` takes [images][elements of the output tensor] floats in NCHW order.
+ * Runs `images` >= 0 images. `output` takes [images][elements of the output tensor] floats in NCHW order. `tap`, when not
+ * null, takes the real values of the tapped tensor in the same form; without it nothing is done for the tap.
  * Thread-safe: concurrent runs of one program take turns. `slices`, when not null, are ts_program_slices() zeroed ones,
  * and are filled.
  */
-int ts_program_run(ts_program *program, const void *input, ts_input_kind kind, int images, float *output,
+int ts_program_run(ts_program *program, const void *input, ts_input_kind kind, int images, float *output, float *tap,
                    ts_slice *slices);
 
 int ts_program_steps(const ts_program *program);

@@ -218,7 +218,7 @@ static void run_level(const shape *s, const buffers *b, int out_h, int out_w, co
     CHECK(!ts_program_eltwise(p, &convert), "%s", ts_program_error(p));
     CHECK(!ts_program_output(p, fi), "%s", ts_program_error(p));
     CHECK(!ts_program_finish(p, offset, s->capacity), "%s", ts_program_error(p));
-    CHECK(!ts_program_run(p, b->input, TS_INPUT_F32_NCHW, s->images, output, NULL), "%s", ts_program_error(p));
+    CHECK(!ts_program_run(p, b->input, TS_INPUT_F32_NCHW, s->images, output, NULL, NULL), "%s", ts_program_error(p));
     ts_program_free(p);
 }
 

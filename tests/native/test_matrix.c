@@ -79,7 +79,7 @@ static void finish(network *n, int last)
 
 static void run(network *n, const float *input, int images, float *output)
 {
-    CHECK(!ts_program_run(n->program, input, TS_INPUT_F32_NCHW, images, output, NULL), "%s", ts_program_error(n->program));
+    CHECK(!ts_program_run(n->program, input, TS_INPUT_F32_NCHW, images, output, NULL, NULL), "%s", ts_program_error(n->program));
 }
 
 static float *random_images(size_t count)

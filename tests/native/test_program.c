@@ -84,14 +84,15 @@ static void refuses_tensors_outside_the_arena(void)
     expect_refusal(program, ts_program_finish(program, 1 << 20, 2), "has room for 1 images");
     CHECK(!ts_program_finish(program, 1 << 20, 1), "%s", ts_program_error(program));
     float data[256] = {1.5f}, copy[256];
-    CHECK(!ts_program_run(program, data, TS_INPUT_F32_NCHW, 1, copy, NULL), "%s", ts_program_error(program));
+    CHECK(!ts_program_run(program, data, TS_INPUT_F32_NCHW, 1, copy, NULL, NULL), "%s", ts_program_error(program));
     CHECK(memcmp(data, copy, sizeof data) == 0, "a program without layers changed its input");
-    expect_refusal(program, ts_program_run(program, data, TS_INPUT_U8_NHWC, 1, copy, NULL), "uint8");
     ts_slice slices[2] = {0}; /* input and output */
     CHECK(ts_program_slices(program, 1) == 2, "%zu slices", ts_program_slices(program, 1));
-    CHECK(!ts_program_run(program, data, TS_INPUT_F32_NCHW, 1, copy, slices), "%s", ts_program_error(program));
+    CHECK(!ts_program_run(program, data, TS_INPUT_F32_NCHW, 1, copy, NULL, slices), "%s", ts_program_error(program));
     for (int i = 0; i < 2; i++)
         CHECK(slices[i].step == i && slices[i].start_ns > 0 && slices[i].end_ns >= slices[i].start_ns, "slice %d", i);
+    expect_refusal(program, ts_program_run(program, data, TS_INPUT_F32_NCHW, 1, copy, data, NULL), "no tap");
+    expect_refusal(program, ts_program_run(program, data, TS_INPUT_U8_NHWC, 1, copy, NULL, NULL), "uint8");
     ts_program_free(program);
 }
 
@@ -119,7 +120,7 @@ static void quantise_at(const char *level, ts_dtype dtype, const float *input, f
     CHECK(!ts_program_eltwise(program, &convert), "%s", ts_program_error(program));
     CHECK(!ts_program_output(program, 3), "%s", ts_program_error(program));
     CHECK(!ts_program_finish(program, 1 << 15, 1), "%s", ts_program_error(program));
-    CHECK(!ts_program_run(program, input, TS_INPUT_F32_NCHW, 1, output, NULL), "%s", ts_program_error(program));
+    CHECK(!ts_program_run(program, input, TS_INPUT_F32_NCHW, 1, output, NULL, NULL), "%s", ts_program_error(program));
     ts_program_free(program);
 }
 
@@ -143,6 +144,37 @@ static void quantises_alike_on_all_levels(ts_dtype dtype)
         }
 }
 
+/* What is averaged, for those who ask: every image's own, without the spare lanes of its last group. */
+static void gives_out_what_is_averaged(int threads)
+{
+    enum { IMAGES = 7, CHANNELS = 20, SIDE = 3, PIXELS = SIDE * SIDE, ELEMENTS = CHANNELS * PIXELS };
+    ts_program *program = ts_program_new(threads, NULL);
+    ts_tensor_desc real = plain(CHANNELS, SIDE, 0), u8 = plain(CHANNELS, SIDE, 1 << 14), mean = plain(CHANNELS, 1, 1 << 15);
+    u8.dtype = TS_U8;
+    u8.zero = 5;
+    real.images = u8.images = mean.images = 2;
+    ts_program_tensor(program, &real);
+    ts_program_tensor(program, &u8);
+    ts_program_tensor(program, &mean);
+    ts_program_segment(program, 2);
+    const ts_input_desc in = {.target = 0, .scale = 1.0f};
+    CHECK(!ts_program_input(program, &in), "%s", ts_program_error(program));
+    const ts_eltwise_desc quantise = {.source = 0, .other = -1, .target = 1, .source_scale = 4.0f, .low = 0, .high = 255};
+    CHECK(!ts_program_eltwise(program, &quantise), "%s", ts_program_error(program));
+    CHECK(!ts_program_global_average(program, 1, 2, 0.25f, 0.25f), "%s", ts_program_error(program));
+    expect_refusal(program, ts_program_global_average(program, 1, 2, 0.25f, 0.25f), "one tap");
+    CHECK(!ts_program_output(program, 2), "%s", ts_program_error(program));
+    CHECK(!ts_program_finish(program, 1 << 16, 2), "%s", ts_program_error(program));
+    float input[IMAGES * ELEMENTS], tap[IMAGES * ELEMENTS], means[IMAGES * CHANNELS], again[IMAGES * CHANNELS];
+    for (int i = 0; i < IMAGES * ELEMENTS; i++)
+        input[i] = (float)(i % 97) * 0.25f;
+    CHECK(!ts_program_run(program, input, TS_INPUT_F32_NCHW, IMAGES, means, tap, NULL), "%s", ts_program_error(program));
+    CHECK(memcmp(tap, input, sizeof tap) == 0, "the tap is not what went in, with %d threads", threads);
+    CHECK(!ts_program_run(program, input, TS_INPUT_F32_NCHW, IMAGES, again, NULL, NULL), "%s", ts_program_error(program));
+    CHECK(memcmp(means, again, sizeof means) == 0, "a tap changes the answer");
+    ts_program_free(program);
+}
+
 int main(void)
 {
     CHECK(!ts_program_new(1, "sse9"), "an unknown level was accepted");
@@ -153,6 +185,8 @@ int main(void)
     refuses_tensors_outside_the_arena();
     quantises_alike_on_all_levels(TS_BF16);
     quantises_alike_on_all_levels(TS_F32);
+    gives_out_what_is_averaged(1);
+    gives_out_what_is_averaged(3);
     puts("refusals are worded, levels agree");
     return 0;
 }

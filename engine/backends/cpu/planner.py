@@ -31,26 +31,32 @@ from tessera.engine.normalisation import Normalisation
 _PACKED_CHANNELS = 4
 
 
-def plan_graph(graph: Graph, precision: Precision, normalisation: Normalisation | None) -> ExecutionPlan:
+def plan_graph(
+    graph: Graph, precision: Precision, normalisation: Normalisation | None, tap: str | None = None
+) -> ExecutionPlan:
     """Plans a lowered graph with one input and one output. Where tensors lie is left to `layout`, `segments`, `arena`.
 
     Args:
         graph: the result of `tessera.engine.graph.passes.lower`.
         precision: element type of values that the graph does not quantise ("bf16", else float32).
         normalisation: what uint8 pixels go through before the graph's input; None when only floats are accepted.
+        tap: the value in front of a global average pooling that a run can give out; None: none.
 
     Raises:
         ModelError: a shape or quantisation that the CPU engine does not run.
         UnsupportedOperatorError: a node that it does not run.
     """
-    return _Planner(graph, precision, normalisation).plan()
+    return _Planner(graph, precision, normalisation, tap).plan()
 
 
 class _Planner:
-    def __init__(self, graph: Graph, precision: Precision, normalisation: Normalisation | None) -> None:
+    def __init__(
+        self, graph: Graph, precision: Precision, normalisation: Normalisation | None, tap: str | None
+    ) -> None:
         self._graph = graph
         self._precision = precision
         self._normalisation = normalisation
+        self._tap = tap
         self._tensors: list[Tensor] = []
         self._steps: list[Step] = []
         self._by_value: dict[str, int] = {}
@@ -237,7 +243,14 @@ class _Planner:
     def _global_average(self, node: Node) -> None:
         source, target = self._value(node.inputs[0], node), self._new_value(node.output)
         self._steps.append(
-            GlobalAverageStep(node.name, node.op, source, target=target, scale=self._units(source, target))
+            GlobalAverageStep(
+                node.name,
+                node.op,
+                source,
+                target=target,
+                scale=self._units(source, target),
+                tapped=node.inputs[0] == self._tap,
+            )
         )
 
     def _add(self, node: Node) -> None:

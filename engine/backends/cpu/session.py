@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +23,7 @@ from tessera.engine.errors import InputError, ModelError
 from tessera.engine.graph.ir import Graph
 from tessera.engine.graph.passes import lower
 from tessera.engine.graph.reader import read_model
+from tessera.engine.head import HeatMaps, find_head
 from tessera.engine.normalisation import FLOAT_PRECISION_KEY, Normalisation
 from tessera.engine.peak import ReadRates, measure_peak, measure_reads
 from tessera.engine.profile import LayerCost, layer_costs
@@ -59,7 +61,9 @@ class CpuSession(Session):
         self._normalisation = Normalisation.from_metadata(graph.metadata)
         self._input, self._output = _specs(graph)
         self._costs = layer_costs(graph)
-        self._plan = plan_graph(graph, floats, self._normalisation)
+        self._head = find_head(graph)
+        tap = None if self._head is None else self._head.features
+        self._plan = plan_graph(graph, floats, self._normalisation, tap)
         self._precision = _PRECISIONS[self._plan.main_type()] if self._plan.macs else floats
         self._program: _native.Program | None = _native.Program(threads)
         lay_out(self._plan, choose_blocks(self._plan, self._program))
@@ -73,22 +77,28 @@ class CpuSession(Session):
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """See `Session.run`."""
-        program = self._ready_for(x)
-        batch, output = self._prepare(x)
-        program.run(batch, batch.dtype == np.uint8, batch.shape[0], output)
+        program, batch, output = self._prepare(x)
+        program.run(batch, batch.dtype == np.uint8, len(batch), output)
         return output
 
-    def _ready_for(self, x: npt.NDArray[Any]) -> _native.Program:
+    def explain(self, x: npt.NDArray[Any], top: Sequence[int]) -> tuple[npt.NDArray[np.float32], list[HeatMaps | None]]:
+        """See `Session.explain`."""
+        head = self._head
+        if head is None:
+            return super().explain(x, top)
+        program, batch, output = self._prepare(x)
+        features = np.empty((len(batch), *head.shape), np.float32)
+        program.run(batch, batch.dtype == np.uint8, len(batch), output, tap=features)
+        return output, head.explain(features, output, top)
+
+    def _prepare(self, x: npt.NDArray[Any]) -> tuple[_native.Program, npt.NDArray[Any], npt.NDArray[np.float32]]:
+        """The program, the batch as it takes it, and room for the answer."""
         program = self._program
         if program is None:
             raise unavailable(self._name)
         check_batch(x, self._input, self._normalisation)
-        return program
-
-    def _prepare(self, x: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
-        """A batch as the program takes it, and room for what it gives."""
         shape = [size if size is not None else 1 for size in self._output.shape[1:]]
-        return np.ascontiguousarray(x), np.empty((x.shape[0], *shape), np.float32)
+        return program, np.ascontiguousarray(x), np.empty((len(x), *shape), np.float32)
 
     def describe(self) -> SessionInfo:
         """See `Session.describe`."""
@@ -104,6 +114,7 @@ class CpuSession(Session):
             macs=self._plan.macs,
             arena_bytes=self._program.arena_bytes,
             normalises=self._normalisation is not None,
+            explains=self._head is not None,
         )
 
     @property
@@ -123,7 +134,7 @@ class CpuSession(Session):
         """See `Session.profile`. With an image for every thread, times are those of the calling thread's share."""
         if runs < 1:
             raise InputError(f"profile needs at least one run, not {runs}.")
-        kernels = self._kernels(self._ready_for(x))
+        kernels = self._kernels(self._prepare(x)[0])
         peak, reads = self.peak(), self.reads()
         samples = [_times_of_caller(self._timed_run(x), len(kernels)) for _ in range(runs)]
         rows = []
@@ -135,7 +146,7 @@ class CpuSession(Session):
 
     def trace(self, x: npt.NDArray[Any]) -> list[Slice]:
         """See `Session.trace`."""
-        kernels = self._kernels(self._ready_for(x))
+        kernels = self._kernels(self._prepare(x)[0])
         self.run(x)
         slices = self._timed_run(x)
         began = int(slices[:, _START].min())
@@ -155,8 +166,7 @@ class CpuSession(Session):
 
     def _timed_run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """The slices of a run, int64 [slices, 5]: step, thread, guest, start and end in nanoseconds."""
-        program = self._ready_for(x)
-        batch, output = self._prepare(x)
+        program, batch, output = self._prepare(x)
         slices = np.zeros((program.slices(batch.shape[0]), 5), np.int64)
         program.run(batch, batch.dtype == np.uint8, batch.shape[0], output, slices)
         return slices[slices[:, _END] > 0]

@@ -140,13 +140,16 @@ class PoolStep(Step):
 
 @dataclass
 class GlobalAverageStep(Step):
-    """Mean over all pixels of a channel."""
+    """Mean over all pixels of a channel. `tapped`: a run gives out what is averaged to those who ask for it."""
 
     scale: float = 1.0
+    tapped: bool = False
 
     def append(self, program: _native.Program, tensors: Sequence[Tensor]) -> None:
         """See `Step.append`."""
-        program.global_average(self.source, self.target, self.scale)
+        source = tensors[self.source]
+        tap = source.scale if self.tapped else 0.0
+        program.global_average(self.source, self.target, self.scale, tap, source.elements)
 
 
 @dataclass

@@ -6,6 +6,8 @@ import json
 import mmap
 import re
 import tempfile
+import threading
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -14,15 +16,33 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tessera.engine import _native
+from tessera.engine.backends.onnxruntime.explaining import (
+    ExplainingSession,
+    explains,
+    file_state,
+    head_of,
+    with_output,
+)
 from tessera.engine.backends.onnxruntime.plain_qdq import plain_qdq
 from tessera.engine.backends.onnxruntime.runtime import onnxruntime
 from tessera.engine.errors import InputError, ModelError
 from tessera.engine.graph.ir import Graph
 from tessera.engine.graph.reader import read_model
+from tessera.engine.head import HeatMaps
 from tessera.engine.normalisation import Normalisation
 from tessera.engine.peak import ReadRates, measure_peak, measure_reads
 from tessera.engine.profile import LayerCost, layer_costs
-from tessera.engine.session import LayerTiming, Session, SessionInfo, Slice, TensorSpec, check_batch, unavailable
+from tessera.engine.session import (
+    LayerTiming,
+    Session,
+    SessionInfo,
+    Slice,
+    TensorSpec,
+    check_batch,
+    no_explanation,
+    unavailable,
+)
 from tessera.wording import counted
 
 _KERNEL_TIME = "_kernel_time"  # how its profiler ends the names of nodes
@@ -39,6 +59,7 @@ class OnnxRuntimeSession(Session):
         """
         self._path = path
         self._threads = threads
+        self._state = file_state(path)
         self._model = _loadable(path)
         self._session: onnxruntime.InferenceSession | None = _open(path, self._model, threads)
         self._normalisation = Normalisation.from_metadata(self._session.get_modelmeta().custom_metadata_map)
@@ -49,10 +70,12 @@ class OnnxRuntimeSession(Session):
                 "each is expected."
             )
         self._input, self._output = _spec(inputs[0]), _spec(outputs[0])
+        self._explaining: ExplainingSession | None = None
+        self._preparing = threading.Lock()
 
     @cached_property
-    def _inspected(self) -> tuple[int, str]:
-        """MACs of one image, and the precision. Reading all of the file again costs a third of loading it."""
+    def _inspected(self) -> tuple[int, str, bool]:
+        """MACs of one image, precision, and whether it explains. Reading the file again costs a third of loading it."""
         return _inspect(self._path)
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -65,6 +88,38 @@ class OnnxRuntimeSession(Session):
         except Exception as error:  # ONNX Runtime's exception classes share no base but Exception
             raise ModelError(f"ONNX Runtime cannot run {self._path}: {error}") from error
 
+    def explain(self, x: npt.NDArray[Any], top: Sequence[int]) -> tuple[npt.NDArray[np.float32], list[HeatMaps | None]]:
+        """See `Session.explain`. In a session of its own, because an output more would cost every run."""
+        if self._session is None:
+            raise unavailable(str(self._path))
+        explaining = self._explaining or self._prepare_explaining()
+        batch = self._prepare(x)
+        try:
+            scores, features = explaining.run(batch)
+        except Exception as error:  # ONNX Runtime's exception classes share no base but Exception
+            raise ModelError(f"ONNX Runtime cannot run {self._path}: {error}") from error
+        return scores, explaining.head.explain(features, scores, top)
+
+    def prepare_explaining(self) -> None:
+        """See `Session.prepare_explaining`. Takes as long as loading, and as much memory again until `close`."""
+        self._prepare_explaining()
+
+    def _prepare_explaining(self) -> ExplainingSession:
+        with self._preparing:
+            if self._explaining is not None:
+                return self._explaining
+            if not self._inspected[2]:
+                raise no_explanation()
+            if file_state(self._path) != self._state:
+                raise ModelError(f"{self._path} is not the file that was loaded any more; load it again.")
+            head = head_of(self._path)
+            session = _open(self._path, with_output(self._model, head.features), self._threads)
+            made = ExplainingSession(session, head)
+            _native.trim_heap()  # the file's bytes, as often as they were read
+            if self._session is not None:  # not closed meanwhile
+                self._explaining = made
+            return made
+
     def _prepare(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         check_batch(x, self._input, self._normalisation)
         if x.dtype == np.uint8 and self._normalisation is not None:
@@ -73,7 +128,7 @@ class OnnxRuntimeSession(Session):
 
     def describe(self) -> SessionInfo:
         """See `Session.describe`."""
-        macs, precision = self._inspected
+        macs, precision, can_explain = self._inspected
         return SessionInfo(
             backend="onnxruntime",
             isa=f"onnxruntime {onnxruntime.__version__}",
@@ -84,6 +139,7 @@ class OnnxRuntimeSession(Session):
             macs=macs,
             arena_bytes=0,
             normalises=self._normalisation is not None,
+            explains=can_explain,
         )
 
     def peak(self) -> float:
@@ -147,7 +203,7 @@ class OnnxRuntimeSession(Session):
 
     def close(self) -> None:
         """See `Session.close`."""
-        self._session = None
+        self._session = self._explaining = None
 
 
 def _node_name(event: dict[str, Any]) -> str:
@@ -155,13 +211,15 @@ def _node_name(event: dict[str, Any]) -> str:
     return name.removesuffix(_KERNEL_TIME)
 
 
-def _options(threads: int, *, exact: bool, fused: bool = True) -> onnxruntime.SessionOptions:
+def _options(threads: int, folder: Path, *, exact: bool, fused: bool = True) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if fused else levels.ORT_ENABLE_BASIC
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # For models that are given as bytes; those in files say where they are.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     # Its threads spin for the next piece of work; without this also after a run, on cores that the other variant needs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if exact:
@@ -186,7 +244,7 @@ def _open(path: Path, model: str | bytes, threads: int, profile: Path | None = N
     """
     failures = []
     for exact, fused in dict.fromkeys([(not has_vnni(), True), (False, True), (False, False)]):
-        options = _options(threads, exact=exact, fused=fused)
+        options = _options(threads, path.parent, exact=exact, fused=fused)
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         try:
@@ -220,14 +278,15 @@ def _loadable(path: Path) -> str | bytes:
         return str(path)
 
 
-def _inspect(path: Path) -> tuple[int, str]:
-    """MACs of one image, and the precision; 0 and "fp32" for graphs that our reader does not know."""
+def _inspect(path: Path) -> tuple[int, str, bool]:
+    """MACs of one image, precision, whether it explains; 0, "fp32" and no for graphs that our reader does not know."""
     try:
         graph = read_model(path)
     except ModelError:
-        return 0, "fp32"
+        return 0, "fp32", False
     quantised = any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes)
-    return sum(cost.macs for cost in layer_costs(graph).values()), "int8" if quantised else "fp32"
+    macs = sum(cost.macs for cost in layer_costs(graph).values())
+    return macs, "int8" if quantised else "fp32", explains(path, graph)
 
 
 def _origin(graph: Graph, fused_name: str) -> str:

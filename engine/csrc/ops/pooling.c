@@ -208,10 +208,32 @@ static void sum_float(const uint8_t *plane, const ts_tensor *source, float total
         }
 }
 
+typedef struct {
+    float scale; /* source units to target units */
+    float tap;   /* real value of one quantum of the source; 0: no tap */
+} global_data;
+
+/* The pixels of one group as real values, channel by channel. */
+static void tap_group(const uint8_t *plane, const ts_tensor *source, float scale, int group, float *image)
+{
+    const ts_tensor_desc *d = &source->desc;
+    const size_t pixels = (size_t)d->height * (size_t)d->width;
+    const int first = group * TS_GROUP, lanes = d->channels - first < TS_GROUP ? d->channels - first : TS_GROUP;
+    float *out = image + (size_t)first * pixels, value[TS_GROUP];
+    for (int y = 0; y < d->height; y++, plane += source->row_bytes)
+        for (int x = 0; x < d->width; x++, out++) {
+            ts_values_load(source, plane + (size_t)x * source->pixel_bytes, value);
+            for (int lane = 0; lane < lanes; lane++)
+                out[(size_t)lane * pixels] = value[lane] * scale;
+        }
+}
+
 static void global_run(const ts_step *step, const ts_scope *scope)
 {
     const ts_tensor *source = step->source, *target = step->target;
-    const float factor = *(const float *)step->data / (float)(source->desc.height * source->desc.width);
+    const global_data *data = step->data;
+    const int pixels = source->desc.height * source->desc.width;
+    const float factor = data->scale / (float)pixels;
     float low, high;
     ts_full_range(target, &low, &high);
     int from, to;
@@ -219,6 +241,9 @@ static void global_run(const ts_step *step, const ts_scope *scope)
         for (int unit = from; unit < to; unit++) {
             const int group = unit % source->groups, image = scope->image + unit / source->groups;
             const uint8_t *in = ts_row(source, scope, image, group, 0);
+            if (scope->tap && data->tap > 0)
+                tap_group(in, source, data->tap, group,
+                          scope->tap + (size_t)image * (size_t)source->desc.channels * (size_t)pixels);
             float total[TS_GROUP];
             if (source->desc.dtype == TS_U8)
                 sum_u8(in, source, total);
@@ -230,7 +255,7 @@ static void global_run(const ts_step *step, const ts_scope *scope)
         }
 }
 
-int ts_program_global_average(ts_program *program, int source_index, int target_index, float scale)
+int ts_program_global_average(ts_program *program, int source_index, int target_index, float scale, float tap)
 {
     const ts_tensor *source = ts_tensor_at(program, source_index), *target = ts_tensor_at(program, target_index);
     if (!source || !target)
@@ -238,10 +263,14 @@ int ts_program_global_average(ts_program *program, int source_index, int target_
     if (ts_is_packed(source) || ts_is_packed(target) || source->desc.channels != target->desc.channels ||
         target->desc.height != 1 || target->desc.width != 1)
         return ts_fail(program, "global average pooling maps a blocked tensor to one pixel of the same channels");
-    float *data = malloc(sizeof *data);
+    if (tap > 0 && program->tapped)
+        return ts_fail(program, "a program has one tap");
+    global_data *data = malloc(sizeof *data);
     if (!data)
         return ts_fail(program, "out of memory for a pooling step");
-    *data = scale;
+    *data = (global_data){.scale = scale, .tap = tap};
+    if (tap > 0)
+        program->tapped = source;
     return ts_append(program, (ts_step){.run = global_run, .free = free, .data = data, .source = source,
                                         .target = target, .kind = "global_average_pool", .kernel = ""});
 }

@@ -10,7 +10,7 @@
 typedef struct {
     PyObject_HEAD
     ts_program *program;
-    Py_ssize_t input_elements, output_elements; /* of one image */
+    Py_ssize_t input_elements, output_elements, tap_elements; /* of one image */
 } program_object;
 
 static PyObject *fail(const program_object *self)
@@ -206,10 +206,13 @@ static PyObject *program_pool(program_object *self, PyObject *args, PyObject *ke
 static PyObject *program_global_average(program_object *self, PyObject *args)
 {
     int source, target;
-    float scale;
-    if (!PyArg_ParseTuple(args, "iif", &source, &target, &scale))
+    float scale, tap;
+    Py_ssize_t tap_elements;
+    if (!PyArg_ParseTuple(args, "iiffn", &source, &target, &scale, &tap, &tap_elements))
         return NULL;
-    return none_or_fail(self, ts_program_global_average(self->program, source, target, scale));
+    if (tap > 0)
+        self->tap_elements = tap_elements;
+    return none_or_fail(self, ts_program_global_average(self->program, source, target, scale, tap));
 }
 
 static PyObject *program_eltwise(program_object *self, PyObject *args, PyObject *keywords)
@@ -268,27 +271,30 @@ static Py_ssize_t slices_bytes(const program_object *self, int images)
 
 static PyObject *program_run(program_object *self, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"input", "uint8", "images", "output", "slices", NULL};
-    Py_buffer input, output, slices = {0};
+    static char *names[] = {"input", "uint8", "images", "output", "slices", "tap", NULL};
+    Py_buffer input, output, slices = {0}, tap = {0};
     int uint8, images;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "y*piw*|w*", names, &input, &uint8, &images, &output, &slices))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "y*piw*|w*w*", names, &input, &uint8, &images, &output, &slices,
+                                     &tap))
         return NULL;
     PyObject *result = NULL;
     if (images < 0) {
         PyErr_SetString(PyExc_ValueError, "a negative number of images");
     } else if (!expect_bytes(&input, self->input_elements * images * (uint8 ? 1 : 4), "input") &&
                !expect_bytes(&output, self->output_elements * images * 4, "output") &&
-               (!slices.buf || !expect_bytes(&slices, slices_bytes(self, images), "slices"))) {
+               (!slices.obj || !expect_bytes(&slices, slices_bytes(self, images), "slices")) &&
+               (!tap.obj || !expect_bytes(&tap, self->tap_elements * images * 4, "tap"))) {
         int status;
         const ts_input_kind kind = uint8 ? TS_INPUT_U8_NHWC : TS_INPUT_F32_NCHW;
         Py_BEGIN_ALLOW_THREADS
-        status = ts_program_run(self->program, input.buf, kind, images, output.buf, slices.buf);
+        status = ts_program_run(self->program, input.buf, kind, images, output.buf, tap.buf, slices.buf);
         Py_END_ALLOW_THREADS
         result = status ? fail(self) : Py_NewRef(Py_None);
     }
     PyBuffer_Release(&input);
     PyBuffer_Release(&output);
-    PyBuffer_Release(&slices);
+    PyBuffer_Release(&slices); /* does nothing to one that was not given */
+    PyBuffer_Release(&tap);
     return result;
 }
 

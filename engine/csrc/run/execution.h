@@ -17,6 +17,7 @@ typedef struct {
     const void *input; /* of image 0 of the chunk */
     ts_input_kind input_kind;
     float *output;
+    float *tap; /* of image 0 of the chunk; null: nobody asks */
     ts_share *share;
 } ts_scope;
 
@@ -48,6 +49,7 @@ struct ts_program {
     ts_queue *queues; /* one for each thread */
     size_t scratch_bytes; /* what the steps that need most need, at the end of every arena */
     ts_region *weights; /* packed weights of all steps, in running order */
+    const ts_tensor *tapped; /* null: none */
     void *lock;
 };
 

@@ -182,8 +182,8 @@ typedef struct {
     ts_program *program;
     const uint8_t *input;
     ts_input_kind kind;
-    size_t input_bytes, output_elements; /* of one image */
-    float *output;
+    size_t input_bytes, output_elements, tap_elements; /* of one image */
+    float *output, *tap;
     int images;
     ts_slice *slices; /* [threads][images * steps], or null */
     size_t used[TS_MAX_THREADS];
@@ -240,6 +240,7 @@ static ts_scope scope_at(const run_job *job, int arena, int image, int part, ts_
         .input = job->input + (size_t)image * job->input_bytes,
         .input_kind = job->kind,
         .output = job->output + (size_t)image * job->output_elements,
+        .tap = job->tap ? job->tap + (size_t)image * job->tap_elements : NULL,
         .share = share,
     };
 }
@@ -301,7 +302,7 @@ size_t ts_program_slices(const ts_program *program, int images)
     return (size_t)program->threads * slices_of_thread(program, images);
 }
 
-int ts_program_run(ts_program *program, const void *input, ts_input_kind kind, int images, float *output,
+int ts_program_run(ts_program *program, const void *input, ts_input_kind kind, int images, float *output, float *tap,
                    ts_slice *slices)
 {
     const ts_step *first = find_step(program, "input"), *last = find_step(program, "output");
@@ -309,8 +310,11 @@ int ts_program_run(ts_program *program, const void *input, ts_input_kind kind, i
         return ts_fail(program, "the program is not finished, or lacks an input or output step");
     if (kind == TS_INPUT_U8_NHWC && !ts_input_takes_pixels(first))
         return ts_fail(program, "this program does not fold the normalisation of uint8 pixels");
-    run_job job = {.program = program, .input = input, .kind = kind, .images = images, .output = output,
+    if (tap && !program->tapped)
+        return ts_fail(program, "this program has no tap");
+    run_job job = {.program = program, .input = input, .kind = kind, .images = images, .output = output, .tap = tap,
                    .slices = slices, .output_elements = elements(last->source),
+                   .tap_elements = tap ? elements(program->tapped) : 0,
                    .input_bytes = elements(first->target) * (kind == TS_INPUT_U8_NHWC ? 1 : sizeof(float))};
     pthread_mutex_lock(program->lock);
     ts_queues_reset(program->queues, program->threads);
