@@ -29,6 +29,7 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
         ├── UnsupportedEncodingError        415 unsupported_encoding
         ├── InvalidParameterError           422 invalid_parameter
         ├── UnknownParameterError           422 unknown_parameter
+        ├── UnexplainableError              422 unexplainable
         ├── RateLimitedError                429 rate_limited
         ├── TooManyHeadersError             431 too_many_headers
         ├── InternalError                   500 internal_error
@@ -289,6 +290,13 @@ class UnknownParameterError(RequestError):
 
     status = 422
     code = "unknown_parameter"
+
+
+class UnexplainableError(RequestError):
+    """The variant cannot say where its scores come from: its network has another end, or runs on an accelerator."""
+
+    status = 422
+    code = "unexplainable"
 
 
 class RateLimitedError(RequestError):

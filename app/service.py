@@ -187,6 +187,7 @@ class Service:
         *,
         deadline: float | None = None,
         priority: Priority = Priority.NORMAL,
+        explain: int = 0,
     ) -> list[Classified]:
         """Run the image files of one request. Cancelling the call drops whatever has not run yet.
 
@@ -195,8 +196,10 @@ class Service:
             variant: One of the model's.
             deadline: When the answer is worth nothing any more, on `time.perf_counter`.
             priority: How urgent the request is.
+            explain: Of how many of the highest scores to say where they come from; only of a variant that explains.
 
         Raises:
+            LoadFailedError: The variant's files changed, so that it cannot explain any more.
             QueueFullError: No room for so many images.
             DeadlineUnreachableError: The answer could not be ready by the deadline, or the image not be decoded.
             DeadlineExceededError: It was not ready by the deadline.
@@ -204,7 +207,11 @@ class Service:
             RequestError: An image cannot be decoded; the message names it when there are several.
             InferenceError, DeviceFailedError: The engine failed on one of the images.
         """
-        reservation = self.dispatcher.reserve(variant, len(uploads), deadline=deadline, priority=priority)
+        if explain:
+            await self.dispatcher.prepare_explaining(variant)
+        reservation = self.dispatcher.reserve(
+            variant, len(uploads), deadline=deadline, priority=priority, explain=explain
+        )
         decoding = self._decoder_pool().start(
             [upload.data for upload in uploads],
             reservation.rows,
@@ -337,6 +344,7 @@ def _classified(uploads: Sequence[ImageFile], index: int, outcome: Outcome, deco
         outcome.queue_seconds,
         outcome.compute_seconds,
         outcome.batch_size,
+        outcome.heat_maps,
     )
 
 

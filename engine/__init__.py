@@ -14,6 +14,7 @@ from tessera.engine.errors import (
     ModelError,
     UnsupportedOperatorError,
 )
+from tessera.engine.head import HeatMaps
 from tessera.engine.loading import load
 from tessera.engine.peak import measure_peak
 from tessera.engine.quantize import quantize
@@ -24,6 +25,7 @@ __all__ = [
     "DeviceError",
     "DeviceStatus",
     "EngineError",
+    "HeatMaps",
     "InputError",
     "LayerTiming",
     "ModelError",

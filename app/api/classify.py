@@ -13,15 +13,16 @@ from tessera.app.api.context import DirectRoute, ServiceDependency
 from tessera.app.api.openapi import CLASSIFY_OPENAPI, CLASSIFY_RESPONSES
 from tessera.app.api.query import check_query
 from tessera.app.api.waiting import answer_in_time
-from tessera.app.errors import InvalidParameterError, UnsupportedEncodingError, quoted
+from tessera.app.errors import InvalidParameterError, UnexplainableError, UnsupportedEncodingError, quoted
 from tessera.app.observability import tracing
 from tessera.app.observability.recording import recorded
 from tessera.app.observability.tracing import trace_images
-from tessera.app.protocol.classify import Classified, build_answer, resolve_top_k
+from tessera.app.protocol.classify import Classified, build_answer, resolve_explain, resolve_top_k
 from tessera.app.protocol.multipart import ImageFile, is_multipart, parse_multipart
 from tessera.app.protocol.urgency import PRIORITY_HEADER, TIMEOUT_HEADER, parse_priority, parse_timeout
 from tessera.app.routing.variants import HEADER
 from tessera.app.scheduling.ticket import Priority
+from tessera.app.served.model import ServedModel
 from tessera.app.service import Service
 
 router = APIRouter(tags=["classification"], route_class=DirectRoute)
@@ -54,10 +55,11 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
             check_query(request)
             _check_encoding(request)
             top_k = resolve_top_k(_single(request, "top_k"), len(model.labels))
+            explain = _resolve_explain(_single(request, "explain"), top_k, model, variant)
             priority = parse_priority(request.headers.getlist(PRIORITY_HEADER))
             timeout_ms = parse_timeout(request.headers.getlist(TIMEOUT_HEADER), service.settings.request_timeout_ms)
             service.check_room(variant, deadline=record.started + timeout_ms / 1000, priority=priority)
-            images = await _answer_in_time(request, service, variant, priority, record.started, timeout_ms)
+            images = await _answer_in_time(request, service, variant, priority, record.started, timeout_ms, explain)
             postprocessing = time.perf_counter()
             trace_images(images, postprocessing)
             answer = build_answer(model.name, variant, images, model.labels, top_k)
@@ -71,7 +73,13 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
 
 
 async def _answer_in_time(
-    request: Request, service: Service, variant: str, priority: Priority, started: float, timeout_ms: int
+    request: Request,
+    service: Service,
+    variant: str,
+    priority: Priority,
+    started: float,
+    timeout_ms: int,
+    explain: int,
 ) -> list[Classified]:
     """Read, decode and run the request's images; give up when the time is over or the client leaves."""
     settings = service.settings
@@ -87,8 +95,26 @@ async def _answer_in_time(
         uploads = parse_multipart(content_type, body, max_files=settings.max_images_per_request)
     else:
         uploads = [ImageFile(None, body)]
-    work = service.classify(uploads, variant, deadline=deadline, priority=priority)
+    work = service.classify(uploads, variant, deadline=deadline, priority=priority, explain=explain)
     return await answer_in_time(request, work, deadline=deadline, late=lambda: service.late(variant, timeout_ms / 1000))
+
+
+def _resolve_explain(sent: str | None, top_k: int, model: ServedModel, variant: str) -> int:
+    """How many labels of each image are explained; see `resolve_explain`.
+
+    Raises:
+        InvalidParameterError: See there.
+        UnexplainableError: The variant explains nothing.
+    """
+    explain = resolve_explain(sent, top_k)
+    if explain and not model.variants[variant].explains:
+        others = [name for name, other in sorted(model.variants.items()) if other.explains]
+        hint = f"; {' and '.join(others)} can" if others else ""
+        raise UnexplainableError(
+            f"The variant {variant!r} cannot say where its scores come from, because that takes a network that ends in "
+            f"global average pooling and one linear layer, on a CPU{hint}. Leave explain out."
+        )
+    return explain
 
 
 def _check_encoding(request: Request) -> None:

@@ -34,6 +34,7 @@ def _describe(name: str, variant: ServedVariant) -> dict[str, object]:
         "threads": variant.threads,
         "macs_per_image": variant.macs,
         "arena_bytes": variant.arena_bytes,
+        "explains": variant.explains,
     }
     if variant.gate is not None:
         described["gate"] = variant.gate

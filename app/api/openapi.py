@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tessera.app.protocol.classify import MOST_EXPLAINED
 from tessera.app.scheduling.ticket import Priority
 
 
@@ -17,6 +18,16 @@ class ErrorBody(BaseModel):
     request_id: str = Field(description="also in X-Request-ID and in the log")
 
 
+class HeatMapBody(BaseModel):
+    """Where a label's score comes from: logit = bias + sum(values) / (height x width)."""
+
+    logit: float = Field(description="the score, before the probabilities are made of all scores")
+    bias: float
+    height: int
+    width: int
+    values: list[float] = Field(description="rows from top to bottom, over the square that the network sees")
+
+
 class PredictionBody(BaseModel):
     """One label and how likely it is."""
 
@@ -24,6 +35,7 @@ class PredictionBody(BaseModel):
     index: int
     label: str
     probability: float
+    heat_map: HeatMapBody | None = Field(None, description="only with explain=1")
 
 
 class TimingBody(BaseModel):
@@ -103,6 +115,7 @@ CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     400: {"model": ErrorBody, "description": "empty body, damaged image, malformed multipart or unknown variant"},
     408: {"model": ErrorBody, "description": "the body did not arrive in time"},
+    409: {"model": ErrorBody, "description": "the variant's files changed under it, so that it cannot explain"},
     413: {"model": ErrorBody, "description": "body, image or number of images over the limit"},
     415: {
         "model": ErrorBody,
@@ -111,8 +124,8 @@ CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     422: {
         "model": ErrorBody,
-        "description": "top_k, X-Request-Timeout-Ms or X-Priority has no valid value, "
-        "or the query has another parameter than top_k",
+        "description": "top_k, explain, X-Request-Timeout-Ms or X-Priority has no valid value, the query has another "
+        "parameter, or the variant explains nothing",
     },
     500: {"model": ErrorBody, "description": "the service or the engine failed"},
     **ERROR_RESPONSES,
@@ -167,6 +180,14 @@ CLASSIFY_OPENAPI: dict[str, Any] = {
             "required": False,
             "description": "how many labels per image, most likely first",
             "schema": {"type": "integer", "minimum": 1, "default": 5},
+        },
+        {
+            "name": "explain",
+            "in": "query",
+            "required": False,
+            "description": "1: every label comes with a heat map, which says where in the image its score comes from; "
+            f"for at most {MOST_EXPLAINED} labels, of variants that /v1/models says explain",
+            "schema": {"type": "integer", "enum": [0, 1], "default": 0},
         },
         *HEADERS,
     ],

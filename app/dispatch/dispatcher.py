@@ -115,6 +115,7 @@ class Dispatcher(Protocol):
         dtype: InputType = "uint8",
         deadline: float | None = None,
         priority: Priority = Priority.NORMAL,
+        explain: int = 0,
     ) -> Reservation:
         """Make room for `images` (at least 1), before they are decoded.
 
@@ -124,6 +125,7 @@ class Dispatcher(Protocol):
             dtype: What they are written as.
             deadline: When the answer is worth nothing any more; None for never.
             priority: How urgent the request is.
+            explain: Of how many of its highest scores it is asked where they come from; after `prepare_explaining`.
 
         Raises:
             QueueFullError: There is no room.
@@ -158,6 +160,13 @@ class Dispatcher(Protocol):
 
     async def unload(self, variant: str) -> None:
         """Refuse further requests for a variant, wait for those admitted, and free it; harmless when it is unloaded."""
+
+    async def prepare_explaining(self, variant: str) -> None:
+        """Have made what a variant needs to say where its scores come from; quick when that is there.
+
+        Raises:
+            LoadFailedError: Its files are not what they were when it was loaded.
+        """
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of all processes for a scraper that accepts `accept`: body and Content-Type."""

@@ -68,6 +68,7 @@ class ModelExecutor:
         self._scheduler: Scheduler | None = None
         self._loading: asyncio.Task[None] | None = None
         self._profiling: asyncio.Task[None] | None = None
+        self._preparing: dict[str, asyncio.Future[None]] = {}
 
     def start(self) -> asyncio.Task[None]:
         """Begin loading in the background; when the task is done, `status` says how it went."""
@@ -134,6 +135,19 @@ class ModelExecutor:
         """Refuse further requests for a variant, wait for those admitted, and free it."""
         lifecycle = self._owner
         await _in_daemon_thread(lambda: lifecycle.unload(variant))
+
+    async def prepare_explaining(self, variant: str) -> None:
+        """Make what a variant needs to say where its scores come from, once for all who ask meanwhile.
+
+        Raises:
+            LoadFailedError: Its files are not what they were when it was loaded.
+        """
+        lifecycle = self._owner
+        preparing = self._preparing.get(variant)
+        if preparing is None or preparing.done():
+            work = _in_daemon_thread(lambda: lifecycle.prepare_explaining(variant))
+            preparing = self._preparing[variant] = asyncio.ensure_future(work)
+        await asyncio.shield(preparing)  # a request that gives up leaves it to the next
 
     @property
     def _owner(self) -> ModelLifecycle:

@@ -12,7 +12,7 @@ from tessera.app.scheduling.scheduler import Runner, Scheduler
 from tessera.app.served.loading import LoadedModel, reload_variant
 from tessera.app.served.model import ServedModel, ServedVariant
 from tessera.app.settings import Settings
-from tessera.engine import DeviceStatus, Session
+from tessera.engine import DeviceStatus, EngineError, Session
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,23 @@ class ModelLifecycle:
             self._scheduler.retire(name)
             self._sessions.pop(name).close()
             logger.info("a variant was unloaded", extra={"fields": {"variant": name}})
+
+    def prepare_explaining(self, name: str) -> None:
+        """Make what a variant needs to say where its scores come from; harmless when that is there, or it is unloaded.
+
+        The one method that others may run beside.
+
+        Raises:
+            LoadFailedError: Its files are not what they were when it was loaded.
+        """
+        session = self._sessions.get(name)
+        if session is None:
+            return
+        try:
+            session.prepare_explaining()
+        except EngineError as error:
+            logger.warning("a variant cannot explain: %s", error)
+            raise LoadFailedError(f"The variant {name!r} cannot explain now: {error}") from error
 
     def devices(self) -> dict[str, tuple[DeviceStatus, ...]]:
         """How the accelerators of each loaded variant are doing; none on a CPU."""

@@ -101,11 +101,14 @@ class LocalDispatcher:
         dtype: InputType = "uint8",
         deadline: float | None = None,
         priority: Priority = Priority.NORMAL,
+        explain: int = 0,
     ) -> LocalReservation:
         """Make room for `images`."""
         shape = row_shapes(self._executor.model.preprocessing.size)[dtype]
         rows = np.empty((images, *shape), dtype)  # before there is a place in the queue to lose
-        ticket = self._executor.scheduler.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype)
+        ticket = self._executor.scheduler.admit(
+            variant, images, deadline=deadline, priority=priority, dtype=dtype, explain=explain
+        )
         done = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         return LocalReservation(variant, rows, done, ticket)
 
@@ -130,6 +133,10 @@ class LocalDispatcher:
     async def unload(self, variant: str) -> None:
         """Refuse further requests for a variant, wait for those admitted, and free it."""
         await self._executor.unload(variant)
+
+    async def prepare_explaining(self, variant: str) -> None:
+        """Make what a variant needs to say where its scores come from."""
+        await self._executor.prepare_explaining(variant)
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Encode the metrics of this process, which are all."""

@@ -6,14 +6,16 @@ import asyncio
 import logging
 import math
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tessera.app.dispatch.executor import ModelExecutor
 from tessera.app.errors import InternalError, RequestError
+from tessera.app.processes.heat_maps import pack_heat_maps
 from tessera.app.processes.messages import (
     INPUT_TYPES,
     PRIORITIES,
+    Change,
     Channel,
     Kind,
     Message,
@@ -100,9 +102,16 @@ class AttachedFrontend:
             for index, outcome in enumerate(ticket.outcomes):
                 assert outcome is not None, "a delivered ticket has every outcome"
                 self._area.write_outcome(place.first + index * step, place.identity, outcome)
+            if ticket.explain:
+                self._send_heat_maps(place.identity, ticket)
             done.append(place.identity)
         if done:
             self._channel.send(Message(Kind.DONE, body=pack_identities(done)))
+
+    def _send_heat_maps(self, identity: int, ticket: Ticket) -> None:
+        maps = [outcome.heat_maps for outcome in ticket.outcomes if outcome is not None and outcome.heat_maps]
+        if len(maps) == ticket.images:  # else the engine failed on one, which is all that the client is told
+            self._channel.send(Message(Kind.EXPLAINED, identity=identity, files=(pack_file(pack_heat_maps(maps)),)))
 
     def _receive(self, message: Message) -> None:
         if message.kind == Kind.ADMIT:
@@ -112,21 +121,28 @@ class AttachedFrontend:
         elif message.kind == Kind.CANCEL:
             self._cancel(message.identity)
         elif message.kind == Kind.CHANGE:
-            change = self._executor.load if message.number else self._executor.unload
-            task = asyncio.ensure_future(self._change(message.identity, change(message.body.decode())))
+            task = asyncio.ensure_future(self._change(message))
             self._changes.add(task)
             task.add_done_callback(self._changes.discard)
 
-    async def _change(self, identity: int, change: Awaitable[None]) -> None:
+    async def _change(self, message: Message) -> None:
+        executor = self._executor
+        changes = {
+            Change.UNLOAD: executor.unload,
+            Change.LOAD: executor.load,
+            Change.EXPLAIN: executor.prepare_explaining,
+        }
+        change = Change(message.number)
         try:
-            await change
+            await changes[change](message.body.decode())
         except RequestError as error:
-            self._refuse(identity, error)
+            self._refuse(message.identity, error)
             return
         # The supervisor first: a client that has the answer may count on it, even if this process dies right after.
-        self._on_changed()
-        model = pack_file(self._executor.model.to_json())
-        self._channel.send(Message(Kind.CHANGED, identity=identity, files=(model,)))
+        if change is not Change.EXPLAIN:
+            self._on_changed()
+        model = pack_file(executor.model.to_json())
+        self._channel.send(Message(Kind.CHANGED, identity=message.identity, files=(model,)))
 
     def _admit(self, identity: int, request: Request) -> None:
         try:
@@ -137,6 +153,7 @@ class AttachedFrontend:
                 priority=PRIORITIES[request.priority],
                 dtype=INPUT_TYPES[request.dtype],
                 alone=request.alone,
+                explain=request.explain,
             )
         except RequestError as error:
             self._refuse(identity, error)

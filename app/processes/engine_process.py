@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ from tessera.app.processes.watchdog import ExpectedSeconds, batch_limit
 from tessera.app.scheduling.ticket import Batch, Ticket
 from tessera.app.served.model import ServedModel, ServedVariant
 from tessera.app.settings import Settings
-from tessera.engine import Session
+from tessera.engine import HeatMaps, Session
 from tessera.engine.errors import BackendUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -180,18 +180,27 @@ class _WatchedSession:
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Run a batch."""
+        with self._watching(len(x)):
+            return self._session.run(x)
+
+    def explain(self, x: npt.NDArray[Any], top: Sequence[int]) -> tuple[npt.NDArray[np.float32], list[HeatMaps | None]]:
+        """Run a batch; see `tessera.engine.Session.explain`."""
+        with self._watching(len(x)):
+            return self._session.explain(x, top)
+
+    @contextmanager
+    def _watching(self, images: int) -> Iterator[None]:
         started = time.perf_counter()
-        place = self._status_page.batch_started(batch_limit(self._expected.of(len(x))))
+        place = self._status_page.batch_started(batch_limit(self._expected.of(images)))
         try:
-            logits = self._session.run(x)
+            yield
         except BackendUnavailableError as error:
             # Not the images' fault: the device is gone, and a new process has the best chance to find it again.
             logger.error("the device has failed, this engine process ends: %s", error)
             os._exit(_DEVICE_LOST)
         finally:
             self._status_page.batch_ended(place)
-        self._expected.observe(len(x), time.perf_counter() - started)
-        return logits
+        self._expected.observe(images, time.perf_counter() - started)
 
 
 def main() -> None:

@@ -59,12 +59,13 @@ class Kind(IntEnum):
     ADMIT = 1  # body: Request
     SUBMIT = 2  # number: first slot of the rows; body: seconds of a core that decoding took
     CANCEL = 3
-    CHANGE = 7  # number: 1 loads, 0 unloads; body: the variant
+    CHANGE = 7  # number: a Change; body: the variant
     # engine -> frontend
     DONE = 4  # body: identities; their outcomes lie in the slots
     FAILED = 5  # number: Retry-After, 0 for none; body: error code, space, message
     CANCELLED = 6
     CHANGED = 8  # identity: of the CHANGE; files: JSON of the model as it is now. The supervisor gets it too
+    EXPLAINED = 9  # before DONE; files: the heat maps
     # supervisor -> engine, frontend
     CONFIGURE = 16  # files: JSON (settings and more), status page
     ATTACH = 17  # files: socket, the frontend's slots; a frontend has the model by then
@@ -88,6 +89,14 @@ class Kind(IntEnum):
     EVENTS = 39  # body: what happened to the experiment, see `tessera.app.routing.events`
     ASK = 40  # body: a question of `SharedExperiment.answer`
     WAITING = 41  # an engine process has imported everything; a spare goes on saying so, it is its heartbeat
+
+
+class Change(IntEnum):
+    """What a CHANGE does with a variant."""
+
+    UNLOAD = 0
+    LOAD = 1
+    EXPLAIN = 2  # make what it needs for that
 
 
 class Message(NamedTuple):
@@ -118,6 +127,7 @@ class Request(NamedTuple):
         priority: Index in `PRIORITIES`.
         deadline: Reading of `time.perf_counter`, infinity for none.
         alone: Whether the images are to run one at a time, with no others beside them.
+        explain: Of how many of the highest scores it is asked where they come from.
     """
 
     variant: int
@@ -126,6 +136,7 @@ class Request(NamedTuple):
     priority: int
     deadline: float
     alone: bool = False
+    explain: int = 0
 
     def pack(self) -> bytes:
         """As bytes."""
@@ -137,7 +148,7 @@ class Request(NamedTuple):
         return cls(*_REQUEST.unpack(body))
 
 
-_REQUEST = struct.Struct("<HxxIBBxxxxxxd?")
+_REQUEST = struct.Struct("<HxxIBBxxxxxxd?I")
 _SECONDS = struct.Struct("<d")
 
 

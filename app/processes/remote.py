@@ -26,9 +26,11 @@ from tessera.app.imaging.memory import DecodeMemory
 from tessera.app.observability.merge import registry_to_json
 from tessera.app.observability.metrics import Metrics
 from tessera.app.processes.experiment import RemoteExperiment
+from tessera.app.processes.heat_maps import unpack_heat_maps
 from tessera.app.processes.messages import (
     INPUT_TYPES,
     PRIORITIES,
+    Change,
     Channel,
     Kind,
     Message,
@@ -113,6 +115,7 @@ class RemoteDispatcher:
             lambda question: self._ask_supervisor(Kind.ASK, question),
         )
         self._changes: dict[int, asyncio.Future[None]] = {}
+        self._explaining: set[str] = set()  # variants that this engine process has made ready for that
 
     def start(self) -> None:
         """Tell the supervisor that this process answers."""
@@ -174,6 +177,7 @@ class RemoteDispatcher:
         dtype: InputType = "uint8",
         deadline: float | None = None,
         priority: Priority = Priority.NORMAL,
+        explain: int = 0,
     ) -> RemoteReservation:
         """Take slots and ask for admission; a refusal that the status page did not foretell arrives during decoding."""
         self.check_room(variant, images, deadline=deadline, priority=priority)
@@ -187,6 +191,7 @@ class RemoteDispatcher:
             INPUT_TYPES.index(dtype),
             PRIORITIES.index(priority),
             math.inf if deadline is None else deadline,
+            explain=explain,
         )
         rows = self._area.rows(first, images, dtype)
         done: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
@@ -221,18 +226,24 @@ class RemoteDispatcher:
 
     async def load(self, variant: str) -> None:
         """Have the engine process load a variant beside the one that answers, then let it answer in its place."""
-        await self._change(variant, 1)
+        await self._change(variant, Change.LOAD)
 
     async def unload(self, variant: str) -> None:
         """Have the engine process refuse further requests for a variant, wait for those admitted, and free it."""
-        await self._change(variant, 0)
+        await self._change(variant, Change.UNLOAD)
 
-    async def _change(self, variant: str, loads: int) -> None:
+    async def prepare_explaining(self, variant: str) -> None:
+        """Have the engine process make what a variant needs to say where its scores come from."""
+        if variant not in self._explaining:
+            await self._change(variant, Change.EXPLAIN)
+            self._explaining.add(variant)
+
+    async def _change(self, variant: str, change: Change) -> None:
         if self._engine is None:
             raise NotReadyError("The engine is being restarted.", retry_after=1)
         identity = next(self._identities)
         answer = self._changes[identity] = asyncio.get_running_loop().create_future()
-        self._engine.send(Message(Kind.CHANGE, loads, identity, variant.encode()))
+        self._engine.send(Message(Kind.CHANGE, change, identity, variant.encode()))
         try:
             await answer
         finally:
@@ -292,6 +303,7 @@ class RemoteDispatcher:
     def _take_model(self, message: Message) -> None:
         self._model = ServedModel.from_json(unpack_file(message.files[0]))
         self._places = {name: place for place, name in enumerate(sorted(self._model.variants))}
+        self._explaining.clear()
 
     def _take_slots(self, file: int) -> None:
         if self._area is None:  # every engine process gets the same
@@ -305,6 +317,7 @@ class RemoteDispatcher:
             self._engine.close()
             self._lose_engine()
         self._engine = Channel(end, self._receive_engine, self._lose_engine)
+        self._explaining.clear()
         for reservation in self._reservations.values():
             if not (reservation.over or reservation.released):
                 self._ask(reservation)
@@ -358,6 +371,10 @@ class RemoteDispatcher:
         if message.kind == Kind.DONE:
             for identity in unpack_identities(message.body):
                 self._finish(identity)
+        elif message.kind == Kind.EXPLAINED:
+            maps = unpack_heat_maps(unpack_file(message.files[0]))
+            if (reservation := self._reservations.get(message.identity)) is not None:
+                reservation.heat_maps = maps
         elif message.kind == Kind.CHANGED:
             self._take_model(message)
             change = self._changes.get(message.identity)
@@ -383,7 +400,7 @@ class RemoteDispatcher:
         if not reservation.done.done():
             area = self._area
             assert area is not None, "its rows are in it"
-            reservation.done.set_result([area.read_outcome(slot, identity) for slot in reservation.image_slots])
+            reservation.done.set_result(reservation.outcomes(area))
 
     def _fail(self, reservation: RemoteReservation, error: RequestError) -> None:
         if reservation.over:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tessera.app.processes.messages import Request
 from tessera.app.processes.shared_rows import SLOTS_PER_ROW, SlotArea
-from tessera.app.scheduling.ticket import InputType, Outcome
+from tessera.app.scheduling.ticket import HeatMaps, InputType, Outcome
 
 
 @dataclass(eq=False)
@@ -26,6 +27,7 @@ class RemoteReservation:
         submitted: Whether its images are in the slots.
         over: Whether the engine has said its last word on it.
         released: Whether its request is over for this process.
+        heat_maps: Of its images, once they are there; empty where nobody asked.
         patience: Gives it up when no engine process comes.
     """
 
@@ -42,6 +44,7 @@ class RemoteReservation:
     submitted: bool = False
     over: bool = False
     released: bool = False
+    heat_maps: Sequence[HeatMaps] = ()
     patience: asyncio.TimerHandle | None = None
 
     @property
@@ -53,6 +56,17 @@ class RemoteReservation:
     def image_slots(self) -> range:
         """The first slot of each of its images."""
         return range(self.first, self.first + self.slots, SLOTS_PER_ROW[self.dtype])
+
+    def outcomes(self, area: SlotArea) -> list[Outcome]:
+        """What became of its images.
+
+        Args:
+            area: Where its slots are.
+        """
+        found = [area.read_outcome(slot, self.identity) for slot in self.image_slots]
+        if not self.heat_maps:
+            return found
+        return [replace(each, heat_maps=maps) for each, maps in zip(found, self.heat_maps, strict=True)]
 
     def suspect(self, area: SlotArea) -> None:
         """Have it run alone from now on if the engine process has died while it ran one of its images.

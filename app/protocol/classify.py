@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from tessera.app.errors import InvalidParameterError
+from tessera.app.scheduling.ticket import HeatMaps
 
 DEFAULT_TOP_K = 5
+MOST_EXPLAINED = 10  # labels per image; 64 images of the largest maps are then a few megabytes
 
 
-class Prediction(TypedDict):
-    """One label and how likely it is."""
+class HeatMap(TypedDict):
+    """Where a label's score comes from: logit = bias + sum(values) / (height x width).
 
+    `values` are the rows from top to bottom, over the square that the network sees.
+    """
+
+    logit: float
+    bias: float
+    height: int
+    width: int
+    values: list[float]
+
+
+class _Ranked(TypedDict):
     rank: int
     index: int
     label: str
     probability: float
+
+
+class Prediction(_Ranked, total=False):
+    """One label and how likely it is, with its map where that was asked."""
+
+    heat_map: HeatMap
 
 
 class Timing(TypedDict):
@@ -40,6 +59,7 @@ class Classified(NamedTuple):
         queue_seconds: Waiting for its batch.
         compute_seconds: Run time of its batch.
         batch_size: Images in its batch.
+        heat_maps: Where the highest scores come from, if that was asked.
     """
 
     filename: str | None
@@ -48,6 +68,7 @@ class Classified(NamedTuple):
     queue_seconds: float
     compute_seconds: float
     batch_size: int
+    heat_maps: HeatMaps | None = None
 
 
 def resolve_top_k(sent: str | None, classes: int) -> int:
@@ -65,6 +86,23 @@ def resolve_top_k(sent: str | None, classes: int) -> int:
     if sent.isascii() and sent.isdigit() and len(sent) <= 9 and 1 <= int(sent) <= classes:
         return int(sent)
     raise InvalidParameterError(f"top_k must be a whole number from 1 to {classes}, the model's number of classes.")
+
+
+def resolve_explain(sent: str | None, top_k: int) -> int:
+    """Turn the query parameter into the number of labels that are explained: all that are given, or none.
+
+    Args:
+        sent: Its text, or None when it is absent.
+        top_k: How many labels are given.
+
+    Raises:
+        InvalidParameterError: It is not 0 or 1, or so many maps would be an answer that nobody looks at.
+    """
+    if sent not in (None, "0", "1"):
+        raise InvalidParameterError("explain must be 1, for a heat map of every label in the answer, or 0.")
+    if sent == "1" and top_k > MOST_EXPLAINED:
+        raise InvalidParameterError(f"explain=1 gives heat maps of at most {MOST_EXPLAINED} labels; set top_k so.")
+    return top_k if sent == "1" else 0
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -93,7 +131,11 @@ def build_answer(
 
 def _result(image: Classified, labels: Sequence[str], top_k: int) -> dict[str, object]:
     result: dict[str, object] = {} if image.filename is None else {"filename": image.filename}
-    result["predictions"] = top_predictions(image.logits, labels, top_k)
+    predictions = result["predictions"] = top_predictions(image.logits, labels, top_k)
+    if image.heat_maps is not None:
+        for prediction, index, *one in zip(predictions, *image.heat_maps, strict=True):
+            assert prediction["index"] == index, "both are sorted alike"
+            prediction["heat_map"] = _heat_map(float(image.logits[index]), *one)
     result["timing"] = Timing(
         decode_ms=_milliseconds(image.decode_seconds),
         queue_ms=_milliseconds(image.queue_seconds),
@@ -101,6 +143,17 @@ def _result(image: Classified, labels: Sequence[str], top_k: int) -> dict[str, o
         batch_size=image.batch_size,
     )
     return result
+
+
+def _heat_map(logit: float, bias: np.floating[Any], values: np.ndarray) -> HeatMap:
+    height, width = values.shape
+    return {
+        "logit": round(logit, 5),
+        "bias": round(float(bias), 5),
+        "height": height,
+        "width": width,
+        "values": [round(value, 4) for value in values.ravel().tolist()],
+    }
 
 
 def _milliseconds(seconds: float) -> float:

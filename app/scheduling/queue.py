@@ -114,6 +114,7 @@ class ImageQueue:
         priority: Priority = Priority.NORMAL,
         dtype: InputType = "uint8",
         alone: bool = False,
+        explain: int = 0,
     ) -> Ticket:
         """Reserve room for a request of `images` (at least 1), before they are decoded.
 
@@ -123,6 +124,7 @@ class ImageQueue:
         """
         ticket = self._ticket(variant, images, deadline, priority, dtype)
         ticket.alone = alone
+        ticket.explain = explain
         self._check(ticket)
         self._admission.add(ticket)
         self._unfinished[ticket] = None

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from tessera import engine
 from tessera.app.errors import DeviceFailedError, InferenceError, ModelUnavailableError, RequestError
 from tessera.app.scheduling.queue import ImageQueue
 from tessera.app.scheduling.rows import RowBuffers, check_rows, row_shapes
 from tessera.app.scheduling.shares import EngineShares
 from tessera.app.scheduling.snapshot import Snapshot
-from tessera.app.scheduling.ticket import Batch, InputType, Outcome, Priority, Rows, Ticket
+from tessera.app.scheduling.ticket import Batch, HeatMaps, InputType, Outcome, Priority, Rows, Ticket
 from tessera.engine.errors import DeviceError
 from tessera.wording import counted
 
@@ -41,6 +42,11 @@ class Runner(Protocol):
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Run uint8 [N, size, size, 3] or float32 [N, 3, size, size]; returns float32 logits [N, classes]."""
+
+    def explain(
+        self, x: npt.NDArray[Any], top: Sequence[int]
+    ) -> tuple[npt.NDArray[np.float32], Sequence[engine.HeatMaps | None]]:
+        """The same, and where the `top` highest scores of each image come from; None where that is 0."""
 
 
 class Observer(Protocol):
@@ -165,6 +171,7 @@ class Scheduler:
         priority: Priority = Priority.NORMAL,
         dtype: InputType = "uint8",
         alone: bool = False,
+        explain: int = 0,
     ) -> Ticket:
         """Reserve room for `images`; every ticket must end in `submit` or `cancel`.
 
@@ -175,6 +182,8 @@ class Scheduler:
             priority: How urgent the request is.
             dtype: What will be submitted: "uint8" pixels, NHWC, or "float32" normalised tensors, NCHW.
             alone: Whether its images are to run one at a time, with no others beside them.
+            explain: Of how many of the highest scores it is asked where they come from. A batch with such a request
+                in it runs with `Runner.explain`, all others with `Runner.run`.
 
         Raises:
             QueueFullError: There is no room.
@@ -183,7 +192,9 @@ class Scheduler:
         """
         with self._work:
             self._check_served(variant)
-            return self._queue.admit(variant, images, deadline=deadline, priority=priority, dtype=dtype, alone=alone)
+            return self._queue.admit(
+                variant, images, deadline=deadline, priority=priority, dtype=dtype, alone=alone, explain=explain
+            )
 
     def submit(self, ticket: Ticket, rows: Rows) -> None:
         """Queue an admitted request.
@@ -304,40 +315,52 @@ class Scheduler:
         try:
             gathered = rows.gather(batch)
             with self._around(batch):
-                logits = _infer(runner, gathered)
+                logits, maps = _infer(runner, gathered, batch.explain)
         except Exception as error:
             self._shares.ended(self._clock())
             if len(batch) == 1:
                 # What became of a device, its backend has logged; where none is left this would be every image.
                 traceback = None if isinstance(error, DeviceError) else error
                 logger.error("the engine failed on an image: %s", error, exc_info=traceback)
-                return self._outcomes(batch, [None], [_failure(error)], started)
+                return self._outcomes(batch, [None], [_failure(error)], [None], started)
             logger.warning("a batch of %d failed, its images are run one by one: %s", len(batch), error)
             return [
                 self._run(Batch(batch.variant, batch.dtype, (member,)), runner, rows)[0] for member in batch.members
             ]
-        outcomes = self._outcomes(batch, list(logits), [None] * len(batch), started)
+        outcomes = self._outcomes(batch, list(logits), [None] * len(batch), maps, started)
         seconds = outcomes[0].compute_seconds
         self._observer.batch_finished(batch.variant, len(batch), seconds, self._shares.ended(started + seconds))
         return outcomes
 
     def _outcomes(
-        self, batch: Batch, logits: list[np.ndarray | None], failures: list[RequestError | None], started: float
+        self,
+        batch: Batch,
+        logits: list[np.ndarray | None],
+        failures: list[RequestError | None],
+        maps: Sequence[HeatMaps | None],
+        started: float,
     ) -> list[Outcome]:
         seconds = self._clock() - started
         return [
-            Outcome(row, failure, started - ticket.queued_at, seconds, len(batch))
-            for (ticket, _), row, failure in zip(batch.members, logits, failures, strict=True)
+            Outcome(row, failure, started - ticket.queued_at, seconds, len(batch), heat_maps)
+            for (ticket, _), row, failure, heat_maps in zip(batch.members, logits, failures, maps, strict=True)
         ]
 
 
-def _infer(runner: Runner, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    logits = runner.run(rows)
+def _infer(
+    runner: Runner, rows: npt.NDArray[Any], explain: Sequence[int]
+) -> tuple[npt.NDArray[np.float32], list[HeatMaps | None]]:
+    maps: list[HeatMaps | None] = [None] * len(rows)
+    if explain:
+        logits, explained = runner.explain(rows, explain)
+        maps = [None if one is None else HeatMaps(*one) for one in explained]
+    else:
+        logits = runner.run(rows)
     if logits.ndim != 2 or len(logits) != len(rows):
         raise InferenceError(f"the engine returned shape {logits.shape} for {counted(len(rows), 'image')}")
     if not np.isfinite(logits).all():
         raise InferenceError("the engine returned values that are not finite")
-    return logits
+    return logits, maps
 
 
 def _failure(error: Exception) -> RequestError:

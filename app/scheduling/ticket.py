@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,20 @@ class State(Enum):
     CANCELLED = "cancelled"
 
 
+class HeatMaps(NamedTuple):
+    """Where an image's highest scores come from: the score of a class is its bias plus the mean of its map.
+
+    Attributes:
+        classes: int64 [k], the highest score first.
+        bias: float32 [k].
+        values: float32 [k, height, width], from the top left corner of what the network sees.
+    """
+
+    classes: npt.NDArray[np.int64]
+    bias: npt.NDArray[np.float32]
+    values: npt.NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of one image.
@@ -53,6 +67,7 @@ class Outcome:
         queue_seconds: From joining the queue to the start of its batch.
         compute_seconds: Run time of its batch.
         batch_size: Images in its batch.
+        heat_maps: Where the scores come from, if that was asked.
     """
 
     logits: np.ndarray | None
@@ -60,6 +75,7 @@ class Outcome:
     queue_seconds: float
     compute_seconds: float
     batch_size: int
+    heat_maps: HeatMaps | None = None
 
 
 @dataclass(eq=False)
@@ -73,6 +89,7 @@ class Ticket:
         dtype: Type and layout of its rows.
         deadline: Clock reading after which the answer is worthless; infinity for none.
         alone: Whether its images run one at a time, with no others: an engine process died while it ran them.
+        explain: Of how many of the highest scores it is asked where they come from.
         admitted_at: Clock reading at admission.
         due: Clock reading that orders requests: the request that is due first runs first.
         rows: The images' rows, once queued.
@@ -90,6 +107,7 @@ class Ticket:
     dtype: InputType = "uint8"
     deadline: float = math.inf
     alone: bool = False
+    explain: int = 0
     admitted_at: float = 0.0
     due: float = math.inf
     state: State = State.ADMITTED
@@ -123,3 +141,9 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    @property
+    def explain(self) -> list[int]:
+        """`Ticket.explain` of every member; empty when nobody asks."""
+        asked = [ticket.explain for ticket, _ in self.members]
+        return asked if any(asked) else []

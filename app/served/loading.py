@@ -208,6 +208,7 @@ def _described(
         arena_bytes=info.arena_bytes,
         peak=peak,
         batch_seconds=batch_seconds,
+        explains=info.explains,
     )
 
 

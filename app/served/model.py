@@ -26,6 +26,7 @@ class ServedVariant(Variant):
         arena_bytes: Activation memory held between runs.
         peak: Measured peak multiply-accumulates per second at its precision, or None where it cannot be measured.
         batch_seconds: How long a batch took while warming up, by its size.
+        explains: Whether it can say where its scores come from.
         loaded: Whether it answers; it was unloaded otherwise, and can be loaded again.
     """
 
@@ -36,6 +37,7 @@ class ServedVariant(Variant):
     arena_bytes: int
     peak: float | None
     batch_seconds: dict[int, float]
+    explains: bool = False
     loaded: bool = True
 
 

@@ -46,6 +46,9 @@ def test_resnet50_serves_both_variants_to_sixteen_clients(tmp_path: Path, monkey
     with serving(folder, tmp_path, monkeypatch, max_batch=4) as (server, _):
         with server.client() as client:
             described = client.get("/v1/models").json()["models"][0]["variants"]
+            refusal = client.post("/v1/classify?explain=1", content=photos[0])
+        assert (refusal.status_code, refusal.json()["code"]) == (422, "unexplainable")
+        assert [entry["explains"] for entry in described] == [False, False]
         assert [(entry["name"], entry["backend"]) for entry in described] == [(v, "ascend") for v in VARIANTS]
         assert 3.5e9 < described[0]["macs_per_image"] < 4.5e9
 

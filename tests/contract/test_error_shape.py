@@ -56,6 +56,8 @@ CASES: dict[str, tuple[int, str, Send]] = {
     "top_k text": (422, "invalid_parameter", post(JPEG, PATH + "?top_k=all")),
     "top_k empty": (422, "invalid_parameter", post(JPEG, PATH + "?top_k=")),
     "top_k twice": (422, "invalid_parameter", post(JPEG, PATH + "?top_k=1&top_k=2")),
+    "explain text": (422, "invalid_parameter", post(JPEG, PATH + "?explain=yes")),
+    "explain twice": (422, "invalid_parameter", post(JPEG, PATH + "?explain=1&explain=1")),
     "unknown variant": (400, "unknown_variant", post(JPEG, headers={"X-Model-Variant": "fast"})),
     "empty variant": (400, "unknown_variant", post(JPEG, headers={"X-Model-Variant": ""})),
     "huge variant": (400, "unknown_variant", post(JPEG, headers={"X-Model-Variant": "x" * 30_000})),

@@ -15,6 +15,7 @@ def test_the_api_describes_itself(client: httpx.Client) -> None:
     assert {"image/jpeg", "application/octet-stream", "multipart/form-data"} == set(classify["requestBody"]["content"])
     assert {parameter["name"] for parameter in classify["parameters"]} == {
         "top_k",
+        "explain",
         "X-Model-Variant",
         "X-Experiment-Key",
         "X-Request-Timeout-Ms",
@@ -35,8 +36,10 @@ def test_a_real_answer_has_the_described_shape(client: httpx.Client) -> None:
     from tessera.app.api.openapi import ClassifyBody
     from tests import imagefiles
 
-    answer = client.post("/v1/classify", files=[("file", ("a.png", imagefiles.png()))] * 2).json()
-    assert ClassifyBody.model_validate(answer).model_dump() == answer
+    for query in ("", "?explain=1"):
+        answer = client.post(f"/v1/classify{query}", files=[("file", ("a.png", imagefiles.png()))] * 2).json()
+        assert ClassifyBody.model_validate(answer).model_dump(exclude_unset=True) == answer
+        assert all(("heat_map" in label) == bool(query) for one in answer["results"] for label in one["predictions"])
 
 
 def test_the_docs_page_is_whole_by_itself(client: httpx.Client) -> None:

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tessera.app.errors import DeadlineUnreachableError, DeviceFailedError, QueueFullError
 from tessera.app.observability.merge import Ledger, registry_to_json
 from tessera.app.processes.child_process import configure
+from tessera.app.processes.heat_maps import pack_heat_maps, unpack_heat_maps
 from tessera.app.processes.messages import (
     Channel,
     Kind,
@@ -35,7 +36,7 @@ from tessera.app.processes.status_page import StatusPage, create_status_page
 from tessera.app.processes.watchdog import ExpectedSeconds, batch_limit
 from tessera.app.scheduling.latency import BatchStatistics
 from tessera.app.scheduling.snapshot import Snapshot, VariantSnapshot
-from tessera.app.scheduling.ticket import Outcome, Priority
+from tessera.app.scheduling.ticket import HeatMaps, Outcome, Priority
 from tessera.app.served.model import ServedModel, ServedVariant
 from tessera.app.settings import Settings
 from tessera.models.preprocessing import Preprocessing
@@ -115,8 +116,19 @@ def test_messages_keep_their_order_even_when_nobody_reads_for_a_while() -> None:
         assert [unpack_file(file) for file in message.files] == ([b"%d" % number] if number % 1000 == 0 else [])
 
 
+def test_heat_maps_survive_the_way() -> None:
+    random = np.random.default_rng(0)
+    images = [
+        HeatMaps(random.permutation(9)[:3], random.random(3, np.float32), random.random((3, 7, 5), np.float32))
+        for _ in range(4)
+    ]
+    for sent, came in zip(images, unpack_heat_maps(pack_heat_maps(images)), strict=True):
+        for one, other in zip(sent, came, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_requests_errors_and_models_survive_the_way() -> None:
-    request = Request(3, 64, 1, 2, 12345.678)
+    request = Request(3, 64, 1, 2, 12345.678, alone=True, explain=7)
     assert Request.unpack(request.pack()) == request
     error = unpack_error(pack_error(QueueFullError("full: 3 of 3", retry_after=4)))
     assert (type(error), error.message, error.retry_after) == (QueueFullError, "full: 3 of 3", 4)

@@ -15,7 +15,14 @@ from tessera.app.errors import (
     RequestError,
     TooManyImagesError,
 )
-from tessera.app.protocol.classify import Classified, build_answer, resolve_top_k, softmax, top_predictions
+from tessera.app.protocol.classify import (
+    Classified,
+    build_answer,
+    resolve_explain,
+    resolve_top_k,
+    softmax,
+    top_predictions,
+)
 from tessera.app.protocol.multipart import ImageFile, is_multipart, parse_multipart
 from tessera.app.protocol.request_id import request_id_for
 
@@ -167,6 +174,19 @@ def test_top_k_is_five_when_absent() -> None:
 def test_bad_top_k(sent: str) -> None:
     with pytest.raises(InvalidParameterError, match="from 1 to 4"):
         resolve_top_k(sent, 4)
+
+
+@pytest.mark.parametrize(("sent", "top_k", "expected"), [(None, 99, 0), ("0", 99, 0), ("1", 1, 1), ("1", 10, 10)])
+def test_explain_is_of_every_label_or_of_none(sent: str | None, top_k: int, expected: int) -> None:
+    assert resolve_explain(sent, top_k) == expected
+
+
+@pytest.mark.parametrize(
+    ("sent", "top_k", "says"), [("1", 11, "at most 10"), ("true", 5, "must be 1"), ("", 5, "must")]
+)
+def test_bad_explain(sent: str, top_k: int, says: str) -> None:
+    with pytest.raises(InvalidParameterError, match=says):
+        resolve_explain(sent, top_k)
 
 
 def test_the_answer_has_the_contract_s_shape() -> None:

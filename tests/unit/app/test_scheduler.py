@@ -11,7 +11,7 @@ import pytest
 
 from tessera.app.errors import DeadlineExceededError, InferenceError
 from tessera.app.scheduling.scheduler import Scheduler
-from tessera.app.scheduling.ticket import Priority, Ticket
+from tessera.app.scheduling.ticket import HeatMaps, Priority, Ticket
 from tests.waiting import NEVER, until
 
 POISON = 255
@@ -27,6 +27,7 @@ class Arithmetic:
         self.inside = self.most_inside = 0
         self.lock = threading.Lock()
         self.sizes: list[int] = []
+        self.explained: list[list[int]] = []
         self.gate = threading.Event()
         self.gate.set()
 
@@ -47,6 +48,12 @@ class Arithmetic:
         if (x[:, 1, 1, 0] == POISON).any():
             raise RuntimeError("poisoned")
         return np.stack([keys + self.offset, keys * 0 + len(x)], axis=1).astype(np.float32)
+
+    def explain(self, x: np.ndarray, top: list[int]) -> tuple[np.ndarray, list[HeatMaps | None]]:
+        self.explained.append(list(top))
+        logits = self.run(x)
+        maps = [HeatMaps(np.arange(k), row[:k], row[:k, None, None]) for row, k in zip(logits, top, strict=True)]
+        return logits, [each if len(each.classes) else None for each in maps]
 
 
 class Counts:
@@ -81,13 +88,19 @@ class Bench:
             self.done[ticket].set()
 
     def put(
-        self, variant: str, keys: list[int], poison: frozenset[int] = frozenset(), *, listed: bool = False
+        self,
+        variant: str,
+        keys: list[int],
+        poison: frozenset[int] = frozenset(),
+        *,
+        listed: bool = False,
+        explain: int = 0,
     ) -> Ticket:
         images = np.zeros((len(keys), 224, 224, 3), np.uint8)
         for row, key in enumerate(keys):
             images[row, 0, 0] = (key >> 16 & 255, key >> 8 & 255, key & 255)
             images[row, 1, 1, 0] = POISON if row in poison else 0
-        ticket = self.scheduler.admit(variant, len(keys))
+        ticket = self.scheduler.admit(variant, len(keys), explain=explain)
         self.done[ticket] = threading.Event()
         self.scheduler.submit(ticket, list(images) if listed else images)
         return ticket
@@ -144,6 +157,32 @@ def test_requests_gather_while_the_engine_is_busy(bench) -> None:
     assert model.sizes[:2] == [1, 16], "what gathered is taken together while the engine's batches are not yet known"
     assert sum(model.sizes) == 31
     assert used.deliveries == len(model.sizes), "one delivery per batch"
+
+
+def test_a_batch_explains_only_for_those_who_ask(bench) -> None:
+    model = Arithmetic(0)
+    used = bench(baseline=model)
+    used.wait(used.put("baseline", [1, 2, 3]))
+    assert model.explained == [], "nobody asked"
+    model.gate.clear()
+    first = used.put("baseline", [0])
+    until(lambda: used.scheduler.depth == 0)
+    asking, silent = used.put("baseline", [7, 8], explain=2), used.put("baseline", [9])
+    model.gate.set()
+    for ticket in (first, asking, silent):
+        used.wait(ticket)
+    assert sorted(model.explained) == [[2, 2, 0]], "one batch"
+    assert [outcome.heat_maps.bias[0] for outcome in asking.outcomes] == [7, 8]
+    assert silent.outcomes[0].heat_maps is None
+    assert silent.outcomes[0].logits[0] == 9
+
+
+def test_an_image_that_breaks_an_explained_batch_is_the_only_one_to_fail(bench) -> None:
+    model = Arithmetic(0)
+    used = bench(baseline=model)
+    ticket = used.wait(used.put("baseline", [5, 6, 7], frozenset({1}), explain=1))
+    assert [outcome.heat_maps is None for outcome in ticket.outcomes] == [False, True, False]
+    assert isinstance(ticket.outcomes[1].failure, InferenceError)
 
 
 def test_only_the_guilty_image_of_a_failing_batch_fails(bench) -> None:
