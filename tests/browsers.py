@@ -8,7 +8,7 @@ import pytest
 
 # Nothing but what a test asks for: no updates, no telemetry, no first run.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
+FLAGS += ["--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream"]
 
 needs_chromium = pytest.mark.skipif(
     shutil.which("chromium") is None, reason="the program chromium is not installed (Debian package: chromium)"

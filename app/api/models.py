@@ -19,6 +19,7 @@ async def models(service: ServiceDependency) -> dict[str, object]:
         "name": model.name,
         "default_variant": service.settings.default_variant,
         "classes": len(model.labels),
+        "input": {"size": model.preprocessing.size, "resize": model.preprocessing.resize},
         "variants": [_describe(name, variant) for name, variant in sorted(model.variants.items())],
     }
     return {"models": [entry]}

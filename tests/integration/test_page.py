@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,15 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests import imagefiles
 from tests.browsers import FLAGS, needs_chromium
+from tests.integration.test_experiments import ask, right, start, wait_until, wrong
 from tests.servers import NEVER, REPOSITORY, ServerProcess
 
 WEB = REPOSITORY / "app" / "web"
 PATIENCE = 60_000  # milliseconds, for what takes none
 RATIO = re.compile(r"^\d+\.\d\u00d7")  # the sign of multiplication
+
+SEEDS = count()  # of pictures
+__all__ = ["right", "wrong"]  # fixtures
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +100,89 @@ def test_a_photo_is_dropped_or_pasted(page: Page, how: str) -> None:
 
 
 @needs_chromium
+def test_the_camera_takes_a_photo_and_is_switched_off_again(page: Page) -> None:
+    page.context.grant_permissions(["camera"])
+    page.get_by_role("button", name="Camera").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    page.get_by_role("button", name="Camera").click()
+    page.get_by_role("button", name="Take the photo").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect_answers(page)
+    expect(page.locator("#snippet")).to_contain_text("camera.jpg")
+    assert page.evaluate("document.querySelector('video').srcObject") is None
+
+
+@needs_chromium
+def test_without_a_camera_the_page_says_so(page: Page) -> None:
+    page.get_by_role("button", name="Camera").click()
+    expect(page.locator("#error")).to_contain_text("no camera that this page may use")
+    page.get_by_role("button", name="church").click()
+    expect_answers(page)
+
+
+def draws(page: Page, variant: str) -> list[list[float]]:
+    """What a card's map hides of the photo at the centres of its 7 x 7 places; negative where it is blue."""
+    drawn: list[list[float]] = page.locator(f"#{variant} canvas").evaluate(
+        """(canvas) => [...Array(7).keys()].map((y) => [...Array(7).keys()].map((x) => {
+            const [red, , blue, alpha] = canvas.getContext("2d").getImageData(32 * x + 16, 32 * y + 16, 1, 1).data;
+            return red >= blue ? alpha : -alpha;
+        }))"""
+    )
+    return drawn
+
+
+@needs_chromium
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_why_lays_the_map_over_what_the_network_sees(page: Page, orientation: int) -> None:
+    photo = imagefiles.rotated_jpeg(orientation)  # 320 x 240 when it is upright
+    page.set_input_files("#file", {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": photo})
+    expect_answers(page)
+    for variant in ("baseline", "optimised"):
+        card = page.locator(f"#{variant}")
+        card.get_by_role("button", name="Why?").focus()
+        page.keyboard.press("Enter")
+        expect(card.locator("canvas")).to_be_visible()
+        expect(card.locator("option")).to_have_count(5)
+        page.wait_for_function("(canvas) => canvas.style.left", arg=card.locator("canvas").element_handle())
+        image, square = card.locator(".seen img").bounding_box(), card.locator("canvas").bounding_box()
+        assert image is not None
+        assert square is not None
+        assert image["width"] / image["height"] == pytest.approx(320 / 240, rel=0.02)
+        assert square["height"] == pytest.approx(image["height"] * 224 / 256, abs=1)
+        assert square["width"] == pytest.approx(square["height"], abs=1)
+        for side, length in (("x", "width"), ("y", "height")):
+            assert square[side] - image[side] == pytest.approx((image[length] - square[length]) / 2, abs=1)
+        sent = {"X-Model-Variant": variant, "Content-Type": "image/jpeg"}
+        asked = page.request.post(f"{page.url}v1/classify?explain=1", data=photo, headers=sent).json()["results"][0][
+            "predictions"
+        ]
+        largest = max(abs(value) for label in asked for value in label["heat_map"]["values"])
+        for label in (asked[0], asked[3]):
+            card.get_by_label("What speaks for").select_option(label["label"])
+            expect(card.locator(".caption")).to_contain_text(f"speaks for {label['label']}")
+            expect(card.locator(".caption")).to_contain_text(f"score: {label['heat_map']['logit']:.2f}")
+            expected = [0.75 * 255 * value / largest for value in label["heat_map"]["values"]]
+            assert [value for row in draws(page, variant) for value in row] == pytest.approx(expected, abs=6)
+        expect(card.get_by_role("button", name="Why?")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(card.locator("canvas")).to_be_hidden()
+
+
+@needs_chromium
+def test_a_photo_that_the_browser_does_not_show_has_its_map_alone(page: Page) -> None:
+    page.set_input_files("#file", {"name": "a.tif", "mimeType": "image/tiff", "buffer": imagefiles.KINDS["tiff"]()})
+    expect_answers(page)
+    page.locator("#optimised").get_by_role("button", name="Why?").click()
+    expect(page.locator("#optimised canvas")).to_be_visible()
+    expect(page.locator("#optimised .seen img")).to_have_count(0)
+    shape = page.locator("#optimised canvas").bounding_box()
+    assert shape is not None
+    assert shape["width"] == pytest.approx(shape["height"], abs=1)
+
+
+@needs_chromium
 def test_a_wrong_file_is_answered_with_the_services_own_sentence_and_the_next_photo_works(page: Page) -> None:
     page.set_input_files("#file", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not an image"})
     expect(page.locator("#error")).to_contain_text("not an image of any of these formats")
@@ -125,6 +213,8 @@ def test_nothing_is_wider_than_the_screen(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.get_by_role("button", name="golf ball").click()
     expect_answers(page)
+    page.locator("#optimised").get_by_role("button", name="Why?").click()
+    expect(page.locator("#optimised canvas")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
@@ -201,6 +291,8 @@ def test_axe_finds_nothing_serious(browser: Browser, server: ServerProcess, tool
     opened.goto(f"{server.url}/")
     opened.get_by_role("button", name="golf ball").click()
     expect_answers(opened)
+    opened.locator("#optimised").get_by_role("button", name="Why?").click()
+    expect(opened.locator("#optimised canvas")).to_be_visible()
     assert serious_findings(opened, tools) == []
     context.close()
 
@@ -232,6 +324,8 @@ def test_it_works_with_frontends(browser: Browser) -> None:
         opened.goto(f"{server.url}/")
         opened.get_by_role("button", name="parachute").click()
         expect_answers(opened)
+        opened.locator("#optimised").get_by_role("button", name="Why?").click()
+        expect(opened.locator("#optimised .caption")).to_contain_text("speaks for parachute")
         expect(opened.locator("#experiment")).to_contain_text("optimised 100.0 %")
         opened.close()
 
@@ -258,6 +352,20 @@ def test_the_layers_come_by_themselves_once_the_service_is_idle(
         expect(layers.locator(".view svg")).to_contain_text("3x3@56")
         assert serious_findings(opened, tools) == []
         context.close()
+
+
+@needs_chromium
+def test_while_the_guard_has_tripped_the_page_says_why(browser: Browser, wrong: Path) -> None:
+    with start(wrong, shadow_share=1, guard_agreement=0.8) as server, server.client() as client:
+        wait_until(client, lambda _: ask(client, next(SEEDS)) == "baseline")
+        opened = browser.new_page()
+        opened.goto(f"{server.url}/")
+        expect(opened.locator("#experiment")).to_contain_text("tripped: ", timeout=PATIENCE)
+        expect(opened.locator("#experiment")).to_contain_text("compared images got the same top label")
+        expect(opened.locator("#experiment")).to_contain_text("baseline 100.0 %, optimised 0.0 %")
+        opened.get_by_role("button", name="golf ball").click()
+        expect_answers(opened)  # of both, because a choice by name is kept
+        opened.close()
 
 
 @needs_chromium

@@ -2,6 +2,7 @@
 
 import { bar, byId, make, milliseconds } from "./elements";
 import { Answer, Timing, VARIANTS, Variant } from "./service";
+import * as why from "./why";
 
 const STAGES = ["decode", "queue", "compute"] as const;
 const DESCRIPTIONS: Record<Variant, string> = {
@@ -9,9 +10,9 @@ const DESCRIPTIONS: Record<Variant, string> = {
   optimised: "fused, int8, blocked layout, on our engine",
 };
 
-export function show(answers: Record<Variant, Answer>): void {
+export function show(photo: Blob, answers: Record<Variant, Answer>): void {
   const longest = Math.max(...VARIANTS.map((variant) => total(answers[variant].timing)));
-  for (const variant of VARIANTS) fill(byId(variant), variant, answers[variant], longest);
+  for (const variant of VARIANTS) fill(byId(variant), photo, variant, answers[variant], longest);
   const [first, second] = VARIANTS.map((variant) => answers[variant].predictions[0]?.label);
   const agree = first === second;
   byId("agreement").replaceChildren(make("b", agree ? "good" : "bad", agree ? "They agree" : "They differ"), ` on ${first}.`);
@@ -28,7 +29,7 @@ function total(timing: Timing): number {
   return timing.decode_ms + timing.queue_ms + timing.compute_ms;
 }
 
-function fill(card: HTMLElement, variant: Variant, answer: Answer, longest: number): void {
+function fill(card: HTMLElement, photo: Blob, variant: Variant, answer: Answer, longest: number): void {
   const ranks = make("ol", "ranks");
   for (const { label, probability } of answer.predictions) {
     const share = `${(probability * 100).toFixed(1)} %`;
@@ -47,5 +48,6 @@ function fill(card: HTMLElement, variant: Variant, answer: Answer, longest: numb
     make("p", "total", milliseconds(total(answer.timing))),
     time,
     legend,
+    ...why.button(photo, variant),
   );
 }

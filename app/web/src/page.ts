@@ -1,13 +1,15 @@
 /* The page at /: a photo goes in, and both variants say what they see and how long that took. */
 
+import * as camera from "./camera";
 import { show } from "./cards";
 import { byId, make } from "./elements";
 import * as experiment from "./experiment";
 import { profileViews } from "./layers";
 import * as live from "./live";
 import { measure } from "./measurement";
-import { Answer, VARIANTS, Variant, classify, fetchDocument } from "./service";
+import { Answer, VARIANTS, Variant, classify } from "./service";
 import * as snippets from "./snippets";
+import * as why from "./why";
 
 const LAYERS_EVERY = 5000; // milliseconds between questions, until there is an answer
 const SAMPLES = ["golf-ball", "parachute", "church"];
@@ -31,8 +33,9 @@ async function take(file: Blob, name: string): Promise<void> {
       });
       answers[variant] = answer;
     }
+    await why.served();
     if (mine !== turn) return;
-    show(answers as Record<Variant, Answer>);
+    show(file, answers as Record<Variant, Answer>);
     byId("result").hidden = false;
   } catch (error) {
     if (mine === turn) fail(error);
@@ -73,12 +76,14 @@ async function measureNow(button: HTMLButtonElement): Promise<void> {
 }
 
 function setUpPhotos(): void {
-  const picker = byId<HTMLInputElement>("file");
-  picker.onchange = () => {
-    const file = picker.files?.[0];
-    if (file) void take(file, file.name);
-    picker.value = "";
-  };
+  for (const picker of [byId<HTMLInputElement>("file"), byId<HTMLInputElement>("capture")]) {
+    picker.onchange = () => {
+      const file = picker.files?.[0];
+      if (file) void take(file, file.name);
+      picker.value = "";
+    };
+  }
+  camera.setUp((file, name) => void take(file, name), fail);
   const drop = byId("drop");
   document.ondragover = (event) => {
     event.preventDefault();
@@ -110,9 +115,9 @@ function setUpPhotos(): void {
 }
 
 async function describe(): Promise<void> {
-  const model = (await fetchDocument("/v1/models"))?.models?.[0];
+  const model = await why.served();
   if (!model) return;
-  const isa = model.variants.find((variant: any) => variant.name === "optimised")?.isa;
+  const isa = model.variants.find((variant) => variant.name === "optimised")?.isa;
   byId("model").textContent = `${model.name} in two variants, on this machine${isa ? ` (${isa})` : ""}.`;
 }
 

@@ -8,6 +8,21 @@ export interface Prediction {
   index: number;
   label: string;
   probability: number;
+  heat_map?: HeatMap; // where the score comes from: logit = bias + the mean of the values
+}
+
+export interface HeatMap {
+  logit: number;
+  bias: number;
+  height: number;
+  width: number;
+  values: number[]; // row by row
+}
+
+export interface Model {
+  name: string;
+  input: { size: number; resize: number }; // the shorter side is scaled to `resize`, and the middle `size` is seen
+  variants: { name: string; isa: string; explains: boolean }[];
 }
 
 export interface Timing {
@@ -26,10 +41,15 @@ export interface Answer {
 export class ServiceError extends Error {}
 
 /** Classify a photo with one variant; `progress` hears the share of it that is sent, 0 to 1. */
-export function classify(photo: Blob, variant: Variant, progress: (share: number) => void): Promise<Answer> {
+export function classify(
+  photo: Blob,
+  variant: Variant,
+  progress: (share: number) => void,
+  explain = false,
+): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest(); // fetch does not tell how much is sent
-    request.open("POST", "/v1/classify");
+    request.open("POST", `/v1/classify${explain ? "?explain=1" : ""}`);
     request.setRequestHeader("X-Model-Variant", variant);
     request.setRequestHeader("Content-Type", "application/octet-stream");
     request.responseType = "text";
