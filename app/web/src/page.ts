@@ -7,7 +7,7 @@ import * as experiment from "./experiment";
 import { profileViews } from "./layers";
 import * as live from "./live";
 import { measure } from "./measurement";
-import { Answer, VARIANTS, Variant, classify } from "./service";
+import { Answer, VARIANTS, Variant, classify, fetchDocument } from "./service";
 import * as snippets from "./snippets";
 import * as why from "./why";
 
