@@ -92,7 +92,7 @@ def throughput(kinds: list[int], photo: Path, clients: int, seconds: float, roun
         servers = {kind: stack.enter_context(ServerProcess(frontends=kind, log_level="warning")) for kind in kinds}
         for turn in range(rounds + 1):
             for kind, server in servers.items():
-                figures[kind].append(_load(server, photo, clients, seconds if turn else 1.0))
+                figures[kind].append(load(server, photo, clients, seconds if turn else 1.0))
         for server in servers.values():
             server.stop()
     for kind, runs in figures.items():
@@ -103,7 +103,8 @@ def throughput(kinds: list[int], photo: Path, clients: int, seconds: float, roun
         )
 
 
-def _load(server: ServerProcess, photo: Path, clients: int, seconds: float) -> list[float]:
+def load(server: ServerProcess, photo: Path, clients: int, seconds: float) -> list[float]:
+    """Images per second, p50 and p99 in seconds, and failures, of clients that send a photo without pause."""
     host, port = server.url.removeprefix("http://").split(":")
     command = [sys.executable, "-c", _CLIENT, host, port, str(seconds), str(clients), str(photo)]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
