@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -16,8 +18,10 @@ from PIL import Image
 
 from tests import imagefiles
 from tests.integration.oip.requests import FILES, MODEL, pixels
+from tests.processes import children, replaced
 from tests.servers import REPOSITORY, ServerProcess
 from tests.unit.models.classifiers import CLASSES, SIZE, classifier
+from tests.waiting import until
 
 VARIANTS = ("baseline", "optimised")
 PATH = "/v1/classify"
@@ -119,6 +123,11 @@ def test_requests_that_ask_and_requests_that_do_not_run_together(small_model: Pa
                 side = labels[0]["heat_map"]["height"]
                 for drawn, other in zip(expect_maps(result, side), labels, strict=True):
                     assert drawn["values"] == pytest.approx(other["heat_map"]["values"], abs=1e-3)
+        former = children(server)["engine"]
+        os.kill(former, signal.SIGKILL)
+        until(replaced(server, "engine", former))
+        for variant in VARIANTS:
+            expect_maps(ask(client, variant, photos[0], **EXPLAIN), side)
         assert server.stop() == 0
 
 
