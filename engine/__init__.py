@@ -12,6 +12,7 @@ from tessera.engine.errors import (
     EngineError,
     InputError,
     ModelError,
+    UnsupportedModelError,
     UnsupportedOperatorError,
 )
 from tessera.engine.head import HeatMaps
@@ -33,6 +34,7 @@ __all__ = [
     "SessionInfo",
     "Slice",
     "TensorSpec",
+    "UnsupportedModelError",
     "UnsupportedOperatorError",
     "cpu_budget",
     "load",

@@ -4,7 +4,8 @@ One tree, so that callers catch as widely or as narrowly as they mean to:
 
     EngineError
     ├── ModelError                    the model file is corrupt, malformed or outside what the engine runs
-    │   └── UnsupportedOperatorError  one operator, or one form of it, is outside what the engine runs
+    │   └── UnsupportedModelError     the file may be right, but it is outside what our engine runs
+    │       └── UnsupportedOperatorError  one operator, or one form of it, is
     ├── InputError (also ValueError)  the array given to a run has the wrong type or shape
     ├── BackendUnavailableError       the requested backend cannot work on this machine
     └── DeviceError                   an accelerator failed while it was used
@@ -18,6 +19,7 @@ __all__ = [
     "EngineError",
     "InputError",
     "ModelError",
+    "UnsupportedModelError",
     "UnsupportedOperatorError",
 ]
 
@@ -30,7 +32,16 @@ class ModelError(EngineError):
     """A model file is corrupt, malformed, or asks for something the engine does not run."""
 
 
-class UnsupportedOperatorError(ModelError):
+class UnsupportedModelError(ModelError):
+    """A model that may be right, and is outside what our engine runs: ONNX Runtime may run it."""
+
+    @property
+    def brief(self) -> str:
+        """What stands in the way, in one sentence without its last dot."""
+        return str(self).split(". ")[0].removesuffix(".")
+
+
+class UnsupportedOperatorError(UnsupportedModelError):
     """One node of a model uses an operator, or a form of an operator, that the engine does not run.
 
     Attributes:

@@ -7,7 +7,7 @@ from typing import get_args
 
 from tessera.engine.backends import BACKENDS, Backend, LoadOptions
 from tessera.engine.budget import cpu_budget
-from tessera.engine.errors import ModelError
+from tessera.engine.errors import ModelError, UnsupportedModelError
 from tessera.engine.normalisation import Normalisation
 from tessera.engine.session import Precision, Session
 
@@ -50,6 +50,17 @@ def load(
     count = threads if threads is not None else cpu_budget()
     options = LoadOptions(count, precision, None if graph is None else Path(graph), normalisation)
     return _open(candidates, path, options)
+
+
+def obstacle(model: str | Path) -> str:
+    """What keeps our engine from running a file, in one sentence without its last dot; empty where it runs it."""
+    try:
+        load(model, backend="cpu", threads=1).close()
+    except UnsupportedModelError as error:
+        return error.brief
+    except ModelError as error:
+        return str(error).removesuffix(".")
+    return ""
 
 
 def _open(candidates: list[Backend], path: Path, options: LoadOptions) -> Session:

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tessera import engine, models
+from tessera.engine.errors import ModelError
+from tessera.engine.graph.protos import computes_in_integers
+from tessera.engine.graph.reader import read_model
+from tessera.engine.loading import obstacle
 from tessera.engine.quantize.calibration import Calibration, Verdict
 from tessera.engine.quantize.files import PARTIAL_SUFFIX, write_whole
 from tessera.engine.quantize.writer import quantised_model
@@ -17,7 +21,7 @@ from tessera.engine.rates import rates_here
 from tessera.models.cache import build_folder, exclusive, make_folder
 from tessera.models.calibrations import CalibrationFiles, Choice
 from tessera.models.package import Package
-from tessera.models.source import float_model, is_quantised
+from tessera.models.source import float_model
 from tessera.models.weights import file_sha256
 
 Progress = Callable[[str, float], None]
@@ -29,12 +33,14 @@ _RECORD = "build.json"
 # What the bytes of a built graph depend on, besides weights and calibration.
 _BUILDER_SOURCES = (
     "models/logits.py",
+    "models/opaque_form.py",
     "models/resnet.py",
     "models/serving_form.py",
     "models/source.py",
     "models/weights.py",
     "engine/graph",
     "engine/quantize",
+    "engine/backends/cpu",
 )
 
 
@@ -48,6 +54,9 @@ class Build:
         quantised: whether the baseline is quantised itself.
         remark: a sentence for people when the calibration is not what they may expect; else empty.
         verdict: what the gate said of the optimised graph; None where it was not kept.
+        obstacle: what keeps our engine from running the optimised graph, or the baseline where there is none; else
+            empty. A sentence without its last dot.
+        quantisable: whether our quantiser reads the baseline.
     """
 
     baseline: Path
@@ -55,6 +64,8 @@ class Build:
     quantised: bool
     remark: str = ""
     verdict: Verdict | None = None
+    obstacle: str = ""
+    quantisable: bool = True
 
 
 def build_model(package: Package, cache: Path, progress: Progress | None = None) -> Build:
@@ -105,13 +116,15 @@ class _Plan:
         return [BASELINE] if self.calibration is None else [BASELINE, OPTIMISED]
 
     def build(self) -> Build:
-        calibration = self.calibration
+        calibration, record = self.calibration, self._record()
         return Build(
             self.folder / BASELINE,
             None if calibration is None else self.folder / OPTIMISED,
-            bool(self._record()[BASELINE]["quantised"]),
+            bool(record[BASELINE]["quantised"]),
             self.choice.remark,
             None if calibration is None else calibration.verdict,
+            record[self.names()[-1]]["obstacle"],
+            bool(record[self.names()[-1]]["quantisable"]),
         )
 
     def is_built(self) -> bool:
@@ -119,7 +132,7 @@ class _Plan:
         try:
             record = self._record()
             is_whole = all(record[name]["bytes"] == (self.folder / name).stat().st_size for name in self.names())
-            return is_whole and "quantised" in record[BASELINE]
+            return is_whole and "quantised" in record[BASELINE] and "obstacle" in record[self.names()[-1]]
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -178,5 +191,19 @@ def _build(package: Package, plan: _Plan, report: Progress) -> None:
         name: {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
         for name, payload in payloads.items()
     }
-    record[BASELINE]["quantised"] = is_quantised(model)
+    record[BASELINE]["quantised"] = computes_in_integers(model)
+    del model, payloads  # as large as the network; a session needs that room
+    report("trying our engine", 0.95)
+    served = plan.names()[-1]
+    # Where the file lies is no part of what is in the way.
+    found = obstacle(plan.folder / served).replace(f"{plan.folder / served}: ", "")
+    record[served].update(obstacle=found, quantisable=not found or _is_readable(plan.folder / served))
     write_whole(plan.folder / _RECORD, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_model(path)
+    except ModelError:
+        return False
+    return True

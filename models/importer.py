@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from tessera.engine.errors import ModelError, UnsupportedOperatorError
+from tessera.engine.errors import ModelError
 from tessera.engine.graph.reader import LARGEST_FILE, parse_model, read_file, read_metadata
 from tessera.engine.graph.tensors import embed_external
 from tessera.engine.normalisation import Normalisation
@@ -165,8 +165,6 @@ def _read_onnx(path: Path, size: int | None) -> _Contents:
         says_size = any(length.dim_value > 0 for length in _image_lengths(model))
         form = to_serving_form(model, size)
         normalisation = Normalisation.from_metadata(metadata)
-    except UnsupportedOperatorError:
-        raise
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     labels = tuple(metadata.get("tessera.labels", "").split("\n"))

@@ -162,18 +162,24 @@ def _model_folders(root: Path) -> list[Path]:
 
 def _variants(package: Package, build: Build) -> list[Variant]:
     baseline = Variant("baseline", build.baseline, "onnxruntime", "int8" if build.quantised else "fp32")
+    backend, notes = "cpu", []
+    if build.obstacle:
+        backend = "onnxruntime"
+        notes = [f"ONNX Runtime runs the optimised variant, because our engine cannot: {build.obstacle}."]
     if build.optimised is not None:
         gate = None if build.verdict is None else asdict(build.verdict)
-        return [baseline, Variant("optimised", build.optimised, "cpu", "int8", build.remark, gate=gate)]
+        note = " ".join(filter(None, [*notes, build.remark]))
+        return [baseline, Variant("optimised", build.optimised, backend, "int8", note, gate=gate)]
     if build.quantised:
-        return [baseline, Variant("optimised", build.baseline, "cpu", "int8")]
-    note = (
-        "This model has no calibration, so its optimised variant runs in fp32. "
-        f"For int8, run: tessera models quantise --model-path {shlex.quote(str(package.folder))} FOLDER_OF_PHOTOS"
-    )
+        return [baseline, Variant("optimised", build.baseline, backend, "int8", " ".join(notes))]
     if build.remark:
-        note = f"{build.remark} Until then the optimised variant runs in fp32."
-    return [baseline, Variant("optimised", build.baseline, "cpu", "fp32", note)]
+        notes.append(f"{build.remark} Until then the optimised variant runs in fp32.")
+    elif build.quantisable:
+        notes.append(
+            "This model has no calibration, so its optimised variant runs in fp32. "
+            f"For int8, run: tessera models quantise --model-path {shlex.quote(str(package.folder))} FOLDER_OF_PHOTOS"
+        )
+    return [baseline, Variant("optimised", build.baseline, backend, "fp32", " ".join(notes))]
 
 
 def _offline_variants(package: Package) -> list[Variant]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from tessera.engine.errors import ModelError
+from tessera.engine.errors import ModelError, UnsupportedModelError
 from tessera.engine.graph.ir import Shape
 from tessera.engine.graph.protos import insert_constants, unused_name
 from tessera.engine.graph.reader import check_model, convert_model, read_constants
 from tessera.engine.graph.tensors import type_of
-from tessera.models.logits import check_logits, expose_logits
+from tessera.models.logits import Normaliser, check_logits, expose_logits
+from tessera.models.opaque_form import to_opaque_form
 from tessera.wording import counted
 
 _DEFAULT_SIZE = 224
@@ -45,23 +46,45 @@ def to_serving_form(model: ModelProto, size: int | None = None) -> ServingForm:
         size: height and width of its images in pixels; None for what it says itself, or 224 where it leaves them open.
 
     Raises:
-        ModelError: it contradicts ONNX, is no classifier of images of that size, or has several results.
-        UnsupportedOperatorError: the engine does not run one of its nodes.
+        ModelError: it contradicts ONNX, is no classifier of images of that size, or has several results; or neither our
+            reader nor ONNX Runtime takes it.
     """
     check_model(model)
     image = _image(model)
     size = _bind_size(image, size)
     removed = expose_logits(model)
     _require_one_output(model, image.name)
-    _fix_traced_batch(model, image)
-    graph = convert_model(model)
-    check_logits(graph, removed)
-    shape = graph.values[graph.outputs[0]].shape
+    try:
+        shape = _to_known_form(model, image, removed)
+    except UnsupportedModelError as obstacle:
+        shape = to_opaque_form(model, image, removed, obstacle)
     if len(shape) != 2 or shape[1] is None:
         raise ModelError(f"It gives {_layout(shape)}, not one result [N, classes]; it is no image classifier.")
-    _write_targets(model, {node.output: node.attrs["shape"] for node in graph.nodes if node.op == "Reshape"})
-    _free_batch(model, image, shape[1])
+    _declare_result(model, shape[1])
     return ServingForm(size, shape[1])
+
+
+def _to_known_form(model: ModelProto, image: ValueInfoProto, removed: list[Normaliser]) -> Shape:
+    """Leave the batch open by what the reader knows of the graph; returns the shape of its result.
+
+    The model is as it was where the reader does not know it.
+
+    Raises:
+        ModelError: it contradicts itself or ONNX, or has no logits.
+        UnsupportedModelError: the reader does not know it.
+    """
+    batch = image.type.tensor_type.shape.dim[0]
+    given = batch.SerializeToString()
+    try:
+        _fix_traced_batch(model, image)
+        graph = convert_model(model)
+    except UnsupportedModelError:
+        batch.ParseFromString(given)
+        raise
+    check_logits(graph, removed)
+    _write_targets(model, {node.output: node.attrs["shape"] for node in graph.nodes if node.op == "Reshape"})
+    batch.dim_param = _BATCH
+    return graph.values[graph.outputs[0]].shape
 
 
 def _image(model: ModelProto) -> ValueInfoProto:
@@ -147,8 +170,7 @@ def _write_targets(model: ModelProto, resolved: Mapping[str, Sequence[int]]) -> 
     insert_constants(model, written)
 
 
-def _free_batch(model: ModelProto, image: ValueInfoProto, classes: int) -> None:
-    image.type.tensor_type.shape.dim[0].dim_param = _BATCH
+def _declare_result(model: ModelProto, classes: int) -> None:
     output = helper.make_tensor_value_info(model.graph.output[0].name, TensorProto.FLOAT, [_BATCH, classes])
     model.graph.output[0].CopyFrom(output)
     # What is said of values between still has the traced batch.

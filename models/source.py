@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from tessera.engine.errors import ModelError, UnsupportedOperatorError
+from tessera.engine.errors import ModelError
 from tessera.engine.graph.reader import parse_model
 from tessera.models.package import Package
 from tessera.models.resnet import build_resnet
@@ -22,7 +22,6 @@ _LARGEST_MODEL = 2**31 - 1
 # Weights pack to a quarter at best, those of an int8 model kept as float32; a file of zeros packs to a thousandth.
 _MOST_PACKED = 50
 _SMALL = 64 * 1024 * 1024
-_QUANTISED_OPERATORS = ("QuantizeLinear", "QLinear", "ConvInteger", "MatMulInteger")
 
 
 def float_model(package: Package) -> onnx.ModelProto:
@@ -30,7 +29,6 @@ def float_model(package: Package) -> onnx.ModelProto:
 
     Raises:
         ModelError: weights or graph are damaged, or do not fit the package's labels and image size.
-        UnsupportedOperatorError: the engine does not run one of the graph's nodes.
     """
     preprocessing = package.preprocessing
     if package.architecture is not None:
@@ -47,8 +45,6 @@ def float_model(package: Package) -> onnx.ModelProto:
     model = _read_onnx(package.source)
     try:
         form = to_serving_form(model, preprocessing.size)
-    except UnsupportedOperatorError:
-        raise
     except ModelError as error:
         raise ModelError(f"{package.source}: {error}") from error
     _check_labels(package, form.classes)
@@ -62,11 +58,6 @@ def _check_labels(package: Package, classes: int) -> None:
             f"{package.source} has {counted(classes, 'class', 'classes')} and {counted(len(package.labels), 'label')}. "
             "The labels must match the network's classes."
         )
-
-
-def is_quantised(model: onnx.ModelProto) -> bool:
-    """Whether a graph computes in integers already, as QDQ or with quantised operators."""
-    return any(node.op_type.startswith(_QUANTISED_OPERATORS) for node in model.graph.node)
 
 
 def _read_onnx(path: Path) -> onnx.ModelProto:

@@ -163,7 +163,7 @@ class ModelExecutor:
             logger.error("the model could not be loaded: %s", error, exc_info=not isinstance(error, StartupError))
             return
         self._scheduler = scheduler = self._schedule(loaded)
-        self._lifecycle = ModelLifecycle(self._settings, loaded, self._scheduler, self._watch)
+        self._lifecycle = ModelLifecycle(self._settings, loaded, self._scheduler, self._watch_again)
         self._metrics.watch_devices(self._lifecycle.devices)
         freeze_heap()
         self.status = Status(Phase.READY)
@@ -194,6 +194,11 @@ class ModelExecutor:
                 scheduler.measured(name, images, seconds)
         scheduler.start()
         return scheduler
+
+    def _watch_again(self, session: engine.Session, variant: ServedVariant) -> Runner:
+        """Watch a variant that was loaded later, which something else may run by now."""
+        self._metrics.describe_variant(variant)
+        return self._watch(session, variant)
 
     def _report(self, stage: str, fraction: float) -> None:
         self.status = Status(Phase.LOADING, stage, fraction)

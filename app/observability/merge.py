@@ -20,6 +20,7 @@ _RULES: dict[str, Callable[[float, float], float]] = {
     "process_start_time_seconds": min,
     "process_max_fds": min,
     "tessera_build_info": max,
+    "tessera_variant_info": max,
     "tessera_last_inference_timestamp_seconds": max,
 }
 

@@ -145,6 +145,7 @@ class Metrics:
             ("variant",),
             registry=self.registry,
         )
+        self.variants = Info("tessera_variant", "What runs a variant.", ("variant",), registry=self.registry)
         self.build = Info("tessera_build", "Version and machine of this process.", registry=self.registry)
         ProcessCollector(registry=self.registry)
         self._busy = BusyRatio()
@@ -163,6 +164,11 @@ class Metrics:
         )
         for variant in model.variants.values():
             self._add_variant(variant)
+
+    def describe_variant(self, variant: ServedVariant) -> None:
+        """Set the labels of `tessera_variant_info`."""
+        described = {"backend": variant.backend, "precision": variant.precision, "isa": variant.isa}
+        self.variants.labels(variant.name).info(described)
 
     def watch_queue(self, depth: Callable[[], float]) -> None:
         """Read the queue depth from `depth` at every scrape."""
@@ -259,6 +265,7 @@ class Metrics:
         return encode(self.registry), content_type
 
     def _add_variant(self, variant: ServedVariant) -> None:
+        self.describe_variant(variant)
         self.batch_size.labels(variant.name)
         self.images.labels(variant.name)
         for stage in REQUEST_STAGES:

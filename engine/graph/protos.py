@@ -8,6 +8,13 @@ from onnx import ModelProto, helper, numpy_helper
 
 from tessera.engine.graph.ir import Array
 
+_QUANTISED_OPERATORS = ("QuantizeLinear", "QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
+
+
+def computes_in_integers(model: ModelProto) -> bool:
+    """Whether a graph is quantised, as QDQ or with quantised operators."""
+    return any(node.op_type.startswith(_QUANTISED_OPERATORS) for node in model.graph.node)
+
 
 def unused_name(model: ModelProto, wanted: str) -> str:
     """`wanted`, or a longer name where a value of the model is called that already."""

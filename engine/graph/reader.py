@@ -11,7 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto
 
-from tessera.engine.errors import ModelError, UnsupportedOperatorError
+from tessera.engine.errors import ModelError, UnsupportedModelError, UnsupportedOperatorError
 from tessera.engine.graph import shapes
 from tessera.engine.graph.ir import Array, Graph, Shape, ValueInfo
 from tessera.engine.graph.operators import normalise, require_supported
@@ -37,8 +37,8 @@ def read_model(path: str | Path) -> Graph:
         taken as the batch (None), also when the file fixes it.
 
     Raises:
-        ModelError: the file is missing, truncated, corrupt, too large, contradicts ONNX or is outside what the engine
-            runs. The message names the place.
+        ModelError: the file is missing, truncated, corrupt, too large or contradicts ONNX. The message names the place.
+        UnsupportedModelError: it may be right, and is outside what the engine runs.
         UnsupportedOperatorError: a node uses an operator, or a form of one, that the engine does not run.
     """
     path = Path(path)
@@ -48,7 +48,8 @@ def read_model(path: str | Path) -> Graph:
     except ModelError as error:
         if isinstance(error, UnsupportedOperatorError):
             raise
-        raise ModelError(f"{path}: {error}") from error
+        kind = UnsupportedModelError if isinstance(error, UnsupportedModelError) else ModelError
+        raise kind(f"{path}: {error}") from error
 
 
 def read_file(path: Path) -> bytes:
@@ -108,11 +109,12 @@ def convert_model(model: ModelProto, folder: Path | None = None, data: bytes | N
     """
     opset = _opset(model)
     if len(model.graph.node) > MOST_NODES:
-        raise ModelError(f"The model has {counted(len(model.graph.node), 'node')}; at most {MOST_NODES} are supported.")
+        nodes = counted(len(model.graph.node), "node")
+        raise UnsupportedModelError(f"The model has {nodes}; at most {MOST_NODES} are supported.")
     for index, node in enumerate(model.graph.node):
         require_supported(_node_name(node, index), _operator(node))
     if model.graph.sparse_initializer:
-        raise ModelError("The model has sparse weights, which are not supported. Export it with dense weights.")
+        raise UnsupportedModelError("The model has sparse weights, which are not supported. Export it with dense ones.")
     embedded = embed_external(model, folder)
     check_model(model if embedded or data is None else data)
     constants = read_constants(model)
@@ -149,7 +151,7 @@ def _opset(model: ModelProto) -> int:
     if not versions:
         raise ModelError("The file does not say which ONNX opset it uses; it is damaged or not an ONNX model.")
     if not OLDEST_OPSET <= versions[0] <= NEWEST_OPSET:
-        raise ModelError(
+        raise UnsupportedModelError(
             f"The model uses ONNX opset {versions[0]}; {OLDEST_OPSET} to {NEWEST_OPSET} are supported. "
             "Convert it with onnx.version_converter or export it again."
         )
@@ -207,7 +209,8 @@ def _constant_value(node: NodeProto, index: int) -> Array:
         if key in kinds:
             return np.asarray(value, kinds[key])
     form = ", ".join(attributes) or "nothing"
-    raise ModelError(f"Constant node '{_node_name(node, index)}' holds {form}; a dense numeric array is expected.")
+    name = _node_name(node, index)
+    raise UnsupportedModelError(f"Constant node '{name}' holds {form}; a dense numeric array is expected.")
 
 
 def _add_input(graph: Graph, value: ValueInfoProto) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tessera.engine.errors import ModelError, UnsupportedOperatorError
+from tessera.engine.errors import ModelError, UnsupportedModelError, UnsupportedOperatorError
 from tessera.engine.graph.geometry import output_size
 from tessera.engine.graph.ir import Graph, Node, Shape, ValueInfo
 from tessera.wording import counted
@@ -71,7 +71,7 @@ def _output_type(node: Node, graph: Graph, inputs: list[ValueInfo | None]) -> np
         return first.dtype
     for info in read:
         if info.quant is None and info.dtype != _FLOAT32:
-            raise ModelError(f"{node.describe()} reads '{info.name}' as float32, but it is {info.dtype}.")
+            raise UnsupportedModelError(f"{node.describe()} reads '{info.name}' as float32, but it is {info.dtype}.")
     if node.op == "QuantizeLinear":
         return graph.values[node.inputs[2]].dtype
     return _FLOAT32

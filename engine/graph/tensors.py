@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from tessera.engine.errors import ModelError
+from tessera.engine.errors import ModelError, UnsupportedModelError
 from tessera.engine.graph.ir import Array
 from tessera.wording import counted
 
@@ -26,17 +26,26 @@ _TYPES: dict[int, np.dtype[Any]] = {
 }
 
 
+# Bytes of an element of the types that are moved into a file and not read: ONNX Runtime may run them.
+_FOREIGN_SIZES: dict[int, int] = {
+    TensorProto.BOOL: 1,
+    TensorProto.FLOAT16: 2,
+    TensorProto.BFLOAT16: 2,
+    TensorProto.DOUBLE: 8,
+}
+
+
 def type_of(element_type: int, what: str) -> np.dtype[Any]:
     """The numpy type of an ONNX element type.
 
     Raises:
-        ModelError: `what` has an element type that the engine does not run.
+        UnsupportedModelError: `what` has an element type that the engine does not run.
     """
     dtype = _TYPES.get(element_type)
     if dtype is None:
         known = element_type in TensorProto.DataType.values()
         name = TensorProto.DataType.Name(TensorProto.DataType.ValueType(element_type)) if known else str(element_type)
-        raise ModelError(
+        raise UnsupportedModelError(
             f"{what} has element type {name.lower()}; the engine reads float32, uint8, int8, int32 and int64. "
             "Export the model in float32."
         )
@@ -137,8 +146,9 @@ def embed_external(model: onnx.ModelProto, folder: Path | None) -> bool:
     found, total = False, 0
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
-            dtype = type_of(tensor.data_type, f"Tensor '{tensor.name}'")
-            data = _external_bytes(tensor, folder, prod(tensor.dims) * dtype.itemsize)
+            size = _FOREIGN_SIZES.get(tensor.data_type)
+            size = size or type_of(tensor.data_type, f"Tensor '{tensor.name}'").itemsize
+            data = _external_bytes(tensor, folder, prod(tensor.dims) * size)
             total += len(data)
             if total > LARGEST_EXTERNAL:  # many tensors may name the same bytes
                 raise ModelError(f"The model's external data has more than {LARGEST_EXTERNAL} bytes in all.")

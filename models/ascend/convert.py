@@ -17,6 +17,7 @@ import onnx
 
 from tessera.engine.backends.ascend.omfile import check_om_file
 from tessera.engine.errors import ModelError
+from tessera.engine.graph.protos import computes_in_integers
 from tessera.engine.quantize.calibration import Calibration
 from tessera.engine.quantize.files import write_whole
 from tessera.models.ascend.aipp import aipp_configuration
@@ -34,7 +35,7 @@ from tessera.models.ascend.operators import check_operator_package
 from tessera.models.ascend.provenance import Run, write_record
 from tessera.models.package import DESCRIPTION, LABELS, Package, read_package
 from tessera.models.photos import find_photos, read_photos
-from tessera.models.source import float_model, is_quantised
+from tessera.models.source import float_model
 from tessera.models.staging import check_folder, place, staging_folder
 from tessera.models.weights import file_sha256
 from tessera.wording import counted
@@ -156,7 +157,7 @@ def _check_target(target: Path) -> None:
 def _prepare(package: Package, folder: Path, options: ConvertOptions) -> tuple[Command, ...]:
     """Write everything that the tools read, and the folder's own description."""
     model = float_model(package)
-    if is_quantised(model):
+    if computes_in_integers(model):
         raise ModelError(f"{package.name} is quantised already. ATC needs its float graph; convert that one.")
     model = for_atc(model)
     _save(model, folder / _MODEL)

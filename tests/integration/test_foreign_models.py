@@ -14,6 +14,7 @@ from PIL import Image
 from tessera.models.preprocessing import Preprocessing
 from tests.servers import ServerProcess, tessera
 from tests.unit.models.classifiers import CHANNELS, CLASSES, GEMM, SIZE, classifier, right_logits
+from tests.unit.models.families import vision_transformer
 from tests.unit.models.tiny import LABELS
 
 VARIANTS = ("baseline", "optimised")
@@ -71,16 +72,31 @@ def test_probabilities_are_the_networks_own_and_tensors_its_logits(photo: Path, 
         assert server.stop() == 0
 
 
-def test_what_could_not_be_served_is_refused_at_once_and_leaves_nothing(tmp_path: Path) -> None:
-    head = [
-        helper.make_node("Add", ["relu", "mean"], ["sum"]),  # of images and single pixels: no kernel of ours
-        helper.make_node("GlobalAveragePool", ["sum"], ["again"]),
-        helper.make_node("Flatten", ["again"], ["flat"]),
-        *GEMM,
-    ]
-    result = add(classifier(head=head), tmp_path)
+def test_what_our_engine_cannot_run_is_served_and_said(photo: Path, tmp_path: Path) -> None:
+    result = add(vision_transformer(batch=1), tmp_path, "--size", str(SIZE), "--resize", str(SIZE))
+    assert result.returncode == 0, result.stderr
+    places = {"model_path": tmp_path / "library" / "net", "cache_dir": tmp_path / "cache"}
+    with ServerProcess(**places) as server, server.client() as client:  # type: ignore[arg-type]
+        described = {entry["name"]: entry for entry in client.get("/v1/models").json()["models"][0]["variants"]}
+        assert (described["optimised"]["backend"], described["optimised"]["precision"]) == ("onnxruntime", "fp32")
+        assert "because our engine cannot: Transpose node" in described["optimised"]["note"]
+        labels = 'tessera_variant_info{backend="onnxruntime",isa="%s",precision="fp32",variant="optimised"} 1.0'
+        assert labels % described["optimised"]["isa"] in client.get("/metrics").text
+        files = [("file", (name, photo.read_bytes())) for name in ("a", "b", "c")]
+        answers = [
+            client.post("/v1/classify?top_k=5", files=files, headers={"X-Model-Variant": variant}).json()["results"]
+            for variant in VARIANTS
+        ]
+        assert [image["predictions"] for image in answers[0]] == [image["predictions"] for image in answers[1]]
+        assert server.stop() == 0
+    assert any("because our engine cannot: Transpose node" in line for line in server.log)
+
+
+def test_what_cannot_be_served_is_refused_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    huge = {"w2": np.full((CLASSES, CHANNELS), 3e38, np.float32)}
+    result = add(classifier(constants=huge), tmp_path)
     assert result.returncode == 1
-    assert "optimised variant cannot be served" in result.stderr
+    assert "baseline variant cannot be served: Its scores are no finite numbers" in result.stderr
     assert "Traceback" not in result.stderr
     assert not any(word in result.stderr for word in ("backend=", ".partial", ".trial"))
     assert list((tmp_path / "library").iterdir()) == []

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from tessera.engine import _native
 from tessera.engine.backends.onnxruntime.explaining import (
@@ -28,6 +29,7 @@ from tessera.engine.backends.onnxruntime.plain_qdq import plain_qdq
 from tessera.engine.backends.onnxruntime.runtime import onnxruntime
 from tessera.engine.errors import InputError, ModelError
 from tessera.engine.graph.ir import Graph
+from tessera.engine.graph.protos import computes_in_integers
 from tessera.engine.graph.reader import read_model
 from tessera.engine.head import HeatMaps
 from tessera.engine.normalisation import Normalisation
@@ -72,11 +74,14 @@ class OnnxRuntimeSession(Session):
         self._input, self._output = _spec(inputs[0]), _spec(outputs[0])
         self._explaining: ExplainingSession | None = None
         self._preparing = threading.Lock()
+        first = next(iter(inputs[0].shape or ()), None)
+        self._only_batch = first if isinstance(first, int) and first > 0 else None
 
     @cached_property
     def _inspected(self) -> tuple[int, str, bool]:
         """MACs of one image, precision, and whether it explains. Reading the file again costs a third of loading it."""
-        return _inspect(self._path)
+        macs, precision, can_explain = _inspect(self._path)
+        return macs, precision, can_explain and self._only_batch is None
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """See `Session.run`."""
@@ -84,7 +89,7 @@ class OnnxRuntimeSession(Session):
             raise unavailable(str(self._path))
         batch = self._prepare(x)
         try:
-            return _run(self._session, batch, self._input.name)
+            return _run_in_parts(self._session, batch, self._input.name, self._only_batch or len(batch))
         except Exception as error:  # ONNX Runtime's exception classes share no base but Exception
             raise ModelError(f"ONNX Runtime cannot run {self._path}: {error}") from error
 
@@ -155,12 +160,12 @@ class OnnxRuntimeSession(Session):
         if runs < 1:
             raise InputError(f"profile needs at least one run, not {runs}.")
         batch = self._prepare(x)
-        graph = read_model(self._path)
-        costs = layer_costs(graph)
+        graph = _read(self._path)
+        costs = {} if graph is None else layer_costs(graph)
         peak, reads = self.peak(), self.reads()
         rows = []
         for fused_name, op, times in self._profile_nodes(batch, runs):
-            name = _origin(graph, fused_name)
+            name = fused_name if graph is None else _origin(graph, fused_name)
             cost = costs.get(name, LayerCost(op, 0, 0, 0))
             seconds = median(times) / 1e6
             rows.append(LayerTiming.measured(name, op, "onnxruntime", seconds, x.shape[0], cost, peak, reads))
@@ -169,13 +174,13 @@ class OnnxRuntimeSession(Session):
     def trace(self, x: npt.NDArray[Any]) -> list[Slice]:
         """See `Session.trace`. ONNX Runtime tells of the calling thread only."""
         batch = self._prepare(x)
-        graph = read_model(self._path)
+        graph = _read(self._path)
         events = self._node_events(batch, runs=1)
         last_run = events[len(events) // 2 :]
         began = last_run[0]["ts"] if last_run else 0
         return [
             Slice(
-                name=_origin(graph, _node_name(event)),
+                name=_node_name(event) if graph is None else _origin(graph, _node_name(event)),
                 op=event["args"]["op_name"],
                 kernel="onnxruntime",
                 thread=0,
@@ -197,7 +202,7 @@ class OnnxRuntimeSession(Session):
         with tempfile.TemporaryDirectory() as folder:
             session = _open(self._path, self._model, self._threads, Path(folder) / "profile")
             for _ in range(runs + 1):
-                _run(session, batch, self._input.name)
+                _run_in_parts(session, batch, self._input.name, self._only_batch or len(batch))
             events = json.loads(Path(session.end_profiling()).read_text())
         return [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_TIME)]
 
@@ -217,7 +222,7 @@ def _options(threads: int, folder: Path, *, exact: bool, fused: bool = True) -> 
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if fused else levels.ORT_ENABLE_BASIC
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised, and said by whoever asked for it
     # For models that are given as bytes; those in files say where they are.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     # Its threads spin for the next piece of work; without this also after a run, on cores that the other variant needs.
@@ -259,6 +264,17 @@ def _run(session: onnxruntime.InferenceSession, batch: npt.NDArray[np.float32], 
     return np.asarray(output, dtype=np.float32)
 
 
+def _run_in_parts(
+    session: onnxruntime.InferenceSession, batch: npt.NDArray[np.float32], name: str, size: int
+) -> npt.NDArray[np.float32]:
+    """Runs `size` images at a time; the last run is filled up with its last image."""
+    if len(batch) == size:
+        return _run(session, batch, name)
+    filled = np.concatenate([batch, np.repeat(batch[-1:], -len(batch) % size, axis=0)])
+    parts = [_run(session, filled[start : start + size], name) for start in range(0, len(filled), size)]
+    return np.concatenate(parts)[: len(batch)]
+
+
 def _spec(argument: Any) -> TensorSpec:
     shape = tuple(size if isinstance(size, int) else None for size in argument.shape)
     return TensorSpec(argument.name, (None, *shape[1:]) if shape else shape, "float32")
@@ -279,14 +295,21 @@ def _loadable(path: Path) -> str | bytes:
 
 
 def _inspect(path: Path) -> tuple[int, str, bool]:
-    """MACs of one image, precision, whether it explains; 0, "fp32" and no for graphs that our reader does not know."""
-    try:
-        graph = read_model(path)
-    except ModelError:
-        return 0, "fp32", False
+    """MACs of one image, precision, whether it explains; 0 and no for graphs that our reader does not know."""
+    graph = _read(path)
+    if graph is None:
+        return 0, "int8" if computes_in_integers(onnx.load(path, load_external_data=False)) else "fp32", False
     quantised = any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes)
     macs = sum(cost.macs for cost in layer_costs(graph).values())
     return macs, "int8" if quantised else "fp32", explains(path, graph)
+
+
+def _read(path: Path) -> Graph | None:
+    """The file as our reader sees it; None where it does not know it."""
+    try:
+        return read_model(path)
+    except ModelError:
+        return None
 
 
 def _origin(graph: Graph, fused_name: str) -> str:

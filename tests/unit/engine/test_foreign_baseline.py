@@ -145,9 +145,26 @@ def test_vnni_is_read_from_the_flags_of_the_cpu(flags: str, has: bool, tmp_path:
     assert not has_vnni(tmp_path / "gone")
 
 
-def test_more_images_than_the_file_fixes_are_an_engine_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fixed", [1, 3])
+def test_a_file_of_one_batch_size_answers_any_number_of_images(fixed: int, tmp_path: Path) -> None:
     model = residual_network()
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, tmp_path / "any.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = fixed
+    onnx.save(model, tmp_path / "fixed.onnx")
+    images = normal(4, *SHAPE)
+    with engine.load(tmp_path / "any.onnx", backend="onnxruntime") as session:
+        wanted = session.run(images)
+    with engine.load(tmp_path / "fixed.onnx", backend="onnxruntime") as session:
+        for count in (1, 2, 3, 4):
+            np.testing.assert_allclose(session.run(images[:count]), wanted[:count], rtol=1e-4, atol=1e-4)
+
+
+def test_more_images_than_the_file_can_take_are_an_engine_error(tmp_path: Path) -> None:
+    model = residual_network()
+    flatten = next(made for made in model.graph.node if made.op_type == "Flatten")
+    flatten.op_type = "Reshape"
+    flatten.input.append("one")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 32]), "one"))
     onnx.save(model, tmp_path / "one.onnx")
     with (
         engine.load(tmp_path / "one.onnx", backend="onnxruntime") as session,

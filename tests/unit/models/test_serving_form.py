@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -21,6 +22,7 @@ from tessera.models.registry import open_model
 from tessera.models.source import float_model
 from tests.imagefiles import png
 from tests.unit.models.classifiers import CHANNELS, CLASSES, FLATTEN, GEMM, SIZE, classifier, right_logits, weights
+from tests.unit.models.families import OPAQUE
 
 Nodes = Sequence[onnx.NodeProto]
 
@@ -268,17 +270,62 @@ def test_channels_last_are_refused_with_the_exporters_flag(tmp_path: Path) -> No
         added(model, tmp_path)
 
 
-def test_what_one_variant_cannot_run_is_not_accepted(tmp_path: Path) -> None:
-    """Our engine has no addition of images and pixels; the reader does not know that yet."""
+def test_what_our_engine_cannot_run_is_served_by_onnx_runtime(tmp_path: Path) -> None:
+    """Our engine has no addition of images and pixels; the reader does not know that."""
     head = [node("Add", ["relu", "mean"], "sum"), node("GlobalAveragePool", ["sum"], "again")]
     head += [node("Flatten", ["again"], "flat"), *GEMM]
-    with pytest.raises(ModelError, match=r"optimised variant cannot be served: .*different shapes") as refusal:
-        added(classifier(head=head), tmp_path)
-    assert ".partial" not in str(refusal.value)
-    assert not list((tmp_path / "library").iterdir())
+    twice = {"w2": weights()["w2"] / 2}  # the mean of what the mean was added to is twice the mean
+    folder = added(classifier(head=head, constants=twice), tmp_path)
+    check(folder, tmp_path / "cache")
+    optimised = open_model(folder, cache=tmp_path / "cache").variants["optimised"]
+    assert optimised.backend == "onnxruntime"
+    assert "our engine cannot: Add node 'sum': its operands have different shapes." in optimised.note
+    assert ".partial" not in optimised.note
 
 
 def test_scores_that_are_no_numbers_are_not_accepted(tmp_path: Path) -> None:
     huge = {"w2": np.full((CLASSES, CHANNELS), 3e38, np.float32)}
     with pytest.raises(ModelError, match="no finite numbers"):
         added(classifier(constants=huge), tmp_path)
+
+
+def alone(model: onnx.ModelProto, pixels: np.ndarray) -> np.ndarray:
+    """What ONNX Runtime makes of each image by itself, or of two where the file fixes that, without any of our code."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    mean, std = (np.array(of, np.float32).reshape(3, 1, 1) for of in (Preprocessing().mean, Preprocessing().std))
+    images = (pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255) - mean) / std
+    size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+    parts = [session.run(None, {"image": images[start : start + size]})[0] for start in range(0, len(images), size)]
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("family", OPAQUE)
+def test_any_classifier_serves(family: str, tmp_path: Path) -> None:
+    model = OPAQUE[family]
+    folder = added(model, tmp_path, size=SIZE, resize=SIZE)
+    variants = open_model(folder, cache=tmp_path / "cache").variants
+    assert {variant.backend for variant in variants.values()} == {"onnxruntime"}
+    assert "because our engine cannot" in variants["optimised"].note
+    pixels = np.random.default_rng(1).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
+    wanted = alone(model, pixels)
+    for variant in variants.values():
+        with engine.load(variant.path, backend=variant.backend) as session:
+            for count in (1, 2, 3, 4):
+                scores = session.run(pixels[:count])
+                if model.graph.node[-1].op_type == "Softmax":
+                    scores = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+                np.testing.assert_allclose(scores, wanted[:count], rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_that_mixes_images_whatever_the_batch_is_refused(tmp_path: Path) -> None:
+    """Of two images at once, which the file fixes, each answer is the sum of both."""
+    end = [node("ReduceSum", ["logits", "axis"], "sum", keepdims=1), node("Add", ["logits", "sum"], "y")]
+    model = classifier(end, ("y",), batch=2, constants={"axis": np.array([0])})
+    with pytest.raises(ModelError, match="would influence each other's answers"):
+        added(model, tmp_path)
+
+
+def test_what_neither_engine_knows_is_refused_in_words(tmp_path: Path) -> None:
+    made = helper.make_node("Fancy", ["logits"], ["y"], "odd", domain="com.microsoft")
+    with pytest.raises(ModelError, match=r"com\.microsoft\.Fancy node 'odd'.*ONNX Runtime does not run .* either"):
+        added(classifier([made], ("y",)), tmp_path)
