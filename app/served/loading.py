@@ -23,6 +23,7 @@ from tessera.app.settings import Settings
 from tessera.engine.backends import BACKENDS
 from tessera.engine.errors import EngineError
 from tessera.engine.normalisation import Normalisation
+from tessera.models import contest
 from tessera.models.foreign import ForeignModel
 from tessera.models.package import LABELS, read_package
 from tessera.models.preprocessing import Preprocessing
@@ -80,9 +81,10 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
                 f"The default variant {settings.default_variant!r} does not exist; {name} has: {', '.join(VARIANTS)}."
             )
         check_plan(settings, name, VARIANTS)  # before the minutes that an import and a build may take
-        return open_model(
+        model = open_model(
             find_model(settings, progress), cache=settings.cache_dir, progress=progress, target=settings.backend
         )
+        return contest.remembered(model, _threads(settings))
     except (EngineError, OSError) as error:
         raise StartupError(f"The model cannot be opened: {error}") from error
 
@@ -102,6 +104,7 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
     """
     served = None if known is None else _variants_as_served(known)
     files: Mapping[str, Variant]
+    opened_model: Model | None = None
     if known is not None and served is not None:
         model: Described = known
         files = served
@@ -115,6 +118,8 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
     progress(f"loading {' and '.join(files)}", 0.0)
     with ExitStack() as opened:
         sessions = _open_sessions(model.name, files, settings, opened)
+        if opened_model is not None and files.keys() == opened_model.variants.keys():
+            files = _settle(opened_model, sessions, settings, opened, progress).variants
         variants = {}
         for position, (name, session) in enumerate(sessions.items()):
             progress(f"warming {name}", position / len(sessions))
@@ -134,6 +139,26 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
                 raise _not_loadable(model.name, name, error) from error
         opened.pop_all()
     return LoadedModel(_describe(model, variants, sessions, known, cache_folder(settings)), sessions)
+
+
+def _settle(
+    model: Model, sessions: dict[str, engine.Session], settings: Settings, opened: ExitStack, progress: Progress
+) -> Model:
+    """Leave the optimised variant to whoever is faster, and replace its session then."""
+    threads = _threads(settings)
+    if not contest.is_open(model, threads):
+        return model
+    progress("comparing the variants", 0.0)
+    settled = contest.settle(model, threads, sessions, lambda variant: open_session(variant, settings))
+    opened.callback(sessions["optimised"].close)
+    if (variant := settled.variants["optimised"]) != model.variants["optimised"]:
+        _warn({"optimised": variant})
+    return settled
+
+
+def _threads(settings: Settings) -> int:
+    """Threads of one run."""
+    return settings.threads if settings.threads is not None else engine.cpu_budget()
 
 
 def _describe(
@@ -259,7 +284,11 @@ def reload_variant(
     _warn({name: variant})
     with ExitStack() as opened:
         try:
-            session = open_session(variant, settings)
+            sessions = {name: open_session(variant, settings)}
+            if name == "optimised" and contest.is_open(model, _threads(settings)):
+                with open_session(model.variants["baseline"], settings) as sessions["baseline"]:
+                    variant = _settle(model, sessions, settings, opened, lambda stage, fraction: None).variants[name]
+            session = sessions[name]
             opened.callback(session.close)
             info = _check(model, variant, session)
             session.run(np.zeros((settings.max_batch, *model.preprocessing.shape), np.uint8))
