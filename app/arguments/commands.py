@@ -73,7 +73,7 @@ def _text(describe: Callable[[Parser], None]) -> str:
 # Command -> what it does, and who describes its arguments.
 COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "serve": ("serve a model over HTTP", runs.serve),
-    "classify": ("label image files on this machine, without a server", runs.classify),
+    "classify": ("label photos on this machine, without a server", runs.classify),
     "bench": ("compare the variants' speed, paired", runs.bench),
     "profile": ("time every layer of each variant", runs.profile),
     "report": ("measure everything, as one HTML file to pass on", runs.report),

@@ -23,14 +23,24 @@ def serve(parser: Parser) -> None:
 
 
 def classify(parser: Parser) -> None:
-    """Label image files on this machine, without a server."""
+    """Label photos on this machine, without a server: files, folders, tar files, or lists of paths."""
     images = parser.add_mutually_exclusive_group(required=True)
-    images.add_argument("files", metavar="FILE", nargs="*", default=[], type=Path, help="image file")
+    images.add_argument(
+        "files",
+        metavar="PHOTOS",
+        nargs="*",
+        default=[],
+        type=Path,
+        help="image file, folder, .tar file, .txt file with a path a line, or - for such a list on standard input",
+    )
     images.add_argument("--sample", action="store_true", help="label three drawings that come with Tessera")
     parser.add_argument("--variant", help="who answers (default: the default variant)")
     parser.add_argument("--top-k", metavar="K", help="labels per image (default 5)")
-    parser.add_argument("--json", action="store_true", help="print the JSON that POST /v1/classify would answer")
-    add_settings_flags(parser, (*RUN_SETTINGS, "default_variant", "max_pixels", "decode_scale"))
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print the JSON that POST /v1/classify would answer")
+    shape.add_argument("--output", metavar="FILE", type=Path, help="write .jsonl, .csv or .parquet instead of printing")
+    parser.add_argument("--resume", action="store_true", help="go on with an --output that did not end")
+    add_settings_flags(parser, (*RUN_SETTINGS, "default_variant", "decode_threads", "max_pixels", "decode_scale"))
 
 
 def bench(parser: Parser) -> None:

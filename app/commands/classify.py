@@ -1,78 +1,181 @@
-"""Label image files on this machine, without a server."""
+"""Label photos on this machine, without a server: files, folders, tar files, or lists of paths."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-import time
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from tessera import engine
+from tessera.app.commands.batch.output import BatchOutput, check_output
+from tessera.app.commands.batch.running import Outcome, Unreadable, classify
+from tessera.app.commands.batch.sources import STANDARD_INPUT, Photo, find_photos
+from tessera.app.commands.batch.tables import Row
+from tessera.app.commands.batch.tally import Tally
+from tessera.app.commands.identity import identify
 from tessera.app.commands.progress import ProgressDisplay
-from tessera.app.errors import RequestError
+from tessera.app.errors import StartupError
 from tessera.app.imaging.decoder import ImageDecoder
-from tessera.app.protocol.classify import Classified, build_answer, resolve_top_k
-from tessera.app.served.loading import open_configured_model, open_session
+from tessera.app.protocol.classify import Classified, build_answer, resolve_top_k, top_predictions
+from tessera.app.served.loading import default_decode_threads, open_configured_model, open_session
 from tessera.app.served.selection import check_variant, find_model
 from tessera.app.settings import Settings
 from tessera.models.package import read_package
+from tessera.wording import counted
 
 # Drawn for the page, which offers them too.
 _SAMPLES = sorted((Path(__file__).parents[1] / "web" / "built").glob("*.jpg"))
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Print the labels of every file; 1 when any of them could not be read."""
+    """Tell the labels of every photo; 1 when any of them could not be read."""
     # All that can be wrong with the call, before anything is built.
-    name = arguments.variant or settings.default_variant
-    check_variant(name, "--default-variant" if arguments.variant is None else "--variant")
+    variant = arguments.variant or settings.default_variant
+    check_variant(variant, "--default-variant" if arguments.variant is None else "--variant")
+    if not _is_left(arguments.output, resume=arguments.resume):
+        return 0
     named = _SAMPLES if arguments.sample else arguments.files
-    files = [file for file in named if _is_there(file)]
-    if not files:
+    sources = [source for source in named if _is_there(source)]
+    photos = _some(sources)
+    if photos is None:
         return 1
-    with ProgressDisplay() as display:
+    with ExitStack() as opened:
+        display = opened.enter_context(ProgressDisplay())
         top_k = resolve_top_k(arguments.top_k, len(read_package(find_model(settings, display)).labels))
         model = open_configured_model(settings, display)
-        session = open_session(model.variants[name], settings)
-    decoder = ImageDecoder(model.preprocessing, max_pixels=settings.max_pixels, decode_scale=settings.decode_scale)
-    with session:
-        images = [image for file in files if (image := _classify(file, session, decoder)) is not None]
-    answer = build_answer(model.name, name, images, model.labels, top_k)
-    print(json.dumps(answer, indent=2) if arguments.json else _table(answer))
-    return 0 if len(images) == len(named) else 1
+        session = opened.enter_context(open_session(model.variants[variant], settings))
+        decoder = ImageDecoder(model.preprocessing, max_pixels=settings.max_pixels, decode_scale=settings.decode_scale)
+        output = None
+        if arguments.output is not None:
+            identity = {**identify(model, {variant: session.describe()}, settings), "top_k": top_k}
+            output = opened.enter_context(BatchOutput(arguments.output, identity, top_k))
+        tally = Tally(display.say) if output is None else Tally(display.say, *output.skip(photos))
+        if display.is_drawn and (output is not None or not sys.stdout.isatty()):
+            tally.draw(display, sources)
+        else:
+            display.close()
+        threads = settings.decode_threads or default_decode_threads()
+        outcomes = tally.watch(opened.enter_context(closing(classify(photos, session, decoder, threads))))
+        if output is not None:
+            _keep(outcomes, tally, output, model.labels, top_k)
+        else:
+            _print(
+                _document if arguments.json else _lines, outcomes, Answerer(model.name, variant, model.labels, top_k)
+            )
+    return 1 if len(sources) < len(named) or tally.unreadable else 0
 
 
-def _is_there(file: Path) -> bool:
+def _is_left(output: Path | None, *, resume: bool) -> bool:
+    """Whether there is anything to do, and a place for it."""
+    if output is None:
+        if resume:
+            raise StartupError("--resume goes on with a file of results; name it with --output.")
+        return True
+    left = check_output(output, resume=resume)
+    if not left:
+        print(f"tessera: {output} is there already; remove it to begin again.", file=sys.stderr)
+    return left
+
+
+def _is_there(source: Path) -> bool:
+    if str(source) == STANDARD_INPUT or source.is_dir():
+        return True
     try:
-        file.open("rb").close()
+        source.open("rb").close()
     except OSError as error:
-        print(f"tessera: {file}: {error.strerror or error}", file=sys.stderr)
+        print(f"tessera: {source}: {error.strerror or error}", file=sys.stderr)
         return False
     return True
 
 
-def _classify(file: Path, session: engine.Session, decoder: ImageDecoder) -> Classified | None:
-    pixels = np.empty((1, *decoder.shape), np.uint8)
-    started = time.perf_counter()
-    try:
-        decoder.decode(file.read_bytes(), pixels[0])
-    except (OSError, RequestError) as error:
-        print(f"tessera: {file}: {error}", file=sys.stderr)
+def _some(sources: Sequence[Path]) -> Iterator[Photo] | None:
+    """The photos of the sources; None, and told so, where there are none."""
+    if not sources:
         return None
-    decoded = time.perf_counter()
-    logits = session.run(pixels)[0]
-    shown = file.name if file in _SAMPLES else str(file)
-    return Classified(shown, logits, decoded - started, 0.0, time.perf_counter() - decoded, 1)
+    photos = (
+        photo._replace(name=Path(photo.name).name) if Path(photo.name) in _SAMPLES else photo
+        for photo in find_photos(sources)
+    )
+    first = next(photos, None)
+    if first is None:
+        print(f"tessera: There are no photos in {', '.join(map(str, sources))}.", file=sys.stderr)
+        return None
+    return chain([first], photos)
 
 
-def _table(answer: dict[str, object]) -> str:
-    lines = []
-    results: list[dict[str, object]] = answer["results"]  # type: ignore[assignment]
-    for result in results:
-        predictions: list[dict[str, object]] = result["predictions"]  # type: ignore[assignment]
-        labels = ", ".join(f"{entry['label']} {entry['probability']:.1%}" for entry in predictions)
-        lines.append(f"{result['filename']}: {labels}")
-    return "\n".join(lines)
+def _shortly(photo: Photo) -> Photo:
+    """A sample by its name alone; where it lies is nobody's concern."""
+    path = Path(photo.name)
+    return photo._replace(name=path.name) if path in _SAMPLES else photo
+
+
+def _keep(
+    outcomes: Iterator[list[Outcome]], tally: Tally, output: BatchOutput, labels: Sequence[str], top_k: int
+) -> None:
+    """Write results to a file; say what is kept when that is stopped."""
+    try:
+        for batch in outcomes:
+            output.append([_row(outcome, labels, top_k) for outcome in batch])
+    except (KeyboardInterrupt, SystemExit):
+        print(
+            f"tessera: stopped; the results of {counted(tally.photos, 'photo', form=',')} are kept in "
+            f"{output.journal}. The same command with --resume goes on from there.",
+            file=sys.stderr,
+        )
+        raise
+    output.finish()
+    print(f"tessera: {output.path}: {tally}.", file=sys.stderr)
+
+
+def _row(outcome: Outcome, labels: Sequence[str], top_k: int) -> Row:
+    if isinstance(outcome, Unreadable):
+        return {"file": outcome.filename, "error": outcome.reason}
+    return {"file": str(outcome.filename), "predictions": top_predictions(outcome.logits, labels, top_k)}
+
+
+class Answerer(NamedTuple):
+    """What an answer says besides the scores."""
+
+    model: str
+    variant: str
+    labels: Sequence[str]
+    top_k: int
+
+    def answer(self, *images: Classified) -> dict[str, Any]:
+        """The body that POST /v1/classify would answer with."""
+        return build_answer(self.model, self.variant, images, self.labels, self.top_k)
+
+
+def _print(
+    form: Callable[[Iterator[Classified], Answerer], Iterator[str]],
+    outcomes: Iterator[list[Outcome]],
+    answerer: Answerer,
+) -> None:
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names of files are bytes
+    readable = (outcome for batch in outcomes for outcome in batch if not isinstance(outcome, Unreadable))
+    for text in form(readable, answerer):
+        sys.stdout.write(text)
+
+
+def _lines(images: Iterator[Classified], answerer: Answerer) -> Iterator[str]:
+    for image in images:
+        found = top_predictions(image.logits, answerer.labels, answerer.top_k)
+        labels = ", ".join(f"{entry['label']} {entry['probability']:.1%}" for entry in found)
+        yield f"{image.filename}: {labels}\n"
+
+
+def _document(images: Iterator[Classified], answerer: Answerer) -> Iterator[str]:
+    """The answer piece by piece, so that its results need not all be there at once."""
+    head, tail = json.dumps(answerer.answer(), indent=2).split("[]")
+    yield f"{head}["
+    between = "\n"
+    for image in images:
+        (result,) = answerer.answer(image)["results"]
+        yield between + textwrap.indent(json.dumps(result, indent=2), "    ")
+        between = ",\n"
+    yield ("]" if between == "\n" else "\n  ]") + f"{tail}\n"

@@ -56,6 +56,11 @@ class ProgressDisplay:
         with suppress(OSError):  # a terminal that has hung up
             self._bar.stop()
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether there is a bar: on a terminal, unless programs read it."""
+        return not self._bar.disable
+
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from tessera.app.errors import RequestError, StartupError
 from tessera.app.imaging.decoder import ImageDecoder
+from tessera.models.evaluation.photos import is_photo
 from tessera.models.preprocessing import Preprocessing
-
-_SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tiff", ".tif"}
 
 
 def find_images(folder: Path | None) -> list[Path]:
@@ -25,7 +24,7 @@ def find_images(folder: Path | None) -> list[Path]:
         return []
     if not folder.is_dir():
         raise StartupError(f"There is no folder of photos {folder}.")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
+    files = sorted(file for file in folder.rglob("*") if is_photo(file.name) and file.is_file())
     if not files:
         raise StartupError(f"There are no photos in {folder}.")
     return files

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from tessera.engine.errors import ModelError
 
@@ -27,8 +30,11 @@ def check_target(path: str | os.PathLike[str]) -> None:
         raise ModelError(f"Cannot write {target}: {folder} is read-only for this user.")
 
 
-def write_whole(path: str | os.PathLike[str], payload: bytes) -> None:
-    """Write `payload` to `path`: a reader sees the old file or the whole new one, also after a crash.
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write into that becomes `path` when the block ends well: readers see the old file or the whole new one.
+
+    That holds after a crash, too.
 
     Raises:
         ModelError: the file cannot be written.
@@ -38,7 +44,7 @@ def write_whole(path: str | os.PathLike[str], payload: bytes) -> None:
     try:
         try:
             with partial.open("xb") as file:
-                file.write(payload)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, target)
@@ -46,3 +52,13 @@ def write_whole(path: str | os.PathLike[str], payload: bytes) -> None:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise ModelError(f"Cannot write {target}: {error.strerror or error}.") from error
+
+
+def write_whole(path: str | os.PathLike[str], payload: bytes) -> None:
+    """Write `payload` to `path`, as `whole_file` does.
+
+    Raises:
+        ModelError: the file cannot be written.
+    """
+    with whole_file(path) as file:
+        file.write(payload)

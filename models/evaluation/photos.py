@@ -94,7 +94,7 @@ def find_labelled(folder: Path, classes: ClassNames, listed: Path | None = None)
         )
     known = {name: index for name, index in class_folders.items() if index is not None}
     if known:
-        if loose := next(filter(_is_photo, (name for name in names if name not in known)), None):
+        if loose := next(filter(is_photo, (name for name in names if name not in known)), None):
             raise ModelError(f"{folder} holds folders of classes, and beside them photos such as {loose}. Move those.")
         return _scanned(
             folder, lambda: _walk_classes(folder, known), f"There are no photos in the folders of {folder}."
@@ -150,11 +150,11 @@ def _walk_classes(folder: Path, classes: Mapping[str, int]) -> Iterator[Labelled
     for name, label in classes.items():
         for place, below, files in os.walk(folder / name):
             below.sort()
-            yield from (LabelledPhoto(Path(place, file), label) for file in sorted(files) if _is_photo(file))
+            yield from (LabelledPhoto(Path(place, file), label) for file in sorted(files) if is_photo(file))
 
 
 def _walk_flat(folder: Path, classes: int) -> Iterator[LabelledPhoto]:
-    for name in filter(_is_photo, _names(folder)):
+    for name in filter(is_photo, _names(folder)):
         match = _FLAT.fullmatch(name)
         if match is None or not _is_index(match[1], classes):
             raise ModelError(
@@ -181,5 +181,6 @@ def _walk_list(folder: Path, listed: Path, classes: int) -> Iterator[LabelledPho
         raise ModelError(f"Cannot read the list {listed}: {error}.") from error
 
 
-def _is_photo(name: str) -> bool:
+def is_photo(name: str) -> bool:
+    """Whether a file is taken for a photo, by the end of its name."""
     return name.lower().endswith(_SUFFIXES)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,16 +14,13 @@ from numpy.typing import NDArray
 
 from tessera import engine
 from tessera.engine.errors import ModelError
+from tessera.models.decoding import DecodedBatch, decoded_ahead
 from tessera.models.evaluation.photos import LabelledPhoto, PhotoSet
 from tessera.models.evaluation.state import MOST_NAMED, Block, StateFile
 
 # Decodes one photo into a row [size, size, 3]; returns what is wrong with it, or None.
 Decode = Callable[[Path, NDArray[np.uint8]], str | None]
 
-_BATCH = 16
-_LARGEST_BATCH_BYTES = 64 * 1024 * 1024
-# Batches that are being decoded while one is run: enough to even out photos of unequal size.
-_AHEAD = 2
 # Photos per line of the state file: seconds of work to lose, and a file of about a megabyte per million photos.
 _BLOCK = 512
 
@@ -87,7 +83,7 @@ def evaluate(
     with ThreadPoolExecutor(workers, thread_name_prefix="tessera-decode") as pool:
         todo = islice(photos.photos(), before, None)
         try:
-            for batch in _decoded(todo, decode, shape, pool):
+            for batch in decoded_ahead(todo, lambda photo, row: decode(photo.path, row), shape, pool):
                 block = _count(batch, sessions, watcher)
                 now = time.perf_counter()
                 block.seconds, lap = now - lap, now
@@ -103,34 +99,13 @@ def evaluate(
     return done
 
 
-@dataclass(frozen=True)
-class _Batch:
-    photos: Sequence[LabelledPhoto]
-    pixels: NDArray[np.uint8]
-    problems: Sequence[Future[str | None]]
-
-
-def _decoded(
-    photos: Iterator[LabelledPhoto], decode: Decode, shape: tuple[int, int, int], pool: ThreadPoolExecutor
-) -> Iterator[_Batch]:
-    """Batches in order, with the next ones being decoded already."""
-    size = max(1, min(_BATCH, _LARGEST_BATCH_BYTES // int(np.prod(shape))))
-    waiting: deque[_Batch] = deque()
-    while True:
-        while len(waiting) <= _AHEAD and (chunk := list(islice(photos, size))):
-            pixels = np.empty((len(chunk), *shape), np.uint8)
-            problems = [pool.submit(decode, photo.path, row) for photo, row in zip(chunk, pixels, strict=True)]
-            waiting.append(_Batch(chunk, pixels, problems))
-        if not waiting:
-            return
-        yield waiting.popleft()
-
-
-def _count(batch: _Batch, sessions: Mapping[str, engine.Session], watcher: Watcher) -> Block:
+def _count(
+    batch: DecodedBatch[LabelledPhoto, str | None], sessions: Mapping[str, engine.Session], watcher: Watcher
+) -> Block:
     block = Block.empty(list(sessions))
     block.photos = len(batch.photos)
     readable = []
-    for row, (photo, problem) in enumerate(zip(batch.photos, batch.problems, strict=True)):
+    for row, (photo, problem) in enumerate(zip(batch.photos, batch.results, strict=True)):
         if (reason := problem.result()) is None:
             readable.append(row)
             continue
@@ -139,7 +114,7 @@ def _count(batch: _Batch, sessions: Mapping[str, engine.Session], watcher: Watch
         block.named = [*block.named, str(photo.path)][:MOST_NAMED]
     if not readable:
         return block
-    pixels = batch.pixels if len(readable) == len(batch.photos) else batch.pixels[readable]
+    pixels = batch.rows(readable)
     labels = np.array([batch.photos[row].label for row in readable], np.intp)
     reference: NDArray[np.float32] | None = None
     for name, session in sessions.items():

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tessera.engine.errors import ModelError
-from tessera.engine.quantize.files import check_target
 from tessera.models.evaluation.tally import Tally
+from tessera.models.journal import Journal, check_journal
 
-_FORMAT = 1
-_BEGIN = b'{"format":'
+_WHAT = "an evaluation"
 # Unreadable photos that a result names; all are counted.
 MOST_NAMED = 100
 
@@ -71,22 +66,11 @@ def check_state(path: Path) -> None:
     Raises:
         ModelError: it cannot be written, or holds something else.
     """
-    check_target(path)
-    try:
-        with path.open("rb") as file:
-            begin = file.read(len(_BEGIN))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise ModelError(f"Cannot open the state {path}: {error.strerror or error}.") from error
-    if not _BEGIN.startswith(begin):
-        raise _foreign(path)
+    check_journal(path, _WHAT)
 
 
 class StateFile:
-    """The file: a first line that says what is evaluated, then one line per block, each written whole or not at all.
-
-    A context manager; while it is open no other process can open it. A line that a crash cut short is removed.
+    """The file: a journal with a line per block. A context manager, as `Journal` is.
 
     Args:
         path: the file; created when missing.
@@ -98,17 +82,13 @@ class StateFile:
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any], variants: Sequence[str]) -> None:
-        self._path = path
         self.done = Block.empty(variants)
+        self._journal = Journal(path, identity, _WHAT)
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise ModelError(f"Cannot open the state {path}: {error.strerror or error}.") from error
-        try:
-            self._lock()
-            self._read({"format": _FORMAT, **identity}, variants)
+            for entry in self._journal.entries():
+                self.done.merge(self._block(entry, variants))
         except BaseException:
-            os.close(self._descriptor)
+            self._journal.close()
             raise
 
     def __enter__(self) -> StateFile:
@@ -117,7 +97,7 @@ class StateFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
+        self._journal.close()
 
     def append(self, block: Block) -> None:
         """Add the photos that follow.
@@ -125,62 +105,11 @@ class StateFile:
         Raises:
             ModelError: the file cannot be written; it then ends with the block before.
         """
-        self._write(asdict(block))
+        self._journal.append(asdict(block))
         self.done.merge(block)
 
-    def _lock(self) -> None:
+    def _block(self, entry: Any, variants: Sequence[str]) -> Block:
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ModelError(f"{self._path} is in use by another evaluation.") from error
-
-    def _read(self, identity: Mapping[str, Any], variants: Sequence[str]) -> None:
-        with open(os.dup(self._descriptor), "rb") as file:
-            first = file.readline()
-            if not first.endswith(b"\n"):
-                # Empty, or cut short before anything was evaluated; what was never ours is not overwritten.
-                if first and not first.startswith(_BEGIN):
-                    raise _foreign(self._path)
-                os.ftruncate(self._descriptor, 0)
-                self._write(identity)
-                return
-            self._check(first, identity)
-            end = len(first)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    self.done.merge(Block.from_json(json.loads(line), variants))
-                except (ValueError, KeyError, TypeError) as error:
-                    raise _foreign(self._path) from error
-                end += len(line)
-        os.ftruncate(self._descriptor, end)
-
-    def _check(self, line: bytes, identity: Mapping[str, Any]) -> None:
-        try:
-            found = json.loads(line)
-            if not isinstance(found, dict) or "format" not in found:
-                raise _foreign(self._path)
-        except ValueError as error:
-            raise _foreign(self._path) from error
-        changed = sorted(key for key in {*found, *identity} if found.get(key) != identity.get(key))
-        if changed:
-            raise ModelError(
-                f"{self._path} belongs to another evaluation: {', '.join(changed)} changed since. "
-                "Name another file with --resume, or remove this one to begin again."
-            )
-
-    def _write(self, table: Mapping[str, Any]) -> None:
-        line = json.dumps(table, separators=(",", ":")).encode() + b"\n"
-        size = os.fstat(self._descriptor).st_size
-        try:
-            if os.write(self._descriptor, line) != len(line):
-                raise OSError("the disk is full")
-            os.fsync(self._descriptor)
-        except OSError as error:
-            os.ftruncate(self._descriptor, size)
-            raise ModelError(f"Cannot write the state {self._path}: {error.strerror or error}.") from error
-
-
-def _foreign(path: Path) -> ModelError:
-    return ModelError(f"{path} is no state of an evaluation, or it is damaged. Name another file.")
+            return Block.from_json(entry, variants)
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._journal.foreign() from error

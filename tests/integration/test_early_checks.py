@@ -44,7 +44,7 @@ def photo(tmp_path: Path) -> str:
         (("classify", "{0}/photos/0/0.jpg", "--default-variant", "typo"), "--default-variant takes one of"),
         (("classify", "{0}/photos/0/0.jpg", "--top-k", "6"), "from 1 to 5"),
         (("classify", "typo.jpg"), "typo.jpg: No such file"),
-        (("classify", "{0}"), "Is a directory"),
+        (("classify", "{0}/empty"), "There are no photos in"),
         (("models", "evaluate", "typo"), "There is no folder of photos typo"),
         (("models", "evaluate", "{0}/photos", "--list", "typo"), "Cannot read the list typo"),
         (("models", "evaluate", "{0}/photos", "--wnids", "typo"), "Cannot read the class names typo"),

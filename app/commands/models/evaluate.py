@@ -11,33 +11,30 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from tessera import engine
+from tessera.app.commands.identity import identify
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.errors import StartupError
 from tessera.app.figures.accuracy import class_names, decode_with, describe_accuracy
 from tessera.app.imaging.decoder import ImageDecoder
-from tessera.app.served.loading import open_configured_model, open_session
+from tessera.app.served.loading import default_decode_threads, open_configured_model, open_session
 from tessera.app.served.selection import find_model
 from tessera.app.settings import Settings
 from tessera.app.signals import deferred_end
-from tessera.app.version import service_version
 from tessera.engine.quantize.files import check_target, write_whole
 from tessera.models.evaluation.gates import Verdict, judge
-from tessera.models.evaluation.photos import PhotoSet, find_labelled
+from tessera.models.evaluation.photos import find_labelled
 from tessera.models.evaluation.report import Result, Share, VariantResult, result
 from tessera.models.evaluation.runner import Watcher, evaluate
 from tessera.models.evaluation.state import StateFile, check_state
 from tessera.models.package import read_package
 from tessera.models.registry import Model
-from tessera.models.weights import file_sha256
 from tessera.wording import counted
 
 _WIDTH = 200
@@ -65,7 +62,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         _check(model, infos)
         state = None
         if arguments.resume is not None:
-            identity = _identity(model, infos, photos, settings)
+            identity = {**identify(model, infos, settings), "photos": [photos.count, photos.digest]}
             state = opened.enter_context(StateFile(arguments.resume, identity, list(sessions)))
             opened.enter_context(_telling_what_is_kept(state, photos.count, arguments.resume))
         decoder = ImageDecoder(model.preprocessing, max_pixels=settings.max_pixels, decode_scale=settings.decode_scale)
@@ -75,7 +72,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             sessions,
             decode_with(decoder),
             decoder.shape,
-            workers=settings.decode_threads or max(2, engine.cpu_budget() // 2),
+            workers=settings.decode_threads or default_decode_threads(),
             watcher=_watcher(display, photos.count, act_on_signals),
             state=state,
         )
@@ -120,24 +117,6 @@ def _check(model: Model, infos: dict[str, engine.SessionInfo]) -> None:
                 f"Variant {name!r} of {model.name} has {counted(classes, 'class', 'classes')} for "
                 f"{counted(len(model.labels), 'label')}."
             )
-
-
-def _identity(
-    model: Model, infos: dict[str, engine.SessionInfo], photos: PhotoSet, settings: Settings
-) -> dict[str, Any]:
-    """All that the results depend on, in the words of the message when it has changed."""
-    return {
-        "version": service_version(),
-        "model": model.name,
-        "variants": {
-            name: [file_sha256(variant.path), infos[name].backend, infos[name].isa, infos[name].precision]
-            for name, variant in model.variants.items()
-        },
-        "preprocessing": json.loads(json.dumps(asdict(model.preprocessing))),
-        "max_pixels": settings.max_pixels,
-        "decode_scale": settings.decode_scale,
-        "photos": [photos.count, photos.digest],
-    }
 
 
 def _watcher(display: ProgressDisplay, total: int, act_on_signals: Callable[[], None]) -> Watcher:

@@ -60,7 +60,7 @@ def test_every_command_has_a_module_that_runs_it() -> None:
         ("models quantise --method mes", "did you mean mse?"),
         ("models add net.onnx --size big", "argument --size"),
         ("bench --rounds 0", "must be at least 1"),
-        ("classify", "one of the arguments FILE --sample is required"),
+        ("classify", "one of the arguments PHOTOS --sample is required"),
         ("classify --sample photo.jpg", "not allowed with argument --sample"),
     ],
     ids=lambda case: case[0],
