@@ -84,6 +84,22 @@ static shape winograd_shape(random_source *random)
     return s;
 }
 
+/* One filter for each channel, in any block; some groups are not full. */
+static shape depthwise_shape(random_source *random, ts_dtype dtype)
+{
+    shape s = random_shape(random, dtype);
+    s.packed = 0;
+    s.channels = s.outputs = s.groups = random_between(random, 2, 300);
+    if (random_between(random, 0, 1)) {
+        s.kernel_h = s.kernel_w = random_between(random, 0, 1) ? 3 : 5;
+        s.stride_h = s.stride_w = random_between(random, 1, 2);
+        s.dilation_h = s.dilation_w = 1;
+        s.top = s.left = s.bottom = s.right = s.kernel_h / 2;
+        s.height = s.width = random_between(random, 0, 1) ? 7 * s.stride_w : s.kernel_h + random_between(random, 0, 30);
+    }
+    return s;
+}
+
 /* What matrix units take: whole blocks of 64 bytes on both sides. Sometimes as many images as fill a tile. */
 static shape matrix_shape(random_source *random, ts_dtype dtype)
 {
@@ -286,7 +302,8 @@ int main(int argc, char **argv)
     const int unblocked[4] = {TS_GROUP, TS_GROUP, TS_GROUP, TS_GROUP};
     int compared = 0;
     for (int round = 0; round < rounds; round++) {
-        const shape s = round % 7 == 6 ? winograd_shape(&random) : round % 7 == 5 ? matrix_shape(&random, round % 2 ? TS_U8 : TS_BF16) : random_shape(&random, (ts_dtype)(round % 3));
+        const shape s = round % 7 == 6 ? winograd_shape(&random) : round % 7 == 5 ? matrix_shape(&random, round % 2 ? TS_U8 : TS_BF16)
+                        : round % 7 == 4 ? depthwise_shape(&random, (ts_dtype)(round % 3)) : random_shape(&random, (ts_dtype)(round % 3));
         const int out_h = out_size(s.height, s.top + s.bottom, s.kernel_h, s.dilation_h, s.stride_h);
         const int out_w = out_size(s.width, s.left + s.right, s.kernel_w, s.dilation_w, s.stride_w);
         buffers b = make_buffers(&s, out_h, out_w, &random);

@@ -95,10 +95,10 @@ def merge_groups(weights: npt.NDArray[Any], groups: int) -> tuple[npt.NDArray[An
     """Joins neighbouring groups until each has a multiple of `_native.GROUP` channels on both sides.
 
     The joined weights are block-diagonal: zeros connect what was not connected, so the sums are the same. One group
-    needs no particular number of channels.
+    needs no particular number of channels, and neither do as many groups as there are channels on both sides.
     """
-    if groups == 1:
-        return weights, 1
+    if groups == 1 or weights.shape[:2] == (groups, 1):
+        return weights, groups
     per_group_in, per_group_out = weights.shape[1], weights.shape[0] // groups
     joined = next(
         count

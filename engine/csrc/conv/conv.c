@@ -2,7 +2,7 @@
 #include "conv/conv.h"
 
 /* The first that takes a problem runs it; the last one takes all that are left. */
-static const ts_conv_algorithm *const algorithms[] = {&ts_conv_matrix, &ts_conv_winograd, &ts_conv_bf16_int16,
+static const ts_conv_algorithm *const algorithms[] = {&ts_conv_depthwise, &ts_conv_matrix, &ts_conv_winograd, &ts_conv_bf16_int16,
                                                      &ts_conv_chains, &ts_conv_direct};
 
 static const ts_conv_algorithm *choose(const ts_conv_problem *problem)
@@ -27,7 +27,7 @@ static int check_geometry(ts_program *program, const ts_conv_desc *d, const ts_t
         return ts_fail(program, "a convolution reads beyond the frame of its input");
     if (ts_is_packed(target) || in->channels % d->groups || out->channels % d->groups)
         return ts_fail(program, "a convolution's channels do not divide into %d groups", d->groups);
-    if (d->groups > 1 && (in->channels / d->groups % TS_GROUP || out->channels / d->groups % TS_GROUP))
+    if (d->groups > 1 && !ts_is_depthwise(d, source, target) && (in->channels / d->groups % TS_GROUP || out->channels / d->groups % TS_GROUP))
         return ts_fail(program, "channels per group must be multiples of %d", TS_GROUP);
     if (ts_is_packed(source) && (d->dilation_w != 1 || d->groups != 1))
         return ts_fail(program, "a packed input allows neither dilation along rows nor groups");

@@ -16,6 +16,6 @@ typedef struct {
     void (*free)(void *data);
 } ts_conv_algorithm;
 
-extern const ts_conv_algorithm ts_conv_matrix, ts_conv_winograd, ts_conv_bf16_int16, ts_conv_chains, ts_conv_direct;
+extern const ts_conv_algorithm ts_conv_depthwise, ts_conv_matrix, ts_conv_winograd, ts_conv_bf16_int16, ts_conv_chains, ts_conv_direct;
 
 #endif

@@ -15,6 +15,12 @@ typedef struct {
     int filter;              /* weights of one output channel */
 } ts_conv_problem;
 
+/* Whether every channel is convolved by itself. Images of packed channels are not. */
+static inline int ts_is_depthwise(const ts_conv_desc *desc, const ts_tensor *source, const ts_tensor *target)
+{
+    return desc->groups > 1 && desc->groups == source->desc.channels && desc->groups == target->desc.channels && !ts_is_packed(source);
+}
+
 /* Weights of one array: those of u8 sources are the sums of `rests` + 1 arrays, one after another. */
 static inline size_t ts_weight_count(const ts_conv_problem *problem)
 {

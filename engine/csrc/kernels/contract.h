@@ -26,6 +26,7 @@ enum {
     TS_MAX_GROUPS = 4,
     TS_MAX_BLOCK = 64,         /* the largest C0 that a kernel may want */
     TS_CHAIN = 4,              /* the longest chain of products that are added in 16 bits */
+    TS_DEPTHWISE_BYTES = 64,   /* of the weights of one tap of a group: 32 bits each, floats or whole numbers of 16 bits */
     TS_ALIGN = 64,
 };
 

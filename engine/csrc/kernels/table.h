@@ -13,6 +13,7 @@
 /* What a kernel does, and so which member of its row's union holds it. */
 typedef enum {
     TS_CONV,         /* conv: tiles of a convolution. TS_U8 means s8 weights and s32 accumulation */
+    TS_DEPTHWISE,    /* conv: tiles of a convolution of each channel by itself; the reduction is its taps, see conv/depthwise.c */
     TS_MATRIX,       /* matrix: convolutions on a matrix unit */
     TS_INT16,        /* int16: bfloat16 convolutions in 16-bit whole numbers */
     TS_WINOGRAD,     /* winograd */

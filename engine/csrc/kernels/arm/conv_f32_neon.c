@@ -45,19 +45,7 @@ TS_INLINE void tile(const ts_tile *t, const int M)
     finish(t, acc, M);
 }
 
-static void tile_6(const ts_tile *t) { tile(t, 6); }
-static void tile_4(const ts_tile *t) { tile(t, 4); }
-static void tile_2(const ts_tile *t) { tile(t, 2); }
-static void tile_1(const ts_tile *t) { tile(t, 1); }
-
-static ts_tile_fn select_tile(int pixels, ptrdiff_t pixel_step, int split, int *capacity)
-{
-    (void)pixel_step;
-    if (split)
-        return NULL;
-    *capacity = pixels > 4 ? 6 : pixels > 2 ? 4 : pixels;
-    return pixels > 4 ? tile_6 : pixels > 2 ? tile_4 : pixels > 1 ? tile_2 : tile_1;
-}
+#include "tiles_6.inc"
 
 const ts_kernel ts_conv_f32_neon = {
     "f32_6x1_neon", TS_CONV, TS_F32, TS_CPU_NEON,

@@ -1,55 +1,10 @@
 /* Plain C micro-kernels: the fallback on any machine, and the oracle that all others are compared with. */
-#include <math.h>
 #include <string.h>
 
 #include "kernels/table.h"
 #include "layout/bf16.h"
 
-static const uint8_t *pixel_of(const uint8_t *const run[2], const ts_tile *tile, int pixel, ptrdiff_t step)
-{
-    return pixel < tile->split ? run[0] + pixel * step : run[1] + (pixel - tile->split) * step;
-}
-
-/* Residual in units of the output (before its zero point). */
-static float residual_at(const ts_tile *tile, int pixel, int lane)
-{
-    const ts_epilogue *epilogue = tile->epilogue;
-    const uint8_t *source = pixel_of(tile->residual, tile, pixel, tile->residual_step) + tile->residual_groups[0] +
-                            lane * ts_element_bytes(epilogue->residual_dtype);
-    float value;
-    if (epilogue->residual_dtype == TS_U8)
-        return (float)(*source - epilogue->residual_zero);
-    if (epilogue->residual_dtype == TS_BF16)
-        return ts_bf16_load(source);
-    memcpy(&value, source, sizeof value);
-    return value;
-}
-
-static int32_t clamp_int(int32_t value, int32_t low, int32_t high)
-{
-    return value < low ? low : value > high ? high : value;
-}
-
-static void store(const ts_tile *tile, int pixel, int lane, float value)
-{
-    const ts_epilogue *epilogue = tile->epilogue;
-    const uint8_t *run[2] = {tile->output[0], tile->output[1]};
-    uint8_t *target = (uint8_t *)pixel_of(run, tile, pixel, tile->output_step) + tile->output_groups[0] +
-                      lane * ts_element_bytes(epilogue->out_dtype);
-    if (tile->residual[0])
-        value = fmaf(residual_at(tile, pixel, lane), epilogue->residual_scale, value);
-    if (epilogue->out_dtype == TS_U8) {
-        /* Saturate before the conversion: like cvtps2dq for huge values, without its undefined C counterpart. */
-        const float rounded = fminf(fmaxf(rintf(value), -65536.0f), 65536.0f);
-        *target = (uint8_t)clamp_int((int32_t)rounded + epilogue->out_zero, epilogue->low, epilogue->high);
-        return;
-    }
-    value = value < epilogue->float_low ? epilogue->float_low : value > epilogue->float_high ? epilogue->float_high : value;
-    if (epilogue->out_dtype == TS_BF16)
-        ts_bf16_store(target, value);
-    else
-        memcpy(target, &value, sizeof value);
-}
+#include "store_scalar.inc"
 
 static int32_t dot_u8s8(const ts_tile *tile, const uint8_t *input, int lane)
 {
@@ -111,12 +66,6 @@ static void conv_bf16(const ts_tile *tile)
                 }
             store(tile, pixel, lane, sum);
         }
-}
-
-static ts_tile_fn any_tile(ts_tile_fn function, int *capacity)
-{
-    *capacity = 4;
-    return function;
 }
 
 static ts_tile_fn select_u8s8(int pixels, ptrdiff_t pixel_step, int split, int *capacity)
