@@ -17,9 +17,11 @@ from tessera.app.dispatch.experiment import ExperimentAccess
 from tessera.app.dispatch.shadow import Shadow
 from tessera.app.errors import (
     DeadlineExceededError,
+    DeadlineUnreachableError,
     InferenceError,
     InternalError,
     NotReadyError,
+    QueueFullError,
     RequestError,
     ShuttingDownError,
 )
@@ -36,6 +38,7 @@ from tessera.app.routing.events import Answered, Loaded
 from tessera.app.routing.router import BASELINE, Decision, Router
 from tessera.app.routing.split import KEY_HEADER
 from tessera.app.routing.variants import HEADER
+from tessera.app.scheduling.demand import Demand
 from tessera.app.scheduling.ticket import InputType, Outcome, Priority
 from tessera.app.served.model import ServedModel
 from tessera.app.served.plan import plan_from
@@ -66,6 +69,8 @@ class Service:
         self.draining = False
         self.live = LiveFeed(self._metrics_text)
         self._decoders: DecoderPool | None = None
+        self._demand = Demand()
+        metrics.watch_demand(self._demand_ratio)
         self._router = Router(plan_from(self.settings))
         self._shadow = Shadow(dispatcher, share=self.settings.effective_shadow_share)
 
@@ -170,7 +175,11 @@ class Service:
 
     def check_room(self, variant: str, *, deadline: float | None = None, priority: Priority = Priority.NORMAL) -> None:
         """Raise the error that a request of one image would get now, before its body is read."""
-        self.dispatcher.check_room(variant, deadline=deadline, priority=priority)
+        try:
+            self.dispatcher.check_room(variant, deadline=deadline, priority=priority)
+        except (QueueFullError, DeadlineUnreachableError):
+            self._demand.count_unread(variant)
+            raise
 
     def late(self, variant: str, allowed: float) -> DeadlineExceededError:
         """The error of a request that had `allowed` seconds, which have passed; `Retry-After` is as in refusals."""
@@ -209,6 +218,7 @@ class Service:
         """
         if explain:
             await self.dispatcher.prepare_explaining(variant)
+        self._demand.count(variant, len(uploads))
         reservation = self.dispatcher.reserve(
             variant, len(uploads), deadline=deadline, priority=priority, explain=explain
         )
@@ -254,6 +264,7 @@ class Service:
             ValueError: The tensor has another type or shape; protocols check that before.
         """
         dtype: InputType = "float32" if tensor.dtype == np.float32 else "uint8"
+        self._demand.count(variant, len(tensor))
         reservation = self.dispatcher.reserve(variant, len(tensor), dtype=dtype, deadline=deadline, priority=priority)
         try:
             if tensor.dtype != reservation.rows.dtype or tensor.shape != reservation.rows.shape:
@@ -293,6 +304,11 @@ class Service:
 
     async def _metrics_text(self) -> str:
         return (await self.render_metrics(""))[0].decode()
+
+    def _demand_ratio(self) -> float:
+        if self.dispatcher.status().phase is not Phase.READY:
+            return 0.0
+        return self._demand.ratio(self.dispatcher.snapshot())
 
     def _available(self) -> Collection[str]:
         """The variants that answer requests."""

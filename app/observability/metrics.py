@@ -56,6 +56,11 @@ class Metrics:
         self.queue_depth = Gauge(
             "tessera_queue_depth_images", "Images admitted and not yet in a batch.", registry=self.registry
         )
+        self.demand_ratio = Gauge(
+            "tessera_demand_ratio",
+            "Seconds of engine that the last minute's requests ask for, admitted or refused, over those there are.",
+            registry=self.registry,
+        )
         self.images = Counter(
             "tessera_images", "Images that the engine has classified.", ("variant",), registry=self.registry
         )
@@ -173,6 +178,10 @@ class Metrics:
     def watch_queue(self, depth: Callable[[], float]) -> None:
         """Read the queue depth from `depth` at every scrape."""
         self.queue_depth.set_function(depth)
+
+    def watch_demand(self, ratio: Callable[[], float]) -> None:
+        """Read the demand from `ratio` at every scrape."""
+        self.demand_ratio.set_function(ratio)
 
     def watch_devices(self, read: ReadDevices) -> None:
         """Ask the accelerators of each variant how they are doing at every scrape."""
