@@ -25,6 +25,24 @@ def test_a_bare_file_answers_a_photo_and_starts_quickly_again(tmp_path: Path) ->
         assert ("importing net.onnx" in log) == (frontends == 0)
 
 
+def test_a_file_that_has_changed_is_loaded_by_a_reload(tmp_path: Path) -> None:
+    file = tmp_path / "net.onnx"
+    file.write_bytes(tiny_model().SerializeToString())
+    admin = {"Authorization": "Bearer a-token-that-nobody-guesses"}
+    settings = {"admin": True, "admin_token": "a-token-that-nobody-guesses", "cache_dir": tmp_path / "cache"}
+    with ServerProcess(str(file), threads=1, **settings) as server, server.client() as client:
+
+        def answer() -> object:
+            return client.post("/v1/classify", content=imagefiles.jpeg()).json()["results"][0]["predictions"]
+
+        before = answer()
+        file.write_bytes(tiny_model(seed=1).SerializeToString())
+        assert answer() == before
+        assert client.post("/v1/admin/variants/optimised/reload", headers=admin).status_code == 200
+        assert answer() != before
+        assert server.stop() == 0
+
+
 def test_a_model_that_is_named_twice_is_refused() -> None:
     refused = tessera("serve", "resnet50-imagenette", "--model-path", "resnet50-imagenette")
     assert refused.returncode == 2
