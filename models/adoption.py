@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onnx import TensorProto
 
+from tessera.engine.errors import ModelError
 from tessera.engine.graph.reader import parse_model, read_file
 from tessera.models.cache import exclusive, import_folder, make_folder
 from tessera.models.foreign import ForeignModel
@@ -70,11 +71,15 @@ def _fingerprint(model: ForeignModel) -> str:
 
 
 def _external_files(file: Path) -> list[Path]:
-    """Files beside an ONNX file that hold weights of it; of those that are missing the import tells."""
+    """Files beside an ONNX file that hold weights of it; what is wrong with it, or missing, the import tells."""
     folder = file.parent.resolve()
+    try:
+        tensors = parse_model(read_file(file)).graph.initializer
+    except ModelError:
+        return []
     names = {
         entry.value
-        for tensor in parse_model(read_file(file)).graph.initializer
+        for tensor in tensors
         if tensor.data_location == TensorProto.EXTERNAL
         for entry in tensor.external_data
         if entry.key == "location" and isinstance(entry.value, str)

@@ -46,7 +46,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with code 2."""
-        words = [*self._option_string_actions, *(word for action in self._actions for word in action.choices or ())]
+        words = [
+            *self._option_string_actions,
+            *(str(word) for action in self._actions for word in action.choices or ()),
+        ]
         wrong = _WRONG_WORD.match(message)
         near = difflib.get_close_matches(wrong[1] or wrong[2], words, 1) if wrong is not None else []
         meant = f"; did you mean {near[0]}?" if near else ""

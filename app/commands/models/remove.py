@@ -37,10 +37,11 @@ def _folder(settings: Settings) -> Path:
         if not is_package(folder):
             raise StartupError(f"Nothing of {found.file} is kept; the file itself is yours to remove.")
         return folder
-    if found.resolve() == BUNDLED:
+    found = found.resolve()
+    if found == BUNDLED:
         raise StartupError(f"{BUNDLED.name} comes with Tessera and stays.")
     places = [library_folder(cache), *([settings.models] if settings.models is not None else [])]
-    if found.resolve().parent not in [place.resolve() for place in places]:
+    if found.parent not in [place.resolve() for place in places]:
         raise StartupError(
             f"{found} is in no folder of models that Tessera fills, so it is yours to remove: it lies neither in "
             f"{library_folder(cache)} nor in the folder that --models names."

@@ -56,6 +56,7 @@ def test_every_command_has_a_module_that_runs_it() -> None:
         ("serv", "invalid choice: 'serv'", "did you mean serve?"),
         ("models lst", "tessera models: argument ACTION", "did you mean list?"),
         ("serve --prot 80", "tessera serve: unrecognized arguments: --prot", "did you mean --port?"),
+        ("profile --bacth 8", "unrecognized arguments: --bacth 8", "did you mean --batch?"),
         ("serve --no-pag", "did you mean --no-page?"),
         ("models quantise --method mes", "did you mean mse?"),
         ("models add net.onnx --size big", "argument --size"),

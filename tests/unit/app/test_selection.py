@@ -108,10 +108,16 @@ FORMS = [
 ]
 
 
-@pytest.mark.parametrize(("make", "name"), FORMS)
-@pytest.mark.parametrize("refused", [("models", "add"), ("models", "build", "--models")], ids=" ".join)
+@pytest.mark.parametrize(
+    ("make", "name", "refused"),
+    [
+        *((make, name, ("models", "add")) for make, name in FORMS),
+        (bare, "folder", ("models", "build", "--models")),
+        (repository, "net", ("models", "build", "--models")),
+    ],
+)
 def test_what_is_no_model_folder_is_told_the_command_that_makes_one(
-    refused: tuple[str, ...], make: object, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make: object, name: str, refused: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = ("--cache-dir", str(tmp_path / "cache"))
     path = make(tmp_path / "folder")  # type: ignore[operator]
@@ -214,6 +220,8 @@ def test_several_processes_may_want_the_same_file(settings: Settings, tmp_path: 
         ("plan", "1/model.plan is of another framework: export that network to ONNX"),
         ("photo.jpg", "a model is a folder or .onnx, .safetensors, .pth, .pt"),
         ("net.onnx.gz", "gunzip -k {0}/net.onnx.gz"),
+        ("broken.onnx", "{0}/broken.onnx: The file is not an ONNX model"),
+        ("huge", "from 1 to 4096"),
         ("misfit", "names.txt has 1 label, but the network has 5 classes"),
     ],
 )
@@ -227,6 +235,10 @@ def test_what_cannot_be_served_is_told_the_nearest_thing_that_can(
     for name in ("a", "b"):
         tiny_folder(here / "models" / name)
         repository(here / "repository", name)
+    (here / "broken.onnx").write_bytes(tiny_model().SerializeToString()[:-1000])
+    (here / "huge" / "1").mkdir(parents=True)
+    onnx.save(classifier(size=("height", "width")), here / "huge" / "1" / "model.onnx")
+    (here / "huge" / "config.pbtxt").write_text("input [ { dims: [ 3, 5000, 5000 ] } ]")
     misfit = with_labels(here / "misfit")
     (misfit / "names.txt").write_text("only one")
     assert main(["models", "show", str(here / what), "--cache-dir", str(tmp_path / "c")]) == 1
@@ -238,24 +250,31 @@ def test_a_name_that_can_be_pulled_is_told_so(settings: Settings) -> None:
         named(settings, "torchvision-resnet50-v2")
 
 
-def test_a_model_is_shown_quantised_reset_and_removed_by_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_is_quantised_and_reset_as_a_model_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache = ("--cache-dir", str(tmp_path / "cache"))
-    file = bare(tmp_path / "folder") / "net v2.onnx"
+    file = str(bare(tmp_path / "folder") / "net v2.onnx")
     for number in range(8):
         (tmp_path / f"{number}.jpg").write_bytes(imagefiles.jpeg(300 + 8 * number))
+
+    def optimised() -> str:
+        assert main(["models", "show", file, *cache]) == 0
+        (told,) = re.findall(r"^optimised +(.*)$", capsys.readouterr().out, re.MULTILINE)
+        return str(told)
+
+    assert optimised().startswith("no calibration")
+    assert main(["models", "quantise", str(tmp_path), "--accept", "--model-path", file, *cache]) == 0
+    undo = capsys.readouterr().out.rpartition("Undo it with: tessera ")[2]
+    assert shlex.split(undo)[:3] == ["models", "reset", file]
+    assert optimised().startswith("from a calibration, made on this machine")
+    assert main(shlex.split(undo)) == 0
+    assert optimised().startswith("no calibration")
+
+
+def test_a_model_is_removed_with_what_was_built_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = ("--cache-dir", str(tmp_path / "cache"))
+    file = bare(tmp_path / "folder") / "net v2.onnx"
     assert main(["models", "add", str(file), "--name", "mine", *cache]) == 0
     for name in ("mine", str(file)):
-        assert main(["models", "show", name, *cache]) == 0
-        assert "no calibration" in capsys.readouterr().out
-        assert main(["models", "quantise", str(tmp_path), "--accept", "--model-path", name, *cache]) == 0
-        undo = capsys.readouterr().out.rpartition("Undo it with: tessera ")[2]
-        assert main(["models", "show", name, *cache]) == 0
-        assert "from a calibration, made on this machine" in capsys.readouterr().out
-        assert main(shlex.split(undo)) == 0
-        assert main(["models", "show", name, *cache]) == 0
-        assert "no calibration" in capsys.readouterr().out
         assert main(["models", "build", "--model-path", name, *cache]) == 0
         assert main(["models", "remove", name, *cache]) == 0
         gone = re.findall(r"^removed: (.+)$", capsys.readouterr().out, re.MULTILINE)
