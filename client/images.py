@@ -63,7 +63,8 @@ def read_image(image: ImageLike, number: int = 1) -> File:
     """
     if isinstance(image, str | os.PathLike):
         path = Path(image)
-        return File(path.name, path.read_bytes())
+        # Linux has names that are no text.
+        return File(path.name.encode(errors="replace").decode(), path.read_bytes())
     if isinstance(image, bytes | bytearray | memoryview):
         return File(f"image {number}", bytes(image))
     return File(f"image {number}", _png(image))

@@ -46,7 +46,7 @@ class _Version(argparse.Action):
 
 
 def _models(parser: Parser) -> None:
-    parser.description = "List and show models; make, quantise, evaluate or remove them."
+    """List and show models; make, quantise, evaluate or remove them."""
     actions = parser.add_subparsers(
         dest="action", metavar="ACTION", required=True, title="actions", parser_class=Parser
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from tessera.app.arguments.commands import build_parser
+from tessera.app.arguments.commands import SHELLS, build_parser
 from tessera.app.arguments.parser import Parser
 from tessera.app.arguments.settings import GROUPS, SWITCHES
 from tessera.app.commands.completion import script
@@ -144,3 +144,9 @@ def test_bash_completes(typed: str, offered: str, tmp_path: Path) -> None:
     program = f'. ./tessera.bash; {press}; echo "${{COMPREPLY[@]}}"'
     ended = subprocess.run(["bash", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert sorted(ended.stdout.split()) == offered.split(), ended.stderr
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_shell_gets_its_script(shell: str) -> None:
+    told = script(build_parser(), shell)
+    assert all(word in told for word in ("quantise", "max-batch", "no-page"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,9 @@ def test_files_are_sent_as_they_are(tmp_path: Path) -> None:
     path.write_bytes(b"whatever it is")
     for image in (path, str(path)):
         assert read_image(image) == ("photo.jpg", b"whatever it is")
+    odd = tmp_path / os.fsdecode(b"no\xfftext.jpg")
+    odd.write_bytes(b"")
+    assert read_image(odd).name == "no?text.jpg"
     for image in (b"bytes", bytearray(b"bytes"), memoryview(b"bytes")):
         assert read_image(image, 3) == ("image 3", b"bytes")
 
