@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections import defaultdict
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -25,6 +26,7 @@ FLOORS = [
 ]
 
 
+@cache
 def imports(package: str) -> dict[str, set[str]]:
     """Module of our own -> modules of our own that it imports, wherever in its text."""
     files = {
