@@ -171,7 +171,7 @@ def _lines(images: Iterator[Classified], answerer: Answerer) -> Iterator[str]:
 
 def _document(images: Iterator[Classified], answerer: Answerer) -> Iterator[str]:
     """The answer piece by piece, so that its results need not all be there at once."""
-    head, tail = json.dumps(answerer.answer(), indent=2).split("[]")
+    head, _, tail = json.dumps(answerer.answer(), indent=2).rpartition("[]")
     yield f"{head}["
     between = "\n"
     for image in images:

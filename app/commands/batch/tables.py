@@ -89,8 +89,11 @@ def _write_parquet(rows: Iterable[Row], top_k: int, file: BinaryIO) -> None:
 
 
 def _in_utf8(row: Row) -> Row:
-    """A file's name may hold bytes that are no UTF-8; Parquet takes none."""
-    return {**row, "file": row["file"].encode("utf-8", "backslashreplace").decode()}
+    """The name of a file may hold bytes that are no UTF-8; Parquet takes none."""
+    texts = {
+        key: value.encode("utf-8", "backslashreplace").decode() for key, value in row.items() if isinstance(value, str)
+    }
+    return {**row, **texts}  # type: ignore[typeddict-item]
 
 
 def _some(rows: Iterable[Row]) -> Iterator[list[Row]]:
