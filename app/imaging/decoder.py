@@ -53,6 +53,8 @@ MEMORY_BESIDE = 32 * 1024 * 1024  # and for a file, its buffers and a band of it
 _LIST = ", ".join(FORMATS)
 _SCALES = (8, 4, 2)  # by which libjpeg can divide a picture's sides while it decodes
 _LEAST_SCALED = 2  # times the size that is wanted
+# How JPEG, PNG, GIF, WebP and TIFF files begin in base64, and URLs with a file in them.
+_BASE64 = (b"/9j/", b"iVBORw0KGgo", b"R0lGOD", b"UklGR", b"SUkq", b"TU0A", b"data:image/")
 _PIECE = 4096  # bytes of a progressive JPEG that are decoded at once: a few scans
 
 
@@ -149,6 +151,12 @@ class ImageDecoder:
                 raise UnsupportedImageError(
                     f"The TIFF file is damaged, or stores its samples in a way that is not supported. {TIFF_SAMPLES}."
                 ) from None
+            found = _text_of_an_image(reader.getvalue()[:64].lstrip())
+            if found:
+                raise UnsupportedImageError(
+                    f"The data is {found}, and an image is sent here as it is: the file's own bytes as the body, as "
+                    "curl --data-binary @photo.jpg does, or in a form as parts named file. Base64 is for /v2."
+                ) from None
             raise UnsupportedImageError(f"The data is not an image of any of these formats: {_LIST}.") from None
 
     def _affordable(self, picture: Image.Image, data: bytes, scans: float) -> tuple[Estimate, int]:
@@ -243,3 +251,10 @@ def _let_go(picture: Image.Image) -> Image.Image:
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())[:160].rstrip(".")
     return text or type(error).__name__
+
+
+def _text_of_an_image(start: bytes) -> str:
+    """What a client has made of an image that other services take as text; empty where it is nothing of that kind."""
+    if start.startswith((b"{", b"[")):
+        return "JSON"
+    return "base64 text" if start.startswith(_BASE64) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 from collections.abc import Callable
@@ -108,6 +109,24 @@ def test_an_unknown_variant_is_told_the_valid_ones(client: httpx.Client) -> None
     error = post(JPEG, headers={"X-Model-Variant": "fast"})(client).json()["error"]
     assert "'fast'" in error
     assert "baseline, optimised" in error
+
+
+@pytest.mark.parametrize(
+    ("send", "what"),
+    [
+        (lambda client: client.post(PATH, json={"image": base64.b64encode(JPEG).decode()}), "JSON"),
+        (lambda client: client.post(PATH, content=b" [1, 2]", headers={"Content-Type": "image/jpeg"}), "JSON"),
+        (post(base64.b64encode(JPEG)), "base64 text"),
+        (post(base64.b64encode(imagefiles.png())), "base64 text"),
+        (post(b"data:image/jpeg;base64," + base64.b64encode(JPEG)), "base64 text"),
+        (form(("file", ("a.jpg", base64.b64encode(JPEG)))), "base64 text"),
+    ],
+)
+def test_an_image_as_text_is_told_how_to_send_it(client: httpx.Client, send: Send, what: str) -> None:
+    answer = send(client)
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_image")
+    assert f"The data is {what}, and an image is sent here as it is" in answer.json()["error"]
+    assert "curl --data-binary @photo.jpg" in answer.json()["error"]
 
 
 def test_the_bad_file_of_several_is_named(client: httpx.Client) -> None:
