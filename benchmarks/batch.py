@@ -1,7 +1,7 @@
 """`tessera classify` over a folder against its parts alone, in turns: `python -m benchmarks.batch FOLDER`.
 
 The ideal is all cores decoding, then all cores computing, with nothing between: 1 / (1 / engine + 1 / decode) photos a
-second, as in `benchmarks.serving`. A round measures both parts and a batch job, with its file, over the same photos.
+second, as in `benchmarks.serving`. A round does both parts and a batch job, with its file, over the same photos.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,49 +35,61 @@ from tessera.models.registry import open_model
 _BATCH = 16
 
 
+class Spent(NamedTuple):
+    """Seconds by the clock, and of processors."""
+
+    wall: float
+    cpu: float
+
+
 def main() -> None:
-    """Print a line per round and the medians."""
+    """Print the medians of the ratios within rounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--photos", type=int, default=400, help="per round (default 400)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, each with photos of its own (default 5)")
+    parser.add_argument("--photos", type=int, default=128, help="per round (default 128)")
+    parser.add_argument("--rounds", type=int, default=16, help="rounds, each with photos of its own (default 16)")
     arguments = parser.parse_args()
     settings, model = Settings(), open_model(None)
     decoder = ImageDecoder(model.preprocessing, max_pixels=settings.max_pixels)
-    photos, shares = find_photos([arguments.folder]), []
+    photos, rounds = find_photos([arguments.folder]), []
     with open_session(model.variants["optimised"], settings) as session, tempfile.TemporaryDirectory() as folder:
         for number in range(arguments.rounds):
             some = list(islice(photos, arguments.photos))
-            decode, compute = _alone(some, decoder, session)
-            ideal = 1 / (1 / decode + 1 / compute)
-            rate = _together(some, decoder, session, model.labels, Path(folder) / f"{number}.jsonl")
-            shares.append(rate / ideal)
-            load = os.getloadavg()[0]
-            print(
-                f"round {number + 1}: {len(some)} photos, decode {decode:.1f}/s, engine {compute:.1f}/s, "
-                f"together {rate:.1f}/s of {ideal:.1f}/s: {shares[-1]:.3f}, load {load:.1f}",
-                flush=True,
-            )
-    print(f"median of {arguments.rounds} rounds: {median(shares):.3f}")
+            turns: list[Callable[[], None]] = [
+                partial(_alone, some, decoder, session),
+                partial(_together, some, decoder, session, model.labels, Path(folder) / f"{number}.jsonl"),
+            ]
+            # Who goes first changes, as other load on the machine does.
+            spent = [_timed(turn) for turn in (turns if number % 2 else reversed(turns))]
+            rounds.append(spent if number % 2 else spent[::-1])
+    wall = median(alone.wall / together.wall for alone, together in rounds)
+    cpu = median(alone.cpu / together.cpu for alone, together in rounds)
+    rate = arguments.photos / median(together.wall for _, together in rounds)
+    print(
+        f"{arguments.rounds} rounds of {arguments.photos} photos, load {os.getloadavg()[0]:.1f}: {rate:.1f} photos/s; "
+        f"of the parts alone: {wall:.3f} by the clock, {cpu:.3f} by processor time"
+    )
 
 
-def _alone(photos: list[Photo], decoder: ImageDecoder, session: engine.Session) -> tuple[float, float]:
-    """Photos per second that all cores decode, and that all cores compute."""
+def _timed(turn: Callable[[], None]) -> Spent:
+    wall, cpu = time.perf_counter(), time.process_time()
+    turn()
+    return Spent(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def _alone(photos: list[Photo], decoder: ImageDecoder, session: engine.Session) -> None:
+    """All cores decode, then all cores compute."""
     pixels = np.empty((len(photos), *decoder.shape), np.uint8)
-    started = time.perf_counter()
     with ThreadPoolExecutor(engine.cpu_budget()) as pool:
         list(pool.map(lambda pair: decoder.decode(pair[0].read(), pair[1]), zip(photos, pixels, strict=True)))
-    decoded = time.perf_counter()
     for begin in range(0, len(photos), _BATCH):
         session.run(pixels[begin : begin + _BATCH])
-    return len(photos) / (decoded - started), len(photos) / (time.perf_counter() - decoded)
 
 
 def _together(
     photos: list[Photo], decoder: ImageDecoder, session: engine.Session, labels: tuple[str, ...], path: Path
-) -> float:
-    """Photos per second of a batch job."""
-    started = time.perf_counter()
+) -> None:
+    """A batch job."""
     with (
         BatchOutput(path, {}, 5) as output,
         closing(classify(iter(photos), session, decoder, default_decode_threads())) as outcomes,
@@ -86,7 +101,6 @@ def _together(
                 rows.append({"file": str(outcome.filename), "predictions": top_predictions(outcome.logits, labels, 5)})
             output.append(rows)
         output.finish()
-    return len(photos) / (time.perf_counter() - started)
 
 
 if __name__ == "__main__":
