@@ -67,11 +67,12 @@ class ProgressDisplay:
 
     def __call__(self, stage: str, fraction: float, detail: str = "") -> None:
         """Show that `stage` has come to `fraction` (0 to 1); `detail` is for the bar alone."""
-        self._bar.update(self._task, description=f"{stage}: {detail}" if detail else stage, completed=fraction)
         if stage != self._stage:
             self._stage = stage
+            self._bar.reset(self._task)  # a stage that came to its end has stopped the clock
             if self._as_log:
                 logger.info("loading", extra={"fields": {"stage": stage}})
             elif not self._console.is_terminal:
                 with suppress(OSError):
                     self._console.print(f"tessera: {stage}", markup=False, highlight=False, soft_wrap=True)
+        self._bar.update(self._task, description=f"{stage}: {detail}" if detail else stage, completed=fraction)
