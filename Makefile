@@ -12,7 +12,7 @@ SERVING := build/serving
 LOWEST := build/lowest
 PYTHONS := build/pythons
 
-.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz page lint types native-test native-plain native-asan native-tsan native-aarch64 descriptors lowest pythons python-test format clean
+.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz page lint types native-test native-plain native-asan native-tsan native-aarch64 descriptors lowest pythons generated-client python-test format clean
 
 serve: $(VENV)/installed
 	@$(BIN)/tessera serve
@@ -105,6 +105,14 @@ lowest: $(VENV)/test-installed
 		cmake hypothesis ninja packaging pytest pytest-timeout pytest-xdist pyyaml scikit-build-core
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps --no-build-isolation --editable .
 	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m 'not alone' $(LOWEST_TESTS)
+
+# A client made of the OpenAPI document by openapi-python-client, which has an environment of its own; fails at a warning.
+generated-client: $(VENV)/test-installed
+	$(PYTHON) -m venv build/generator
+	build/generator/bin/python -m pip install --quiet --disable-pip-version-check openapi-python-client
+	$(BIN)/python -c 'import json; from tessera.app.main import create_app; print(json.dumps(create_app().openapi()))' > build/openapi.json
+	PATH="$(CURDIR)/$(BIN):$$PATH" build/generator/bin/openapi-python-client generate --path build/openapi.json \
+		--output-path build/client --overwrite --fail-on-warning
 
 # On every Python of the classifiers that is on this machine, each in an environment of its own: the service, and some of what
 # differs between versions of Python and of the packages that they get.

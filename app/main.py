@@ -13,9 +13,9 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tessera.app.api import admin, classify, docs, experiments, health, live, metrics, models, page, profile
-from tessera.app.api.context import DirectOperation, HeadAsGet, InFlight, RequestContext
+from tessera.app.api.context import PROBES, DirectOperation, HeadAsGet, InFlight, RequestContext
 from tessera.app.api.handlers import install_error_handlers
-from tessera.app.api.openapi import QUERY_RESPONSES
+from tessera.app.api.openapi import FAULT_RESPONSES, QUERY_RESPONSES, RATE_RESPONSES
 from tessera.app.api.query import refuse_unknown_query
 from tessera.app.dispatch.dispatcher import Dispatcher
 from tessera.app.limits.admin import AdminGate
@@ -45,6 +45,16 @@ class Application(FastAPI):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.direct: dict[str, ASGIApp] = {}
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, with what may come from any path."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for path, operations in document["paths"].items():
+                common = FAULT_RESPONSES if path in PROBES else {**FAULT_RESPONSES, **RATE_RESPONSES}
+                for operation in operations.values():
+                    operation["responses"] = {**common, **operation["responses"]}
+        return super().openapi()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection."""

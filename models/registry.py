@@ -14,10 +14,9 @@ from tessera.models.build import Build, Progress, build_model, is_built
 from tessera.models.cache import default_cache, library_folder
 from tessera.models.package import Package, is_package, read_package
 from tessera.models.preprocessing import Preprocessing
-from tessera.models.variant import Variant
+from tessera.models.variant import VARIANTS, Variant
 
 BUNDLED = Path(__file__).resolve().parent / "resnet50-imagenette"
-VARIANTS = ("baseline", "optimised")  # of every model
 
 Target = Literal["auto", "cpu", "ascend"]
 

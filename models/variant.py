@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+VARIANTS = ("baseline", "optimised")  # of every model
+
 
 @dataclass(frozen=True)
 class Variant:

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Security
 from fastapi.security import HTTPBearer
 
+from tessera.app.api.bodies import ErrorBody, StateBody, answer
 from tessera.app.api.context import ServiceDependency, get_service
-from tessera.app.api.openapi import ERROR_RESPONSES, ErrorBody
+from tessera.app.api.openapi import ERROR_RESPONSES
 from tessera.app.errors import ModelUnavailableError, NotFoundError
 from tessera.app.service import Service
 
@@ -36,7 +37,12 @@ ADMIN_RESPONSES: dict[int | str, dict[str, Any]] = {
     **GATE_RESPONSES,
 }
 
-router = APIRouter(prefix="/v1/admin/variants/{variant}", tags=["admin"], responses=ADMIN_RESPONSES)
+router = APIRouter(prefix="/v1/admin/variants/{variant}", tags=["admin"])
+
+_ANSWERS: dict[str, Any] = {
+    "response_model": None,
+    "responses": {**answer(StateBody, "done"), **ADMIN_RESPONSES},
+}
 
 
 async def get_variant(service: ServiceDependency, variant: str, _: AdminDependency) -> str:
@@ -50,14 +56,14 @@ async def get_variant(service: ServiceDependency, variant: str, _: AdminDependen
 VariantDependency = Annotated[str, Depends(get_variant)]
 
 
-@router.post("/load", operation_id="admin_load", summary="Load a variant from its files, or load it again")
+@router.post("/load", operation_id="admin_load", summary="Load a variant from its files, or load it again", **_ANSWERS)
 async def load(service: ServiceDependency, variant: VariantDependency) -> dict[str, object]:
     """Answer when the variant that was loaded beside the present one has taken its place."""
     await service.load_variant(variant)
     return _state(service, variant)
 
 
-@router.post("/reload", operation_id="admin_reload", summary="Load a variant again that is loaded")
+@router.post("/reload", operation_id="admin_reload", summary="Load a variant again that is loaded", **_ANSWERS)
 async def reload(service: ServiceDependency, variant: VariantDependency) -> dict[str, object]:
     """As load, but 503 when the variant is unloaded, and then it stays so."""
     if variant in service.unloaded:
@@ -66,7 +72,7 @@ async def reload(service: ServiceDependency, variant: VariantDependency) -> dict
     return _state(service, variant)
 
 
-@router.post("/unload", operation_id="admin_unload", summary="Unload a variant")
+@router.post("/unload", operation_id="admin_unload", summary="Unload a variant", **_ANSWERS)
 async def unload(service: ServiceDependency, variant: VariantDependency) -> dict[str, object]:
     """Refuse further requests for the variant, wait for those in flight, free it, and answer."""
     await service.unload_variant(variant)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from tessera.app.api.admin import GATE_RESPONSES, AdminDependency
+from tessera.app.api.bodies import ExperimentsBody, ResetBody, answer
 from tessera.app.api.context import ServiceDependency
 from tessera.app.api.openapi import ERROR_RESPONSES
 
@@ -15,7 +16,8 @@ router = APIRouter(tags=["experiments"])
     "/v1/experiments",
     operation_id="experiments",
     summary="The live split, each variant's latency, shadow comparisons and the accuracy guard",
-    responses=ERROR_RESPONSES,
+    response_model=None,
+    responses={**answer(ExperimentsBody, "the experiment, see docs/experiments.md"), **ERROR_RESPONSES},
 )
 async def experiments(service: ServiceDependency) -> dict[str, object]:
     """Answer with what docs/experiments.md explains, for the whole service, since its start."""
@@ -27,7 +29,8 @@ async def experiments(service: ServiceDependency) -> dict[str, object]:
     "/v1/experiments/guard/reset",
     operation_id="experiments_guard_reset",
     summary="End a trip of the accuracy guard",
-    responses=GATE_RESPONSES,
+    response_model=None,
+    responses={**answer(ResetBody, "done"), **GATE_RESPONSES},
 )
 async def reset_guard(service: ServiceDependency, _: AdminDependency) -> dict[str, object]:
     """Let traffic through again, and start with no comparisons; answers whether there was a trip to end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from tessera.app.api.bodies import ModelsBody, answer
 from tessera.app.api.context import ServiceDependency
 from tessera.app.api.openapi import ERROR_RESPONSES
 from tessera.app.served.model import ServedVariant
@@ -11,7 +12,13 @@ from tessera.app.served.model import ServedVariant
 router = APIRouter(tags=["models"])
 
 
-@router.get("/v1/models", operation_id="models", summary="The loaded model and its variants", responses=ERROR_RESPONSES)
+@router.get(
+    "/v1/models",
+    operation_id="models",
+    summary="The loaded model and its variants",
+    response_model=None,
+    responses={**answer(ModelsBody, "what is served"), **ERROR_RESPONSES},
+)
 async def models(service: ServiceDependency) -> dict[str, object]:
     """Answer with the loaded model, its labels' count and, per variant, backend, precision and work per image."""
     model = service.check_ready()

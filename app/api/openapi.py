@@ -4,83 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from tessera.app.api.bodies import ClassifyBody, ErrorBody
 from tessera.app.protocol.classify import MOST_EXPLAINED
 from tessera.app.scheduling.ticket import Priority
+from tessera.models.variant import VARIANTS
 
-
-class ErrorBody(BaseModel):
-    """Every error answer."""
-
-    error: str = Field(description="what is wrong, in a sentence")
-    code: str = Field(description="the same as a word for programs, such as queue_full")
-    request_id: str = Field(description="also in X-Request-ID and in the log")
-
-
-class HeatMapBody(BaseModel):
-    """Where a label's score comes from: logit = bias + sum(values) / (height x width)."""
-
-    logit: float = Field(description="the score, before the probabilities are made of all scores")
-    bias: float
-    height: int
-    width: int
-    values: list[float] = Field(description="rows from top to bottom, over the square that the network sees")
-
-
-class PredictionBody(BaseModel):
-    """One label and how likely it is."""
-
-    rank: int
-    index: int
-    label: str
-    probability: float
-    heat_map: HeatMapBody | None = Field(None, description="only with explain=1")
-
-
-class TimingBody(BaseModel):
-    """Where an image's time went."""
-
-    decode_ms: float
-    queue_ms: float
-    compute_ms: float
-    batch_size: int
-
-
-class ResultBody(BaseModel):
-    """One image."""
-
-    filename: str | None = Field(None, description="as sent in the multipart part; absent for a raw body")
-    predictions: list[PredictionBody]
-    timing: TimingBody
-
-
-class ClassifyBody(BaseModel):
-    """A successful answer."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "model": "resnet50-imagenette",
-                "variant": "optimised",
-                "results": [
-                    {
-                        "predictions": [{"rank": 1, "index": 0, "label": "tench", "probability": 0.9371}],
-                        "timing": {"decode_ms": 2.1, "queue_ms": 0.1, "compute_ms": 11.8, "batch_size": 1},
-                    }
-                ],
-            }
-        }
-    )
-
-    model: str
-    variant: str
-    results: list[ResultBody]
-
+VARIANT = {"type": "string", "enum": list(VARIANTS)}
 
 _ANSWER_HEADERS = {
     "X-Request-ID": {"description": "the request's id", "schema": {"type": "string"}},
 }
+
+_RETRY_AFTER = {"description": "seconds to wait", "schema": {"type": "integer"}}
 
 ACCEPT_ENCODING = {
     "Accept-Encoding": {
@@ -94,9 +29,22 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         "model": ErrorBody,
         "description": "not ready, queue full, deadline out of reach or passed, shutting down; see Retry-After",
         "headers": {
-            "Retry-After": {"description": "seconds to wait", "schema": {"type": "integer"}},
+            "Retry-After": _RETRY_AFTER,
             **_ANSWER_HEADERS,
         },
+    }
+}
+
+# As they are in the document, because they belong to no route.
+_ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+FAULT_RESPONSES = {
+    "500": {"description": "a fault of the service", "content": _ERROR_CONTENT, "headers": _ANSWER_HEADERS}
+}
+RATE_RESPONSES = {
+    "429": {
+        "description": "the client sends more requests than the setting rate_limit allows; see Retry-After",
+        "content": _ERROR_CONTENT,
+        "headers": {"Retry-After": _RETRY_AFTER, **_ANSWER_HEADERS},
     }
 }
 
@@ -109,7 +57,7 @@ CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
         "model": ClassifyBody,
         "description": "the labels of every image, in the order sent",
         "headers": {
-            "X-Model-Variant": {"description": "the variant that answered", "schema": {"type": "string"}},
+            "X-Model-Variant": {"description": "the variant that answered", "schema": VARIANT},
             **_ANSWER_HEADERS,
         },
     },
@@ -138,8 +86,8 @@ HEADERS: list[dict[str, Any]] = [
         "name": "X-Model-Variant",
         "in": "header",
         "required": False,
-        "description": "who answers: baseline or optimised; absent: the configured split or default",
-        "schema": {"type": "string"},
+        "description": "who answers; absent: the configured split or default",
+        "schema": VARIANT,
     },
     {
         "name": "X-Experiment-Key",
@@ -197,7 +145,6 @@ CLASSIFY_OPENAPI: dict[str, Any] = {
         "or a form with one or more images in parts named `file`",
         "content": {
             "application/octet-stream": {"schema": _IMAGE},
-            "image/jpeg": {"schema": _IMAGE},
             "multipart/form-data": {
                 "schema": {
                     "type": "object",

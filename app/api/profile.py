@@ -8,14 +8,25 @@ from pathlib import Path
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from tessera.app.api.bodies import ErrorBody, answer
 from tessera.app.api.context import ServiceDependency
 from tessera.app.api.openapi import ERROR_RESPONSES
 from tessera.app.errors import NotFoundError
+from tessera.app.figures.documents import ProfileDocument
 
 router = APIRouter(tags=["models"])
 
 
-@router.get("/v1/profile", operation_id="profile", summary="Times of all layers", responses=ERROR_RESPONSES)
+@router.get(
+    "/v1/profile",
+    operation_id="profile",
+    summary="Times of all layers",
+    responses={
+        **answer(ProfileDocument, "what `tessera profile --json` writes"),
+        404: {"model": ErrorBody, "description": "there is none yet"},
+        **ERROR_RESPONSES,
+    },
+)
 async def profile(service: ServiceDependency) -> Response:
     """Answer with what `tessera profile --json` writes, schema in docs/schemas; 404 while there is none.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tessera import engine
 from tessera.app.version import service_version
-from tessera.engine.quantize.files import write_whole
+
+if TYPE_CHECKING:  # a process that only speaks HTTP describes a profile, and must not load the engine
+    from tessera import engine
 
 
 class VariantBody(BaseModel):
@@ -162,6 +163,8 @@ def write_document(path: Path, document: Document) -> None:
     Raises:
         OSError: It cannot be written.
     """
+    from tessera.engine.quantize.files import write_whole  # as above
+
     write_whole(path, (document.model_dump_json(indent=2) + "\n").encode())
 
 

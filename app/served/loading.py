@@ -27,8 +27,8 @@ from tessera.models import contest
 from tessera.models.foreign import ForeignModel
 from tessera.models.package import LABELS, read_package
 from tessera.models.preprocessing import Preprocessing
-from tessera.models.registry import VARIANTS, Model, open_model
-from tessera.models.variant import Variant
+from tessera.models.registry import Model, open_model
+from tessera.models.variant import VARIANTS, Variant
 from tessera.wording import counted
 
 logger = logging.getLogger(__name__)

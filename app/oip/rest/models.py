@@ -7,10 +7,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 
+from tessera.app.api.bodies import ErrorBody, answer
 from tessera.app.api.context import ServiceDependency
-from tessera.app.api.openapi import ERROR_RESPONSES, ErrorBody
+from tessera.app.api.openapi import ERROR_RESPONSES
 from tessera.app.oip.models import ModelViews
+from tessera.app.oip.rest.bodies import ConfigBody, MetadataBody, StatisticsBody
 from tessera.app.oip.wire.description import configure_model, describe_model
 
 router = APIRouter(tags=["open inference protocol"])
@@ -31,8 +34,9 @@ Views = Annotated[ModelViews, Depends(_views)]
 Endpoint = Callable[[ModelViews, str, str], Coroutine[Any, Any, Any]]
 
 
-def _get(suffix: str, operation: str, summary: str, endpoint: Endpoint, answer: type[Response] = JSONResponse) -> None:
-    """Register a route for a model and for a version of it."""
+def _get(suffix: str, operation: str, summary: str, endpoint: Endpoint, body: type[BaseModel] | None = None) -> None:
+    """Register a route for a model and for a version of it; without a body, its answer is empty."""
+    described = {} if body is None else answer(body, summary)
     for path, name, function in (
         ("/v2/models/{model}", operation, _without_version(endpoint)),
         ("/v2/models/{model}/versions/{version}", f"{operation}_version", endpoint),
@@ -43,26 +47,28 @@ def _get(suffix: str, operation: str, summary: str, endpoint: Endpoint, answer: 
             methods=["GET"],
             operation_id=f"oip_model_{name}",
             summary=summary,
-            response_class=answer,
-            responses=_RESPONSES,
+            response_model=None,
+            response_class=Response if body is None else JSONResponse,
+            responses={**described, **_RESPONSES},
         )
 
 
 def _without_version(endpoint: Endpoint) -> Callable[..., Any]:
     """The same for a path without a version; FastAPI would take a parameter that is not in the path from the query."""
 
-    async def answer(views: Views, model: str) -> Any:
+    async def unversioned(views: Views, model: str) -> Any:
         return await endpoint(views, model, "")
 
-    answer.__doc__ = endpoint.__doc__
-    return answer
+    unversioned.__doc__ = endpoint.__doc__
+    return unversioned
 
 
 @router.get(
     "/v2/models/stats",
     operation_id="oip_statistics",
     summary="Statistics of every model and version",
-    responses=ERROR_RESPONSES,
+    response_model=None,
+    responses={**answer(StatisticsBody, "one entry per model and version"), **ERROR_RESPONSES},
 )
 async def all_statistics(views: Views) -> dict[str, object]:
     """Answer with one entry per model and version."""
@@ -90,7 +96,7 @@ async def ready(views: Views, model: str, version: str) -> Response:
     return Response()
 
 
-_get("", "metadata", "Inputs, outputs and versions of a model", metadata)
-_get("/ready", "ready", "Does the model answer requests?", ready, Response)
-_get("/config", "config", "Configuration of a model", config)
-_get("/stats", "statistics", "Statistics of a model", statistics)
+_get("", "metadata", "Inputs, outputs and versions of a model", metadata, MetadataBody)
+_get("/ready", "ready", "Does the model answer requests?", ready)
+_get("/config", "config", "Configuration of a model", config, ConfigBody)
+_get("/stats", "statistics", "Statistics of a model", statistics, StatisticsBody)

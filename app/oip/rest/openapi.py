@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from tessera.app.api.openapi import ACCEPT_ENCODING, ERROR_RESPONSES, HEADERS, ErrorBody
+from tessera.app.api.bodies import ErrorBody
+from tessera.app.api.openapi import ACCEPT_ENCODING, ERROR_RESPONSES, HEADERS, VARIANT
+from tessera.app.oip.rest.bodies import InferBody
 
 INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "the outputs: JSON, or JSON with binary tensors behind it as the request asks",
-        "content": {
-            "application/json": {"schema": {"type": "object"}},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        },
+        "model": InferBody,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         "headers": {
-            "X-Model-Variant": {"description": "the variant that answered", "schema": {"type": "string"}},
+            "X-Model-Variant": {"description": "the variant that answered", "schema": VARIANT},
             "Inference-Header-Content-Length": {
                 "description": "bytes of JSON at the start of a binary answer",
                 "schema": {"type": "integer"},

@@ -6,10 +6,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from tessera.app.api.admin import ADMIN_RESPONSES, AdminDependency
+from tessera.app.api.bodies import answer
 from tessera.app.api.body import read_body
 from tessera.app.api.context import ServiceDependency
 from tessera.app.api.openapi import ERROR_RESPONSES
 from tessera.app.oip.repository import Repository, check_load_parameters
+from tessera.app.oip.rest.bodies import IndexEntryBody
 from tessera.app.oip.wire.repository import parse_index_request, parse_repository_parameters
 from tessera.app.service import Service
 
@@ -23,7 +25,7 @@ _MAX_BODY = 64 * 1024
     operation_id="oip_repository_index",
     summary="Every model and version, and its state",
     response_class=JSONResponse,
-    responses=ERROR_RESPONSES,
+    responses={**answer(list[IndexEntryBody], "every version of every model"), **ERROR_RESPONSES},
 )
 async def index(request: Request, service: ServiceDependency) -> JSONResponse:
     """Answer with name, version, state and reason of each; the body may ask for ready ones only."""

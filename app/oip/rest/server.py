@@ -5,15 +5,23 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from tessera.app.api.bodies import ErrorBody, answer
 from tessera.app.api.context import ServiceDependency
-from tessera.app.api.openapi import ERROR_RESPONSES, ErrorBody
+from tessera.app.api.openapi import ERROR_RESPONSES
+from tessera.app.oip.rest.bodies import ServerBody
 from tessera.app.oip.wire.description import describe_server
 from tessera.app.version import service_version
 
 router = APIRouter(tags=["open inference protocol"])
 
 
-@router.get("/v2", operation_id="oip_server_metadata", summary="Name, version and extensions of the server")
+@router.get(
+    "/v2",
+    operation_id="oip_server_metadata",
+    summary="Name, version and extensions of the server",
+    response_model=None,
+    responses=answer(ServerBody, "the server's metadata"),
+)
 async def metadata() -> dict[str, object]:
     """Answer with the server's metadata."""
     return describe_server(service_version())
