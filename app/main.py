@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tessera.app.api import admin, classify, docs, experiments, health, live, metrics, models, page, profile
 from tessera.app.api.context import PROBES, DirectOperation, HeadAsGet, InFlight, RequestContext
+from tessera.app.api.cors import cors
 from tessera.app.api.handlers import install_error_handlers
 from tessera.app.api.openapi import FAULT_RESPONSES, QUERY_RESPONSES, RATE_RESPONSES
 from tessera.app.api.query import refuse_unknown_query
@@ -100,8 +101,8 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         service = app.state.service = Service(service_settings, counted, running, admin_gate)
         service.start()
         try:
-            around = _Around(app.state.in_flight, uploads, rate_limiter, tracing)
-            async with _grpc(service, around):
+            shared = _Around(app.state.in_flight, uploads, rate_limiter, tracing)
+            async with _grpc(service, shared):
                 yield
         finally:
             await service.stop()
@@ -126,8 +127,10 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         rate_limiter=rate_limiter,
         tracing=tracing,
     )
+    around = partial(cors, settings=service_settings)  # refusals included
     app.add_middleware(HeadAsGet)
     app.add_middleware(context)
+    app.add_middleware(around)
     install_error_handlers(app)
     own = [classify.router, experiments.router, live.router, models.router, profile.router]
     if service_settings.page:
@@ -136,7 +139,7 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         app.include_router(route, dependencies=[Depends(refuse_unknown_query)], responses=QUERY_RESPONSES)
     for operation in classify.router.routes:
         if isinstance(operation, APIRoute):
-            app.direct[operation.path] = context(DirectOperation(operation))
+            app.direct[operation.path] = around(context(DirectOperation(operation)))
     return app
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -114,6 +115,11 @@ class Settings(BaseSettings):
         default=16 * 1024 * 1024, ge=1, description="largest request body, in bytes; past it 413"
     )
     page: bool = Field(default=True, description="answer GET / with a page to try the service in a browser")
+    cors_origins: str | None = Field(
+        default=None,
+        min_length=1,
+        description="origins, comma-separated, whose web pages may call this service from a browser; * for any",
+    )
     max_pixels: int = Field(
         default=64 * 1024 * 1024,
         ge=1,
@@ -215,6 +221,19 @@ class Settings(BaseSettings):
             parse_split(split)
         return split
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, origins: str | None) -> str | None:
+        for origin in _listed(origins):
+            if origin != "*" and re.fullmatch(r"https?://[^/?#\s]+", origin) is None:
+                raise ValueError(f"{origin!r} is no origin; one is like https://example.org or http://localhost:3000")
+        return origins
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        """The origins of `cors_origins`, one by one."""
+        return _listed(self.cors_origins)
+
     @model_validator(mode="after")
     def _guard_can_judge(self) -> Settings:
         if self.guard_agreement is None:
@@ -255,3 +274,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags over environment over file."""
         return init_settings, env_settings, ConfigFile(settings_cls)
+
+
+def _listed(text: str | None) -> list[str]:
+    return [] if text is None else [entry.strip() for entry in text.split(",") if entry.strip()]

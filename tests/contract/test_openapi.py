@@ -103,6 +103,16 @@ def test_every_error_has_the_one_shape_and_too_many_requests_is_one_of_them(clie
     assert variants == [["baseline", "optimised"]] * 3
 
 
+def test_head_is_answered_wherever_get_is(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    paths = [path for path, method, _ in operations(document) if method == "get"]
+    for path in [*paths, "/", "/page/page.js", "/docs", "/openapi.json", "/v1/live"]:
+        url = path.replace("{model}", "resnet50-imagenette").replace("{version}", "1")
+        answer = client.head(url)
+        expected = 200 if path != "/v1/profile" else client.get(url).status_code  # 404 until it has been taken
+        assert (answer.status_code, answer.content) == (expected, b""), path
+
+
 def test_the_docs_page_is_whole_by_itself(client: httpx.Client) -> None:
     answer = client.get("/docs")
     assert answer.headers["Content-Type"].startswith("text/html")
