@@ -37,11 +37,12 @@ class Schema:
     Attributes:
         service: Full name of the file's service.
         calls: Its calls by name.
+        pool: Where the descriptors of all files are.
     """
 
     def __init__(self, name: str) -> None:
         compiled = resources.files("tessera.app.oip.grpc.proto").joinpath("descriptors.binpb").read_bytes()
-        pool = descriptor_pool.DescriptorPool()
+        pool = self.pool = descriptor_pool.DescriptorPool()
         for file in descriptor_pb2.FileDescriptorSet.FromString(compiled).file:
             pool.AddSerializedFile(file.SerializeToString())
         descriptor: Any = pool.FindFileByName(name)

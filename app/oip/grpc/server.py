@@ -14,6 +14,7 @@ from tessera.app.oip.grpc.calls import Calls, Requests
 from tessera.app.oip.grpc.health import HealthCalls
 from tessera.app.oip.grpc.inference import InferenceCalls
 from tessera.app.oip.grpc.received import Received
+from tessera.app.oip.grpc.reflection import FORMER_NAME, ReflectionCalls
 from tessera.app.oip.grpc.schema import Schema
 from tessera.app.service import Service
 
@@ -22,7 +23,7 @@ _GRACE = 1.0  # seconds; requests in flight have been waited for before
 
 
 class GrpcServer:
-    """Serves both gRPC services; `start` and `stop` on the event loop.
+    """Serves the gRPC services; `start` and `stop` on the event loop.
 
     Args:
         service: The service behind them.
@@ -48,6 +49,10 @@ class GrpcServer:
         calls, inference, health = Calls(requests, rate_limiter), Schema("inference.proto"), Schema("health.proto")
         _register(self._server, calls, inference, InferenceCalls(service, inference, requests))
         _register(self._server, calls, health, HealthCalls(service, health, [inference.service]))
+        reflection = Schema("reflection.proto")
+        described = ReflectionCalls(reflection, [inference.service, health.service, reflection.service], requests)
+        for name in (reflection.service, FORMER_NAME):
+            _register(self._server, calls, reflection, described, name)
 
     async def start(self) -> None:
         """Listen.
@@ -68,11 +73,13 @@ class GrpcServer:
         await self._server.stop(_GRACE)
 
 
-def _register(server: Any, calls: Calls, schema: Schema, methods: object) -> None:
+def _register(server: Any, calls: Calls, schema: Schema, methods: object, service: str = "") -> None:
+    """Have a schema's calls answered, under its own name or another one."""
+    service = service or schema.service
     handlers: dict[str, Any] = {}
     for name, call in schema.calls.items():
         method = getattr(methods, name)
-        full_name = f"{schema.service}/{name}"
+        full_name = f"{service}/{name}"
         codec: dict[str, Any] = {
             "request_deserializer": partial(Received, call.request),
             "response_serializer": _serialise,
@@ -83,7 +90,7 @@ def _register(server: Any, calls: Calls, schema: Schema, methods: object) -> Non
             handlers[name] = grpc.unary_stream_rpc_method_handler(calls.stream(full_name, method), **codec)
         else:
             handlers[name] = grpc.unary_unary_rpc_method_handler(calls.unary(full_name, method), **codec)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(schema.service, handlers),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
 
 def _serialise(message: Any) -> bytes:

@@ -13,6 +13,9 @@ import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 import tritonclient.http as triton_http
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tritonclient.utils import InferenceServerException
 
 from tessera.app.oip.grpc.schema import Schema
@@ -44,6 +47,40 @@ def address(server: ServerProcess) -> str:
 def client(address: str) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(address) as connected:
         yield connected
+
+
+@pytest.mark.parametrize("name", ["v1", "v1alpha"])
+def test_reflection_lists_what_there_is(address: str, name: str) -> None:
+    """As a tool does it that knows no file of ours."""
+    with grpc.insecure_channel(address) as channel:
+        schema = Schema("reflection.proto")
+        call = schema.calls["ServerReflectionInfo"]
+        path = f"/grpc.reflection.{name}.ServerReflection/ServerReflectionInfo"
+        ask = channel.stream_stream(path, call.request.SerializeToString, call.response.FromString)
+        questions = [
+            call.request(list_services=""),
+            call.request(file_containing_symbol="grpc.health.v1.Health"),
+            call.request(file_containing_symbol="no.such.Thing"),
+            call.request(all_extension_numbers_of_type="inference.ModelInferRequest"),
+        ]
+        services, health_file, unknown, extensions = ask(iter(questions), timeout=NEVER)
+    listed = {service.name for service in services.list_services_response.service}
+    assert listed == {"inference.GRPCInferenceService", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"}
+    (file,) = health_file.file_descriptor_response.file_descriptor_proto
+    assert b"HealthCheckResponse" in file
+    assert unknown.error_response.error_code == extensions.error_response.error_code == 5
+
+
+def test_a_client_that_has_no_proto_file_learns_the_messages_and_classifies(address: str) -> None:
+    with grpc.insecure_channel(address) as channel:
+        pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+        service = pool.FindServiceByName("inference.GRPCInferenceService")
+        method = service.methods_by_name["ModelInfer"]
+        request, response = (GetMessageClass(kind) for kind in (method.input_type, method.output_type))
+        ask = channel.unary_unary(f"/{service.full_name}/ModelInfer", request.SerializeToString, response.FromString)
+        photo = {"name": "input", "datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": [FILES[0]]}}
+        answer = ask(request(model_name=MODEL, inputs=[photo]), timeout=NEVER)
+    assert list(answer.outputs[0].shape) == [1, 10]
 
 
 @pytest.mark.effect_of("grpc_port")
