@@ -19,6 +19,7 @@ from tests.servers import REPOSITORY, ServerProcess, environment, tessera
 from tests.shared_data import SHARED_DATA, requires_shared_data
 
 README = (REPOSITORY / "README.md").read_text()
+EXPLAINING = (REPOSITORY / "docs" / "explaining.md").read_text()
 ARCHITECTURE = "".join(
     page.read_text() for page in (REPOSITORY / "docs/architecture.md", *(REPOSITORY / "docs/architecture").iterdir())
 )
@@ -41,14 +42,14 @@ requires_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is
 
 
 class Example(NamedTuple):
-    """A command of the README and the answer printed below it, if any."""
+    """A command of the README, or of docs/explaining.md, and the answer printed below it, if any."""
 
     command: str
     answer: dict[str, Any] | None
 
 
 def examples() -> list[Example]:
-    blocks = re.findall(r"^```(sh|json)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(sh|json)\n(.*?)^```", README + EXPLAINING, re.MULTILINE | re.DOTALL)
     found: list[Example] = []
     for kind, text in blocks:
         if kind == "sh":
