@@ -6,6 +6,10 @@ U8: int
 F32: int
 BF16: int
 GROUP: int
+SIGMOID: int
+HARD_SIGMOID: int
+HARD_SWISH: int
+SWISH: int
 
 _Pair = tuple[int, int]
 _Buffer = npt.NDArray[Any]
@@ -66,6 +70,18 @@ class Program:
     def global_average(self, source: int, target: int, scale: float, tap: float, tap_elements: int, /) -> None: ...
     def eltwise(
         self, source: int, other: int, target: int, source_scale: float, other_scale: float, low: float, high: float
+    ) -> None: ...
+    def product(self, source: int, other: int, target: int, scale: float, /) -> None: ...
+    def curve(
+        self,
+        source: int,
+        target: int,
+        kind: int,
+        slope: float,
+        offset: float,
+        source_scale: float,
+        target_scale: float,
+        /,
     ) -> None: ...
     def flatten(self, source: int, target: int, /) -> None: ...
     def softmax(self, source: int, target: int, /) -> None: ...

@@ -72,6 +72,16 @@ typedef struct {
     float low, high;                 /* clamp, as in ts_conv_desc */
 } ts_eltwise_desc;
 
+typedef enum { TS_SIGMOID = 0, TS_HARD_SIGMOID = 1, TS_HARD_SWISH = 2, TS_SWISH = 3 } ts_curve;
+
+/* target = curve(source), value by value. */
+typedef struct {
+    int source, target;
+    ts_curve kind;
+    float slope, offset;             /* of the line between 0 and 1 of the hard ones */
+    float source_scale, target_scale; /* real value of one quantum of u8 tensors; 1 for floats */
+} ts_curve_desc;
+
 /* How the caller's array becomes the first tensor. */
 typedef struct {
     int target;
@@ -111,6 +121,9 @@ int ts_program_pool(ts_program *program, const ts_pool_desc *desc);
 /* `tap`: real value of one quantum of the source, which a run then gives out to those who ask; 0: it does not. One step has it. */
 int ts_program_global_average(ts_program *program, int source, int target, float scale, float tap);
 int ts_program_eltwise(ts_program *program, const ts_eltwise_desc *desc);
+/* `other` has the shape of the source, or one pixel of as many channels. `scale`: of the product, to target units. */
+int ts_program_product(ts_program *program, int source, int other, int target, float scale);
+int ts_program_curve(ts_program *program, const ts_curve_desc *desc);
 int ts_program_flatten(ts_program *program, int source, int target);
 int ts_program_softmax(ts_program *program, int source, int target);
 int ts_program_output(ts_program *program, int source);

@@ -107,6 +107,40 @@ def _add(node: Node, inputs: Inputs) -> Array:
     return clip(a + b, node.attrs["clip"])
 
 
+def _mul(node: Node, inputs: Inputs) -> Array:
+    a, b = inputs
+    assert a is not None
+    assert b is not None
+    product: Array = a * b
+    return product
+
+
+def _sigmoid(node: Node, inputs: Inputs) -> Array:
+    assert inputs[0] is not None
+    result: Array = 1.0 / (1.0 + np.exp(-inputs[0].astype(np.float64)))
+    return result.astype(np.float32)
+
+
+def _hard_sigmoid(node: Node, inputs: Inputs) -> Array:
+    assert inputs[0] is not None
+    return clip(
+        (inputs[0].astype(np.float64) * node.attrs["alpha"] + node.attrs["beta"]).astype(np.float32), (0.0, 1.0)
+    )
+
+
+def _hard_swish(node: Node, inputs: Inputs) -> Array:
+    x = inputs[0]
+    assert x is not None
+    slope, offset = node.attrs.get("alpha", 1 / 6), node.attrs.get("beta", 0.5)
+    result: Array = x * clip((x.astype(np.float64) * slope + offset).astype(np.float32), (0.0, 1.0))
+    return result
+
+
+def _swish(node: Node, inputs: Inputs) -> Array:
+    assert inputs[0] is not None
+    return _mul(node, [inputs[0], _sigmoid(node, inputs)])
+
+
 def _clip(node: Node, inputs: Inputs) -> Array:
     assert inputs[0] is not None
     return clip(inputs[0], node.attrs["clip"])
@@ -172,10 +206,15 @@ KERNELS: dict[str, Callable[[Node, Inputs], Array]] = {
     "Flatten": _flatten,
     "Gemm": _gemm,
     "GlobalAveragePool": _global_average_pool,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _hard_swish,
     "Identity": _identity,
     "MatMul": _matmul,
     "MaxPool": _max_pool,
+    "Mul": _mul,
     "Relu": _relu,
     "Reshape": _reshape,
+    "Sigmoid": _sigmoid,
     "Softmax": _softmax,
+    "Swish": _swish,
 }

@@ -113,6 +113,11 @@ def _add(source: Source, graph: Graph) -> list[Node]:
     return [source.node(list(source.inputs), clip=NO_CLIP)]
 
 
+def _hard_sigmoid(source: Source, graph: Graph) -> list[Node]:
+    slope, offset = (float(source.attributes.get(key, usual)) for key, usual in (("alpha", 0.2), ("beta", 0.5)))
+    return [source.node([source.input(0)], alpha=slope, beta=offset)]
+
+
 def _clip(source: Source, graph: Graph) -> list[Node]:
     bounds = list(NO_CLIP)
     for index, key in enumerate(("min", "max")):
@@ -277,13 +282,17 @@ OPERATORS: dict[str, tuple[int, int, Callable[[Source, Graph], list[Node]]]] = {
     "Flatten": (1, 1, _flatten),
     "Gemm": (2, 3, _gemm),
     "GlobalAveragePool": (1, 1, _plain),
+    "HardSigmoid": (1, 1, _hard_sigmoid),
+    "HardSwish": (1, 1, _plain),
     "Identity": (1, 1, _plain),
     "MatMul": (2, 2, _plain),
     "MaxPool": (1, 1, _max_pool),
+    "Mul": (2, 2, _plain),
     "QuantizeLinear": (2, 3, _quantisation),
     "ReduceMean": (1, 2, _reduce_mean),
     "Relu": (1, 1, _plain),
     "Reshape": (2, 2, _reshape),
+    "Sigmoid": (1, 1, _plain),
     "Softmax": (1, 1, _softmax),
     "Squeeze": (1, 2, _squeeze),
     **qoperators(normalise),

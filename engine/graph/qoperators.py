@@ -116,8 +116,11 @@ def _gemm(made: _Expansion) -> list[Node]:
     return made.nodes
 
 
-def _add(made: _Expansion) -> list[Node]:
-    return made.stored(made.add("Add", [made.real(0, "first operand"), made.real(3, "second operand")]), 6)
+def _binary(op: str) -> Callable[[_Expansion], list[Node]]:
+    def expand(made: _Expansion) -> list[Node]:
+        return made.stored(made.add(op, [made.real(0, "first operand"), made.real(3, "second operand")]), 6)
+
+    return expand
 
 
 def _unary(op: str, also: tuple[str, ...] = ()) -> Callable[[_Expansion], list[Node]]:
@@ -139,7 +142,9 @@ _EXPANSIONS: Mapping[str, tuple[int, int, Callable[[_Expansion], list[Node]]]] =
     "QLinearConv": (8, 9, _conv),
     "QLinearMatMul": (8, 8, _matmul),
     "com.microsoft.QGemm": (6, 9, _gemm),
-    "com.microsoft.QLinearAdd": (7, 8, _add),
+    "com.microsoft.QLinearAdd": (7, 8, _binary("Add")),
+    "com.microsoft.QLinearMul": (7, 8, _binary("Mul")),
+    "com.microsoft.QLinearSigmoid": (4, 5, _unary("Sigmoid")),
     "com.microsoft.QLinearAveragePool": (4, 5, _unary("AveragePool")),
     "com.microsoft.QLinearGlobalAveragePool": (4, 5, _unary("GlobalAveragePool")),
     "com.microsoft.QLinearSoftmax": (4, 5, _unary("Softmax", ("opset",))),

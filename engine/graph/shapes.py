@@ -161,11 +161,12 @@ def _broadcast(node: Node, first: Shape, second: Shape) -> Shape:
     return tuple(result)
 
 
-def _add(node: Node, graph: Graph) -> Shape:
+def _combine(node: Node, graph: Graph) -> Shape:
     first, second = (graph.values[value].shape for value in node.inputs)
     for shorter, longer in ((first, second), (second, first)):
         if len(shorter) < len(longer) and shorter and shorter[0] is None:
-            raise _refuse_mixing(node, "adds the batch along another dimension")
+            verb = "adds" if node.op == "Add" else "multiplies"
+            raise _refuse_mixing(node, f"{verb} the batch along another dimension")
     return _broadcast(node, first, second)
 
 
@@ -260,7 +261,7 @@ def _quantisation(node: Node, graph: Graph) -> Shape:
 
 
 _RULES: dict[str, Callable[[Node, Graph], Shape]] = {
-    "Add": _add,
+    "Add": _combine,
     "AveragePool": _pool,
     "BatchNormalization": _batch_normalization,
     "Clip": _same,
@@ -269,11 +270,16 @@ _RULES: dict[str, Callable[[Node, Graph], Shape]] = {
     "Flatten": _flatten,
     "Gemm": _gemm,
     "GlobalAveragePool": _global_pool,
+    "HardSigmoid": _same,
+    "HardSwish": _same,
     "Identity": _same,
     "MatMul": _matmul,
     "MaxPool": _pool,
+    "Mul": _combine,
     "QuantizeLinear": _quantisation,
     "Relu": _same,
     "Reshape": _reshape,
+    "Sigmoid": _same,
     "Softmax": _softmax,
+    "Swish": _same,
 }

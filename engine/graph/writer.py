@@ -122,6 +122,8 @@ def _known_since(graph: Graph, node: Node) -> int:
     match node.op:
         case "AveragePool" if node.attrs["dilations"] != (1, 1):
             return 19
+        case "HardSwish":
+            return 14
         case "Softmax" if node.attrs["axis"] != len(graph.values[node.inputs[0]].shape) - 1:
             return 13  # before, it spanned all dimensions from its axis on
         case "QuantizeLinear" | "DequantizeLinear" if graph.constants[node.inputs[1]].ndim:
@@ -204,11 +206,15 @@ _ATTRIBUTES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "Flatten": _same("axis"),
     "Gemm": _gemm,
     "GlobalAveragePool": _no_attributes,
+    "HardSigmoid": _same("alpha", "beta"),
+    "HardSwish": _no_attributes,
     "Identity": _no_attributes,
     "MatMul": _no_attributes,
     "MaxPool": _pool,
+    "Mul": _no_attributes,
     "QuantizeLinear": _no_attributes,
     "Relu": _no_attributes,
     "Reshape": _no_attributes,
+    "Sigmoid": _no_attributes,
     "Softmax": _same("axis"),
 }

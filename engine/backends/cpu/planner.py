@@ -13,12 +13,14 @@ from tessera.engine.backends.cpu.convolution import bias_of, clamp_of, conv_macs
 from tessera.engine.backends.cpu.plan import ExecutionPlan
 from tessera.engine.backends.cpu.steps import (
     ConvStep,
+    CurveStep,
     EltwiseStep,
     FlattenStep,
     GlobalAverageStep,
     InputStep,
     OutputStep,
     PoolStep,
+    ProductStep,
     SoftmaxStep,
     Step,
 )
@@ -267,13 +269,49 @@ class _Planner:
 
     def _add_constant(self, node: Node, constant: str) -> None:
         value = next(name for name in node.inputs[:2] if name != constant)
+        shift = self._per_channel(node, value, constant)
+        self._channel_affine(node, value, np.ones(shift.size), shift)
+
+    def _per_channel(self, node: Node, value: str, constant: str) -> npt.NDArray[np.float64]:
+        """A constant operand as one number for each channel of the other one, which is the output's shape."""
         info, array = self._graph.values[value], self._graph.constants[constant]
         channels = image_shape(info)[0]
         per_channel = (*array.shape[-len(info.shape) + 1 :], 1)[0] == channels and array.size == channels
         if array.size != 1 and not per_channel:
-            raise UnsupportedOperatorError(node.name, node.op, "it adds a constant that differs within a channel.")
-        shift = np.broadcast_to(array.astype(np.float64).reshape(-1), channels)
-        self._channel_affine(node, value, np.ones(channels), shift)
+            what = "adds" if node.op == "Add" else "multiplies by"
+            raise UnsupportedOperatorError(node.name, node.op, f"it {what} a constant that differs within a channel.")
+        return np.broadcast_to(array.astype(np.float64).reshape(-1), channels)
+
+    def _mul(self, node: Node) -> None:
+        constants = [name for name in node.inputs if name in self._graph.constants]
+        if constants:
+            value = next(name for name in node.inputs if name != constants[0])
+            factor = self._per_channel(node, value, constants[0])
+            self._channel_affine(node, value, factor, np.zeros(factor.size))
+            return
+        names = list(node.inputs)
+        shapes = [image_shape(self._graph.values[name]) for name in names]
+        if shapes[0] != image_shape(self._graph.values[node.output]):
+            names.reverse()
+            shapes.reverse()
+        if shapes[0] != image_shape(self._graph.values[node.output]) or shapes[1] not in (
+            shapes[0],
+            (shapes[0][0], 1, 1),
+        ):
+            raise UnsupportedOperatorError(
+                node.name, node.op, "its operands are neither images of one shape nor gates."
+            )
+        source, other = (self._value(name, node) for name in names)
+        target = self._new_value(node.output)
+        # Zero points and scales of the other operand go into its values: gates are few, and equal images pay for it.
+        scale = self._units(source, target) * self._tensors[other].scale
+        self._steps.append(ProductStep(node.name, node.op, source, other, target, scale=scale))
+
+    def _curve(self, node: Node) -> None:
+        source, target = self._value(node.inputs[0], node), self._new_value(node.output)
+        slope, offset = node.attrs.get("alpha", 1 / 6), node.attrs.get("beta", 0.5)
+        scales = self._tensors[source].scale, self._tensors[target].scale
+        self._steps.append(CurveStep(node.name, node.op, source, target=target, line=(slope, offset), scales=scales))
 
     def _clip(self, node: Node) -> None:
         self._eltwise(node, self._value(node.inputs[0], node), -1, self._new_value(node.output))
@@ -337,6 +375,11 @@ _HANDLERS: dict[str, Callable[[_Planner, Node], None]] = {
     "GlobalAveragePool": _Planner._global_average,
     "Add": _Planner._add,
     "Clip": _Planner._clip,
+    "HardSigmoid": _Planner._curve,
+    "HardSwish": _Planner._curve,
+    "Mul": _Planner._mul,
+    "Sigmoid": _Planner._curve,
+    "Swish": _Planner._curve,
     "BatchNormalization": _Planner._batch_normalization,
     "Flatten": _Planner._flatten,
     "Reshape": _Planner._flatten,

@@ -15,6 +15,13 @@ from tessera.engine.backends.cpu.tensor import Frame, Tensor
 
 Pair = tuple[int, int]
 
+_CURVES = {
+    "Sigmoid": _native.SIGMOID,
+    "HardSigmoid": _native.HARD_SIGMOID,
+    "HardSwish": _native.HARD_SWISH,
+    "Swish": _native.SWISH,
+}
+
 
 @dataclass
 class Step(ABC):
@@ -164,6 +171,29 @@ class EltwiseStep(Step):
         """See `Step.append`."""
         scales = self.source_scale, self.other_scale
         program.eltwise(self.source, self.other, self.target, *scales, *self.clamp)
+
+
+@dataclass
+class ProductStep(Step):
+    """Products of two images, or of an image and one number a channel. `scale`: of the product, to output units."""
+
+    scale: float = 1.0
+
+    def append(self, program: _native.Program, tensors: Sequence[Tensor]) -> None:
+        """See `Step.append`."""
+        program.product(self.source, self.other, self.target, self.scale)
+
+
+@dataclass
+class CurveStep(Step):
+    """A function of each value by itself: `op` is its name, `line` the slope and offset of the hard ones."""
+
+    line: tuple[float, float] = (1 / 6, 0.5)
+    scales: tuple[float, float] = (1.0, 1.0)
+
+    def append(self, program: _native.Program, tensors: Sequence[Tensor]) -> None:
+        """See `Step.append`."""
+        program.curve(self.source, self.target, _CURVES[self.op], *self.line, *self.scales)
 
 
 @dataclass

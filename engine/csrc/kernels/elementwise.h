@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "layout/dtype.h"
+#include "program.h"
 
 enum { TS_WIDE_GROUPS = 4 };
 
@@ -32,5 +33,25 @@ typedef struct {
 
 /* out = clamp(round(scale * in) + zero), u8; not-a-number becomes `low`. */
 typedef void (*ts_quantisation_fn)(const ts_quantisation *quantisation, const uint8_t *in, uint8_t *out, int pixels);
+
+/* One of `factor` and `b` is null: sixteen factors for all pixels, or as many as there are values. */
+typedef struct {
+    float scale;
+    int a_zero, b_zero, out_zero; /* of u8 values */
+    ptrdiff_t a_step, b_step, out_step;
+} ts_product;
+
+/* out = a * factor[lane], or a * b * scale; u8 is rounded and saturated. All are of the row's dtype. */
+typedef void (*ts_product_fn)(const ts_product *product, const uint8_t *a, const uint8_t *b, const float *factor, uint8_t *out,
+                              int pixels);
+
+typedef struct {
+    ts_curve kind;
+    float slope, offset; /* as in ts_curve_desc */
+    ptrdiff_t in_step, out_step;
+} ts_curve_row;
+
+/* out = curve(in), floats. */
+typedef void (*ts_curve_fn)(const ts_curve_row *row, const uint8_t *in, uint8_t *out, int pixels);
 
 #endif

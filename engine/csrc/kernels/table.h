@@ -21,6 +21,8 @@ typedef enum {
     TS_MAXIMUM_WIDE, /* maximum: the same for TS_WIDE_GROUPS groups that lie side by side */
     TS_ADDITION,     /* addition: a residual addition that no convolution could take */
     TS_QUANTISATION, /* quantisation: of floats for the integer layers behind them */
+    TS_PRODUCT,      /* product: of images, or of an image and gates */
+    TS_CURVE,        /* curve: a function of each value */
     TS_RESAMPLING,   /* resample: of decoded pictures */
     TS_PEAK,         /* peak: the best products that the CPU has, in registers */
     TS_STREAM,       /* stream: the widest loads that the CPU has, from end to end */
@@ -47,6 +49,8 @@ typedef struct {
         ts_maximum_fn maximum;
         ts_addition_fn addition;
         ts_quantisation_fn quantisation;
+        ts_product_fn product;
+        ts_curve_fn curve;
         ts_resample_kernel resample;
         ts_peak peak;
         ts_stream_fn stream;
@@ -61,7 +65,7 @@ typedef struct {
 extern const ts_kernel *const ts_kernels[];
 
 /* The preferred kernel for these CPU features; null where none is there. Only the kinds of TS_MATRIX, TS_INT16, TS_WINOGRAD and
- * TS_QUANTISATION have no scalar ones. */
+ * TS_QUANTISATION have no scalar ones, and TS_PRODUCT and TS_CURVE none of some dtypes. */
 const ts_kernel *ts_find_kernel(ts_kernel_kind kind, ts_dtype dtype, uint32_t features);
 
 /* The preferred TS_CONV kernel, or the row of its family that tuning.def names for rows of `width` output pixels. */

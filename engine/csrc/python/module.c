@@ -86,7 +86,11 @@ static int module_exec(PyObject *module)
 {
     const int failed = ts_add_type(module, "Program", &ts_program_spec) ||
                        PyModule_AddIntConstant(module, "U8", TS_U8) || PyModule_AddIntConstant(module, "F32", TS_F32) ||
-                       PyModule_AddIntConstant(module, "BF16", TS_BF16) || PyModule_AddIntConstant(module, "GROUP", TS_GROUP);
+                       PyModule_AddIntConstant(module, "BF16", TS_BF16) || PyModule_AddIntConstant(module, "GROUP", TS_GROUP) ||
+                       PyModule_AddIntConstant(module, "SIGMOID", TS_SIGMOID) ||
+                       PyModule_AddIntConstant(module, "HARD_SIGMOID", TS_HARD_SIGMOID) ||
+                       PyModule_AddIntConstant(module, "HARD_SWISH", TS_HARD_SWISH) ||
+                       PyModule_AddIntConstant(module, "SWISH", TS_SWISH);
     return failed ? -1 : 0;
 }
 

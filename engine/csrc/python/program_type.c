@@ -225,6 +225,25 @@ static PyObject *program_eltwise(program_object *self, PyObject *args, PyObject 
     return none_or_fail(self, ts_program_eltwise(self->program, &d));
 }
 
+static PyObject *program_product(program_object *self, PyObject *args)
+{
+    int source, other, target;
+    float scale;
+    if (!PyArg_ParseTuple(args, "iiif", &source, &other, &target, &scale))
+        return NULL;
+    return none_or_fail(self, ts_program_product(self->program, source, other, target, scale));
+}
+
+static PyObject *program_curve(program_object *self, PyObject *args)
+{
+    ts_curve_desc d;
+    int kind;
+    if (!PyArg_ParseTuple(args, "iiiffff", &d.source, &d.target, &kind, &d.slope, &d.offset, &d.source_scale, &d.target_scale))
+        return NULL;
+    d.kind = (ts_curve)kind;
+    return none_or_fail(self, ts_program_curve(self->program, &d));
+}
+
 static PyObject *program_flatten(program_object *self, PyObject *args)
 {
     int source, target;
@@ -351,6 +370,8 @@ static PyMethodDef program_methods[] = {
     {"global_average", METHOD(program_global_average), METH_VARARGS, "Appends a global average pooling."},
     {"eltwise", METHOD(program_eltwise), WITH_KEYWORDS, "Appends an addition, clamp or conversion."},
     {"slices", METHOD(program_slices), METH_O, "How many slices a timed run of so many images takes."},
+    {"product", METHOD(program_product), METH_VARARGS, "Appends a product."},
+    {"curve", METHOD(program_curve), METH_VARARGS, "Appends a function of each value."},
     {"flatten", METHOD(program_flatten), METH_VARARGS, "Appends a flatten."},
     {"softmax", METHOD(program_softmax), METH_VARARGS, "Appends a softmax over channels."},
     {"output", METHOD(program_output), METH_VARARGS, "Appends the step that writes the caller's array."},

@@ -21,6 +21,7 @@ from tessera.engine.graph.passes.fold_bias import fold_bias
 from tessera.engine.graph.passes.fold_constants import fold_constants
 from tessera.engine.graph.passes.fuse_activation import fuse_activation
 from tessera.engine.graph.passes.fuse_residual import fuse_residual
+from tessera.engine.graph.passes.fuse_swish import fuse_swish
 from tessera.engine.graph.passes.lower_gemm import lower_gemm
 from tessera.engine.graph.passes.lower_qoperator import lower_qoperator
 from tessera.engine.graph.passes.lower_quantisation import hoist_quantisation, lower_quantisation
@@ -37,6 +38,7 @@ PASSES = (
     fold_batchnorm,
     fold_bias,
     fuse_activation,
+    fuse_swish,
     hoist_quantisation,
     fuse_residual,
     eliminate,
@@ -57,8 +59,8 @@ def lower(graph: Graph) -> Graph:
 
     Returns:
         A graph of the same results whose nodes are Conv (with bias, residual and clip fused in), MaxPool, AveragePool,
-        GlobalAveragePool, Add, Clip, Flatten, Reshape, Softmax and, where nothing better was possible, MatMul, Gemm,
-        BatchNormalization, QuantizeLinear and DequantizeLinear.
+        GlobalAveragePool, Add, Mul, Clip, Sigmoid, Swish, HardSigmoid, HardSwish, Flatten, Reshape, Softmax and, where
+        nothing better was possible, MatMul, Gemm, BatchNormalization, QuantizeLinear and DequantizeLinear.
 
     Raises:
         UnsupportedOperatorError: a Conv's weights or bias are not constant.

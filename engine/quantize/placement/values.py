@@ -16,6 +16,9 @@ _CARRIERS = _VALUE_PRESERVING | {"AveragePool", "GlobalAveragePool", "Relu", "Cl
 
 _ACTIVATIONS = frozenset({"Relu", "Clip"})
 
+# Operators whose output has a range of its own, and which take eight bits where their output is wanted in eight bits.
+_CURVES = frozenset({"HardSigmoid", "HardSwish", "Sigmoid"})
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -80,11 +83,19 @@ def _wanted_values(graph: Graph) -> set[str]:
         if weight_names(graph, node) is not None:
             wanted.add(node.inputs[0])
         elif node.output in wanted:
-            if node.op in _CARRIERS:
+            if node.op in _CARRIERS or node.op in _CURVES:
                 wanted.add(node.inputs[0])
             elif residual_operands(graph, node) is not None:
                 wanted.update(node.inputs)
+            elif node.op == "Mul":
+                wanted.update(name for name in node.inputs if name not in graph.constants and not _is_gate(graph, name))
     return wanted
+
+
+def _is_gate(graph: Graph, name: str) -> bool:
+    """Whether a value is one number a channel: so few that eight bits save nothing, while all pixels would suffer."""
+    shape = graph.values[name].shape
+    return len(shape) == 2 or shape[2:] == (1, 1)
 
 
 def _fused_values(graph: Graph, wanted: set[str]) -> set[str]:
@@ -142,10 +153,10 @@ def _non_negative_values(graph: Graph) -> set[str]:
 
 
 def _makes_non_negative(node: Node, hold: Callable[[Iterable[str]], bool]) -> bool:
-    if node.op in ("Relu", "Softmax"):
+    if node.op in ("Relu", "Softmax", "Sigmoid", "HardSigmoid"):
         return True
     if node.op == "Clip":
         return node.attrs["clip"][0] >= 0 or hold(node.inputs[:1])
-    if node.op == "Add":
+    if node.op in ("Add", "Mul"):
         return hold(node.inputs)
     return node.op in _CARRIERS and hold(node.inputs[:1])

@@ -17,8 +17,10 @@ SHAPE = (3, 20, 20)
 
 
 class _Batches(CalibrationDataReader):
-    def __init__(self, count: int) -> None:
-        self._left = iter([{"x": normal(4, *SHAPE, seed=seed)} for seed in range(count)])
+    def __init__(self, model: onnx.ModelProto, count: int) -> None:
+        image = model.graph.input[0]
+        sizes = [size.dim_value for size in image.type.tensor_type.shape.dim[1:]]
+        self._left = iter([{image.name: normal(4, *sizes, seed=seed)} for seed in range(count)])
 
     def get_next(self) -> Mapping[str, np.ndarray] | None:
         return next(self._left, None)
@@ -84,7 +86,7 @@ def quantised_by_onnxruntime(
             quantize_static(
                 folder / "float.onnx",
                 folder / "quantised.onnx",
-                _Batches(2),
+                _Batches(model, 2),
                 quant_format=form,
                 activation_type=activations,
                 weight_type=weights,

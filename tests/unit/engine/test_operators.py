@@ -97,3 +97,35 @@ def test_not_a_number_is_not_hidden(tmp_path: Path) -> None:
     result = run(model, x, tmp_path)
     assert np.isnan(result[0, :, 2, 3]).all()
     assert np.isfinite(result[1]).all()
+
+
+GATED = {
+    "gates behind": [node("Mul", ["x", "g"], "y")],
+    "gates in front": [node("Mul", ["g", "x"], "y")],
+    "images": [node("Relu", ["x"], "r"), node("Mul", ["x", "r"], "y")],
+    "one number a channel": [node("Mul", ["x", "c"], "y")],
+    "one number": [node("Mul", ["half", "x"], "y")],
+    "Swish": [node("Sigmoid", ["x"], "s"), node("Mul", ["s", "x"], "y")],
+    "HardSwish of its parts": [node("HardSigmoid", ["x"], "s", alpha=1 / 6, beta=0.5), node("Mul", ["x", "s"], "y")],
+    "Sigmoid": [node("Sigmoid", ["x"], "y")],
+    "HardSigmoid": [node("HardSigmoid", ["x"], "y")],
+    "HardSwish": [node("HardSwish", ["x"], "y")],
+}
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), (32, 7, 7), (33, 1, 1)])
+@pytest.mark.parametrize("case", GATED)
+def test_gates_and_curves(case: str, shape: tuple[int, int, int], tmp_path: Path) -> None:
+    nodes = [node("GlobalAveragePool", ["x"], "p"), node("Sigmoid", ["p"], "g")] if case.startswith("gates") else []
+    constants = {"c": normal(shape[0], 1, 1), "half": np.array(0.5, np.float32)}
+    read = {name for made in GATED[case] for name in made.input}
+    used = {name: array for name, array in constants.items() if name in read}
+    model = build([*nodes, *GATED[case]], ["N", *shape], used)
+    check(model, normal(3, *shape) * np.float32(4), tmp_path)
+
+
+def test_a_product_of_images_of_different_sizes_is_not_run(tmp_path: Path) -> None:
+    row = node("AveragePool", ["x"], "row", kernel_shape=[6, 1])
+    onnx.save(build([row, node("Mul", ["x", "row"], "y")], ["N", 4, 6, 7]), tmp_path / "operator.onnx")
+    with pytest.raises(engine.UnsupportedOperatorError, match="neither images of one shape nor gates"):
+        engine.load(tmp_path / "operator.onnx", backend="cpu")

@@ -79,6 +79,11 @@ EXAMPLES: dict[str, list[Example]] = {
         _example(node("Flatten", ["x"], "f"), node("Gemm", ["f", "rows"], "y", transB=1), rank=2),
     ],
     "GlobalAveragePool": [_example(node("GlobalAveragePool", ["x"], "y"))],
+    "HardSigmoid": [
+        _example(node("HardSigmoid", ["x"], "y")),
+        _example(node("HardSigmoid", ["x"], "y", alpha=0.1, beta=0.3)),
+    ],
+    "HardSwish": [_example(node("HardSwish", ["x"], "y"))],
     "Identity": [_example(node("Identity", ["x"], "y"))],
     "MatMul": [_example(node("Flatten", ["x"], "f"), node("MatMul", ["f", "matrix"], "y"), rank=2)],
     "MaxPool": [
@@ -86,12 +91,21 @@ EXAMPLES: dict[str, list[Example]] = {
         _example(node("MaxPool", ["x"], "y", **_POOL, ceil_mode=1)),
         _example(node("MaxPool", ["x"], "y", kernel_shape=[2, 2], dilations=[2, 2])),
     ],
+    "Mul": [
+        _example(node("Mul", ["x", "offset"], "y")),
+        _example(node("Conv", ["x", "filters"], "c", pads=[1, 1, 1, 1]), node("Mul", ["x", "c"], "y")),
+        _example(node("GlobalAveragePool", ["x"], "p"), node("Mul", ["p", "x"], "y")),
+    ],
     "ReduceMean": [
         _example(node("ReduceMean", ["x"], "y", axes=[2, 3])),
         _example(node("ReduceMean", ["x"], "y", axes=[-1, -2], keepdims=0), rank=2),
     ],
     "Relu": [_example(node("Relu", ["x"], "y"))],
     "Reshape": [_example(node("Reshape", ["x", "features"], "y"), rank=2)],
+    "Sigmoid": [
+        _example(node("Sigmoid", ["x"], "y")),
+        _example(node("Sigmoid", ["x"], "s"), node("Mul", ["x", "s"], "y")),
+    ],
     "Softmax": [_example(node("Softmax", ["x"], "y", axis=axis)) for axis in (1, -1)],
     "Squeeze": [
         _example(node("GlobalAveragePool", ["x"], "p"), node("Squeeze", ["p", "spatial"], "y"), rank=2),

@@ -106,6 +106,18 @@ def _bias(net: Network) -> None:
     net.keep(net.add("Add", [net.image, net.constant(net.random(shape[0], 1, 1))]), shape)
 
 
+def _curve(net: Network) -> None:
+    op = net.draw(st.sampled_from(["Sigmoid", "HardSigmoid", "HardSwish"]))
+    net.keep(net.add(op, [net.image]), net.images[net.image])
+
+
+def _gate(net: Network) -> None:
+    shape = net.images[net.image]
+    squeezed = net.add("GlobalAveragePool", [net.image]) if net.draw(st.booleans()) else net.image
+    operands = [net.image, net.add("Sigmoid", [squeezed])]
+    net.keep(net.add("Mul", net.draw(st.permutations(operands))), shape)
+
+
 def _pool(net: Network) -> None:
     shape = net.images[net.image]
     op = net.draw(st.sampled_from(["MaxPool", "AveragePool"]))
@@ -140,7 +152,7 @@ def networks(draw: st.DrawFn, *, quantised: bool = False) -> tuple[onnx.ModelPro
     """A model and a batch for it."""
     shape = (draw(st.sampled_from([2, 3, 4])), draw(st.integers(3, 7)), draw(st.integers(3, 7)))
     net = Network(draw, shape, quantised)
-    layers = [_conv, _conv, _norm, _relu, _clip, _add, _bias, _pool, _copy]
+    layers = [_conv, _conv, _norm, _relu, _clip, _add, _bias, _curve, _gate, _pool, _copy]
     for layer in draw(st.lists(st.sampled_from(layers), min_size=1, max_size=8)):
         layer(net)
     rank = 4

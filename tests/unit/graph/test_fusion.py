@@ -253,3 +253,22 @@ def test_two_outputs_of_one_value_keep_their_names() -> None:
 def test_unused_graph_input_stays() -> None:
     model = build([node("Relu", ["x"], "y")], SHAPE, inputs={"extra": ["N", 2]})
     assert agree(model, {"x": x(), "extra": normal(2, 2)}).inputs == ["x", "extra"]
+
+
+@pytest.mark.parametrize(("curve", "fused"), [("Sigmoid", "Swish"), ("HardSigmoid", "HardSwish")])
+@pytest.mark.parametrize("order", [["c", "s"], ["s", "c"]])
+def test_a_value_times_its_own_sigmoid_is_one_node(curve: str, fused: str, order: list[str]) -> None:
+    nodes = [node("Conv", ["x", "w"], "c"), node(curve, ["c"], "s"), node("Mul", order, "y")]
+    graph = lower(convert_model(build(nodes, ["N", 3, 6, 6], {"w": normal(4, 3, 1, 1)})))
+    assert [made.op for made in graph.nodes] == ["Conv", fused]
+
+
+def test_a_sigmoid_that_is_read_elsewhere_too_stays() -> None:
+    nodes = [
+        node("Conv", ["x", "w"], "c"),
+        node("Sigmoid", ["c"], "s"),
+        node("Mul", ["c", "s"], "m"),
+        node("Add", ["m", "s"], "y"),
+    ]
+    graph = lower(convert_model(build(nodes, ["N", 3, 6, 6], {"w": normal(4, 3, 1, 1)})))
+    assert "Sigmoid" in [made.op for made in graph.nodes]

@@ -22,7 +22,8 @@ Array = np.ndarray
 class Builder:
     """Appends nodes to a graph; names of values are numbered, weights random and always the same."""
 
-    def __init__(self, opset: int = 17) -> None:
+    def __init__(self, opset: int = 17, classes: int = CLASSES) -> None:
+        self._classes = classes
         self._random = np.random.default_rng(0)
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, Array] = {}
@@ -61,16 +62,22 @@ class Builder:
             self._nodes,
             "family",
             [helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, *sizes])],
-            [helper.make_tensor_value_info(output, TensorProto.FLOAT, [batch, CLASSES])],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, [batch, self._classes])],
             [numpy_helper.from_array(array, name) for name, array in self._constants.items()],
         )
         domains = [helper.make_opsetid("", self._opset), helper.make_opsetid("com.microsoft", 1)]
         return helper.make_model(graph, opset_imports=domains, ir_version=8)
 
+    def gated(self, value: str, channels: int, inner: int, gate: str) -> str:
+        """Squeeze and excite: each channel by a gate of its own, from the means of all."""
+        mean = self.node("GlobalAveragePool", value)
+        squeezed = self.node("Relu", self.conv(mean, inner, channels, 1))
+        return self.node("Mul", value, self.node(gate, self.conv(squeezed, channels, inner, 1)))
+
     def head(self, value: str, channels: int) -> str:
         """Mean, flatten, linear layer."""
         flat = self.node("Flatten", self.node("GlobalAveragePool", value))
-        return self.node("Gemm", flat, self.weights(CLASSES, channels), self.weights(CLASSES), transB=1)
+        return self.node("Gemm", flat, self.weights(self._classes, channels), self.weights(self._classes), transB=1)
 
 
 def vision_transformer(*, batch: int | str = "N", gelu: str = "Erf", opset: int = 17) -> onnx.ModelProto:
@@ -144,4 +151,39 @@ OPAQUE: Mapping[str, onnx.ModelProto] = {
     "one scale for a batch": batch_sharing(),
     "fp16": half_precision(),
     "opset 23": vision_transformer(opset=23),
+}
+
+
+def squeeze_excited() -> onnx.ModelProto:
+    """A residual block with gates in front of its addition: SE-ResNet, RegNetY, ResNet-RS."""
+    made = Builder()
+    stem = made.node("Relu", made.conv("image", 16, 3, 3, stride=2))
+    inner = made.node("Relu", made.conv(stem, 16, 16, 3, groups=2))
+    gated = made.gated(made.conv(inner, 16, 16, 1), 16, 8, "Sigmoid")
+    return made.model(made.head(made.node("Relu", made.node("Add", gated, stem)), 16))
+
+
+def mobile(*, activation: str = "HardSwish") -> onnx.ModelProto:
+    """Depthwise convolutions of 3 and 5, hard activations, gates: MobileNetV3, and EfficientNet with Swish."""
+    made = Builder()
+
+    def active(value: str) -> str:
+        return (
+            made.node("Mul", value, made.node("Sigmoid", value))
+            if activation == "Swish"
+            else made.node(activation, value)
+        )
+
+    stem = active(made.conv("image", 16, 3, 3, stride=2))
+    narrow = made.conv(active(made.conv(stem, 16, 16, 3, groups=16)), 8, 16, 1)
+    wide = active(made.conv(narrow, 24, 8, 1))
+    deep = made.gated(active(made.conv(wide, 24, 24, 5, stride=2, groups=24)), 24, 8, "HardSigmoid")
+    return made.model(made.head(active(made.conv(deep, 32, 24, 1)), 32))
+
+
+NATIVE: Mapping[str, onnx.ModelProto] = {
+    "SE-ResNet": squeeze_excited(),
+    "MobileNetV3": mobile(),
+    "MobileNetV2": mobile(activation="Relu"),
+    "EfficientNet": mobile(activation="Swish"),
 }
