@@ -1,7 +1,7 @@
 """Networks of other families than ResNet-50, with random weights: our engine and ONNX Runtime, in turns.
 
-.venv/bin/python -m benchmarks.families                     # MobileNetV2, MobileNetV3, EfficientNet-B0, SE-ResNet-50
-.venv/bin/python -m benchmarks.families --sizes 160,224x320 --batches 1,16,64 --only SE-ResNet-50
+.venv/bin/python -m benchmarks.families                     # all of NAMES, batch 1 and 16
+.venv/bin/python -m benchmarks.families --sizes 160,224x320 --batches 1,16,64 --only ResNet-50
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def inverted(stages: Sequence[Stage], activation: str, gate: str, size: Size) ->
     return made.model(made.head(active(made.conv(value, 1280, channels, 1)), 1280), sizes=size)
 
 
-def se_resnet_50(size: Size) -> onnx.ModelProto:
-    """ResNet-50 with a gate in front of every addition."""
+def resnet_50(size: Size, *, gated: bool) -> onnx.ModelProto:
+    """ResNet-50, or with a gate in front of every addition SE-ResNet-50."""
     made = Builder(classes=1000)
     stem = made.node("Relu", made.conv("image", 64, 3, 7, stride=2))
     value, channels = made.node("MaxPool", stem, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4), 64
@@ -83,7 +83,9 @@ def se_resnet_50(size: Size) -> onnx.ModelProto:
             stride = 2 if stage and not block else 1
             inner = made.node("Relu", made.conv(value, width, channels, 1))
             inner = made.node("Relu", made.conv(inner, width, width, 3, stride=stride))
-            inner = made.gated(made.conv(inner, 4 * width, width, 1), 4 * width, width // 4, "Sigmoid")
+            inner = made.conv(inner, 4 * width, width, 1)
+            if gated:
+                inner = made.gated(inner, 4 * width, width // 4, "Sigmoid")
             short = value if block else made.conv(value, 4 * width, channels, 1, stride=stride)
             value, channels = made.node("Relu", made.node("Add", inner, short)), 4 * width
     return made.model(made.head(value, channels), sizes=size)
@@ -99,10 +101,10 @@ def network(name: str, size: Size) -> onnx.ModelProto:
         case "EfficientNet-B0":
             return inverted(_EFFICIENTNET_B0, "Swish", "Sigmoid", size)
         case _:
-            return se_resnet_50(size)
+            return resnet_50(size, gated=name.startswith("SE"))
 
 
-NAMES = ("MobileNetV2", "MobileNetV3", "EfficientNet-B0", "SE-ResNet-50")
+NAMES = ("MobileNetV2", "MobileNetV3", "EfficientNet-B0", "SE-ResNet-50", "ResNet-50")
 
 
 def compare(

@@ -151,6 +151,10 @@ def _relu(node: Node, inputs: Inputs) -> Array:
     return clip(inputs[0], (0.0, float("inf")))
 
 
+def _concat(node: Node, inputs: Inputs) -> Array:
+    return np.concatenate([part for part in inputs if part is not None], axis=node.attrs["axis"])
+
+
 def _flatten(node: Node, inputs: Inputs) -> Array:
     x = inputs[0]
     assert x is not None
@@ -202,6 +206,7 @@ KERNELS: dict[str, Callable[[Node, Inputs], Array]] = {
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_normalization,
     "Clip": _clip,
+    "Concat": _concat,
     "Conv": _conv,
     "Flatten": _flatten,
     "Gemm": _gemm,

@@ -21,6 +21,8 @@ from tessera.engine.graph.source import Source
 from tessera.engine.graph.windows import conv_window, pool_window
 from tessera.wording import counted
 
+_MOST_INPUTS = 1000  # of a Concat; the last one of a DenseNet-264 has 65
+
 
 def normalise(source: Source, graph: Graph) -> list[Node]:
     """Turns one ONNX node into graph nodes, the last of which writes the node's output.
@@ -140,6 +142,11 @@ def _batch_normalization(source: Source, graph: Graph) -> list[Node]:
     if variance is not None and variance.shape == _shape(graph, source.input(0))[1:2] and (variance < 0).any():
         raise ModelError(f"{source.describe()} has a negative variance; its weights are damaged. Export it again.")
     return [source.node(list(source.inputs), epsilon=float(source.attributes.get("epsilon", 1e-5)))]
+
+
+def _concat(source: Source, graph: Graph) -> list[Node]:
+    axis = _axis(source, int(source.attributes.get("axis", 1)), len(_shape(graph, source.input(0))))
+    return [source.node(list(source.inputs), axis=axis)]
 
 
 def _flatten(source: Source, graph: Graph) -> list[Node]:
@@ -276,6 +283,7 @@ OPERATORS: dict[str, tuple[int, int, Callable[[Source, Graph], list[Node]]]] = {
     "AveragePool": (1, 1, _average_pool),
     "BatchNormalization": (5, 5, _batch_normalization),
     "Clip": (1, 3, _clip),
+    "Concat": (1, _MOST_INPUTS, _concat),
     "Constant": (0, 0, _resolved_by_reader),
     "Conv": (2, 3, _conv),
     "DequantizeLinear": (2, 3, _quantisation),

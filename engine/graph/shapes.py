@@ -170,6 +170,18 @@ def _combine(node: Node, graph: Graph) -> Shape:
     return _broadcast(node, first, second)
 
 
+def _concat(node: Node, graph: Graph) -> Shape:
+    shapes, axis = [graph.values[value].shape for value in node.present_inputs()], node.attrs["axis"]
+    others = {(*shape[:axis], *shape[axis + 1 :]) for shape in shapes}
+    if len(others) > 1 or len({len(shape) for shape in shapes}) > 1:
+        raise ModelError(f"{node.describe()}: {', '.join(map(str, map(list, shapes)))} do not lie side by side.")
+    if axis == 0 and any(shape[0] is None for shape in shapes):
+        raise _refuse_mixing(node, "joins batches")
+    sizes = [shape[axis] for shape in shapes]
+    whole = None if None in sizes else sum(size or 0 for size in sizes)
+    return (*shapes[0][:axis], whole, *shapes[0][axis + 1 :])
+
+
 def _flatten(node: Node, graph: Graph) -> Shape:
     shape, axis = _same(node, graph), node.attrs["axis"]
     head, tail = shape[:axis], shape[axis:]
@@ -265,6 +277,7 @@ _RULES: dict[str, Callable[[Node, Graph], Shape]] = {
     "AveragePool": _pool,
     "BatchNormalization": _batch_normalization,
     "Clip": _same,
+    "Concat": _concat,
     "Conv": _conv,
     "DequantizeLinear": _quantisation,
     "Flatten": _flatten,

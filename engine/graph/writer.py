@@ -201,6 +201,7 @@ _ATTRIBUTES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "AveragePool": _pool,
     "BatchNormalization": _same("epsilon"),
     "Clip": _no_attributes,
+    "Concat": _same("axis"),
     "Conv": _conv,
     "DequantizeLinear": _no_attributes,
     "Flatten": _same("axis"),

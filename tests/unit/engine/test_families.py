@@ -58,3 +58,15 @@ def test_quantised_by_onnx_runtime_they_run_natively(form: QuantFormat, tmp_path
     found, precision = run(model, tmp_path / "net.onnx", "cpu")
     assert precision == "int8"
     assert sqnr(wanted, found) > 30.0
+
+
+@pytest.mark.parametrize(("size", "batches"), [((160, 160), (1, 64)), ((224, 320), (1, 5)), ((384, 384), (2,))])
+def test_any_size_and_any_batch_is_that_of_onnx_runtime(
+    size: tuple[int, int], batches: tuple[int, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(squeeze_excited(size), path)
+    with engine.load(path, backend="cpu") as ours, engine.load(path, backend="onnxruntime") as theirs:
+        for batch in batches:
+            images = normal(batch, 3, *size, seed=batch)
+            np.testing.assert_allclose(ours.run(images), theirs.run(images), rtol=1e-4, atol=1e-5)

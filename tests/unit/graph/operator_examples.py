@@ -66,6 +66,10 @@ EXAMPLES: dict[str, list[Example]] = {
         _example(node("BatchNormalization", ["x", "scale", "mean", "mean", "variance"], "y", epsilon=0.01)),
     ],
     "Clip": [_example(node("Clip", ["x", *bounds], "y")) for bounds in (["lo", "hi"], ["lo"], ["", "hi"], [])],
+    "Concat": [
+        _example(node("Relu", ["x"], "r"), node("Concat", ["x", "r", "x"], "y", axis=1)),
+        _example(node("Relu", ["x"], "r"), node("Concat", ["x", "r"], "y", axis=-1)),
+    ],
     "Constant": [
         _example(node("Constant", [], "low", value_float=0.25), node("Clip", ["x", "low"], "y")),
     ],

@@ -207,6 +207,7 @@ MIXING = {
     "Flatten at 2": ([node("Flatten", ["x"], "y", axis=2)], {}),
     "Reshape into rows": ([node("Reshape", ["x", "s"], "y")], {"s": np.array([1, -1])}),
     "Reshape batch to channels": ([node("Reshape", ["x", "s"], "y")], {"s": np.array([-1, 20])}),
+    "Concat of batches": ([node("Concat", ["x", "x"], "y", axis=0)], {}),
     "Softmax over images": ([node("Softmax", ["x"], "y", axis=0)], {}),
     "Add per image": ([node("Add", ["x", "c"], "y")], {"c": normal(2, 3, 4, 5)}),
     "MatMul over images": (

@@ -154,13 +154,13 @@ OPAQUE: Mapping[str, onnx.ModelProto] = {
 }
 
 
-def squeeze_excited() -> onnx.ModelProto:
+def squeeze_excited(sizes: Sequence[int | str] = (SIZE, SIZE)) -> onnx.ModelProto:
     """A residual block with gates in front of its addition: SE-ResNet, RegNetY, ResNet-RS."""
     made = Builder()
     stem = made.node("Relu", made.conv("image", 16, 3, 3, stride=2))
     inner = made.node("Relu", made.conv(stem, 16, 16, 3, groups=2))
     gated = made.gated(made.conv(inner, 16, 16, 1), 16, 8, "Sigmoid")
-    return made.model(made.head(made.node("Relu", made.node("Add", gated, stem)), 16))
+    return made.model(made.head(made.node("Relu", made.node("Add", gated, stem)), 16), sizes=sizes)
 
 
 def mobile(*, activation: str = "HardSwish") -> onnx.ModelProto:
@@ -179,6 +179,15 @@ def mobile(*, activation: str = "HardSwish") -> onnx.ModelProto:
     wide = active(made.conv(narrow, 24, 8, 1))
     deep = made.gated(active(made.conv(wide, 24, 24, 5, stride=2, groups=24)), 24, 8, "HardSigmoid")
     return made.model(made.head(active(made.conv(deep, 32, 24, 1)), 32))
+
+
+def dense() -> onnx.ModelProto:
+    """Every layer reads what all before it wrote, side by side: DenseNet, and in branches Inception, SqueezeNet."""
+    made = Builder()
+    first = made.node("Relu", made.conv("image", 8, 3, 3, stride=2))
+    second = made.node("Relu", made.conv(first, 8, 8, 3))
+    third = made.node("Relu", made.conv(made.node("Concat", first, second, axis=1), 8, 16, 3))
+    return made.model(made.head(made.node("Concat", first, second, third, axis=1), 24))
 
 
 NATIVE: Mapping[str, onnx.ModelProto] = {

@@ -22,7 +22,7 @@ from tessera.models.registry import open_model
 from tessera.models.source import float_model
 from tests.imagefiles import png
 from tests.unit.models.classifiers import CHANNELS, CLASSES, FLATTEN, GEMM, SIZE, classifier, right_logits, weights
-from tests.unit.models.families import OPAQUE
+from tests.unit.models.families import OPAQUE, dense
 
 Nodes = Sequence[onnx.NodeProto]
 
@@ -329,3 +329,26 @@ def test_what_neither_engine_knows_is_refused_in_words(tmp_path: Path) -> None:
     made = helper.make_node("Fancy", ["logits"], ["y"], "odd", domain="com.microsoft")
     with pytest.raises(ModelError, match=r"com\.microsoft\.Fancy node 'odd'.*ONNX Runtime does not run .* either"):
         added(classifier([made], ("y",)), tmp_path)
+
+
+def test_what_only_our_reader_knows_runs_in_integers_on_onnx_runtime_once_it_is_quantised(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(6):
+        (photos / f"{index}.png").write_bytes(png(20 + index, 24))
+    folder = added(dense(), tmp_path, size=SIZE, resize=SIZE)
+    before = open_model(folder, cache=tmp_path / "cache").variants["optimised"]
+    assert (before.backend, before.precision) == ("onnxruntime", "fp32")
+    assert "For int8, run: tessera models quantise" in before.note
+    quantise_model(folder, photos, cache=tmp_path / "cache", fallback="none", accept=True)
+    variants = open_model(folder, cache=tmp_path / "cache").variants
+    after = variants["optimised"]
+    assert (after.backend, after.precision, after.path.name) == ("onnxruntime", "int8", "optimised.onnx")
+    assert "our engine cannot: Concat node" in after.note
+    pixels = np.random.default_rng(1).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
+    with (
+        engine.load(variants["baseline"].path, backend="onnxruntime") as floats,
+        engine.load(after.path, backend=after.backend) as integers,
+    ):
+        wanted, found = floats.run(pixels), integers.run(pixels)
+    assert 0 < np.abs(found - wanted).max() < 0.2 * np.abs(wanted).max()
