@@ -116,12 +116,11 @@ def settle(
         sessions.pop("optimised").close()
         times = f"{1e3 * lost.first:.1f} ms an image where ONNX Runtime takes {1e3 * lost.other:.1f} ms"
         reason = f"it takes {times} ({counted(lost.images, 'image')} at once, {counted(threads, 'thread')})"
-        if _has_integers(model):
-            integers = load(_run_by("integers", reason, model))
-            if _lost(sessions["baseline"], integers, model, race) is not None:
-                winner, sessions["optimised"] = "integers", integers
-            else:
-                integers.close()
+        integers = _integers(model, reason, load)
+        if integers is not None and _lost(sessions["baseline"], integers, model, race) is not None:
+            winner, sessions["optimised"] = "integers", integers
+        elif integers is not None:
+            integers.close()
     settled = _run_by(winner, reason, model)
     if "optimised" not in sessions:
         sessions["optimised"] = load(settled)
@@ -160,10 +159,15 @@ def _compare(first: Session, other: Session, images: NDArray[np.uint8], race: Ra
     return compared
 
 
-def _has_integers(model: Model) -> bool:
-    """Whether there is a form of eight bits that our engine runs and ONNX Runtime could."""
+def _integers(model: Model, reason: str, load: Callable[[Variant], Session]) -> Session | None:
+    """The form of eight bits that our engine runs, on ONNX Runtime; None where there is none, or it cannot."""
     baseline, optimised = model.variants["baseline"], model.variants["optimised"]
-    return optimised.backend == "cpu" and optimised.path != baseline.path
+    if optimised.backend != "cpu" or optimised.path == baseline.path:
+        return None
+    try:
+        return load(_run_by("integers", reason, model))
+    except ModelError:
+        return None
 
 
 def _run_by(winner: str, reason: str, model: Model) -> Variant:

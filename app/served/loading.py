@@ -128,7 +128,8 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
                 if before is None:
                     info = _check(model, files[name], session)
                     seconds = measure_batches(session, settings.max_batch, model.preprocessing.shape)
-                    variants[name] = _described(files[name], info, _peak(session), seconds)
+                    # What takes an unknown number of products has no utilisation.
+                    variants[name] = _described(files[name], info, _peak(session) if info.macs else None, seconds)
                 elif served is not None:
                     _try(model, files[name], session)
                     variants[name] = before
@@ -149,7 +150,12 @@ def _settle(
     if not contest.is_open(model, threads):
         return model
     progress("comparing the variants", 0.0)
-    settled = contest.settle(model, threads, sessions, lambda variant: open_session(variant, settings))
+    try:
+        for name, session in sessions.items():
+            _check(model, model.variants[name], session)
+        settled = contest.settle(model, threads, sessions, lambda variant: open_session(variant, settings))
+    except (EngineError, OSError) as error:
+        raise _not_loadable(model.name, "optimised", error) from error
     opened.callback(sessions["optimised"].close)
     if (variant := settled.variants["optimised"]) != model.variants["optimised"]:
         _warn({"optimised": variant})

@@ -303,7 +303,7 @@ class _Planner:
             )
         source, other = (self._value(name, node) for name in names)
         target = self._new_value(node.output)
-        # Zero points and scales of the other operand go into its values: gates are few, and equal images pay for it.
+        # What a quantum of the other operand is worth is part of the factor.
         scale = self._units(source, target) * self._tensors[other].scale
         self._steps.append(ProductStep(node.name, node.op, source, other, target, scale=scale))
 
