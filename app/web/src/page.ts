@@ -117,8 +117,11 @@ function setUpPhotos(): void {
 async function describe(): Promise<void> {
   const model = await why.served();
   if (!model) return;
-  const isa = model.variants.find((variant) => variant.name === "optimised")?.isa;
-  byId("model").textContent = `${model.name} in two variants, on this machine${isa ? ` (${isa})` : ""}.`;
+  const optimised = model.variants.find((variant) => variant.name === "optimised");
+  const isa = optimised?.isa ? ` (${optimised.isa})` : "";
+  // Why it does not run on our engine, where it does not.
+  const note = optimised?.backend === "onnxruntime" && optimised.note ? ` ${optimised.note}` : "";
+  byId("model").textContent = `${model.name} in two variants, on this machine${isa}.${note}`;
 }
 
 /** The layers, once the service has measured them. */

@@ -22,7 +22,7 @@ export interface HeatMap {
 export interface Model {
   name: string;
   input: { size: number; resize: number }; // the shorter side is scaled to `resize`, and the middle `size` is seen
-  variants: { name: string; isa: string; explains: boolean }[];
+  variants: { name: string; backend: string; isa: string; explains: boolean; note?: string }[];
 }
 
 export interface Timing {
