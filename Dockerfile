@@ -16,7 +16,7 @@ COPY models models
 COPY app app
 COPY client client
 COPY tessera tessera
-RUN python -m pip wheel --no-cache-dir --wheel-dir /wheels .
+RUN python -m pip wheel --no-cache-dir --wheel-dir /wheels '.[grpc]'
 
 # Built in CANN's image, whose C library is older than that of the builder above.
 FROM ${CANN_IMAGE} AS ascend-builder
@@ -28,17 +28,16 @@ COPY models models
 COPY app app
 COPY client client
 COPY tessera tessera
-RUN python3 -m pip wheel --no-cache-dir --wheel-dir /wheels .
+RUN python3 -m pip wheel --no-cache-dir --wheel-dir /wheels '.[grpc]'
 
 FROM ${CANN_IMAGE} AS ascend
 RUN --mount=type=bind,from=ascend-builder,source=/wheels,target=/wheels \
-    python3 -m pip install --no-cache-dir --no-index --find-links=/wheels tessera-inference
+    python3 -m pip install --no-cache-dir --no-index --find-links=/wheels 'tessera-inference[grpc]'
 COPY docker/healthcheck.py docker/ascend-entry.sh /opt/tessera/
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin tessera
 USER 10001:10001
 # The container's user reaches the devices through their group, HwHiAiUser: --group-add 1000.
 ENV TESSERA_HOST=0.0.0.0 \
-    TESSERA_PORT=8000 \
     TESSERA_BACKEND=ascend \
     TESSERA_MODELS=/models \
     TESSERA_CACHE_DIR=/tmp/tessera \
@@ -57,7 +56,7 @@ CMD ["serve"]
 FROM python:${PYTHON}-slim
 # The wheels are mounted, not copied: no layer carries them a second time.
 RUN --mount=type=bind,from=builder,source=/wheels,target=/wheels \
-    python -m pip install --no-cache-dir --no-index --find-links=/wheels tessera-inference
+    python -m pip install --no-cache-dir --no-index --find-links=/wheels 'tessera-inference[grpc]'
 COPY docker/healthcheck.py /opt/tessera/healthcheck.py
 # Built here, so that a container starts at once and without network. The cache is all that the service's user may write
 # to: a model that is mounted is built there.
@@ -70,7 +69,6 @@ VOLUME /opt/tessera/cache
 # `docker stop` waits 10 seconds before it kills, and requests in flight must be answered by then.
 # Some builds of ONNX Runtime send usage data to their maker unless told not to.
 ENV TESSERA_HOST=0.0.0.0 \
-    TESSERA_PORT=8000 \
     TESSERA_CACHE_DIR=/opt/tessera/cache \
     TESSERA_DRAIN_SECONDS=8 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tessera.app.config_file import ConfigFile
+from tessera.app.platform_port import PlatformPort
 from tessera.app.routing.guard import smallest_recovery_window
 from tessera.app.routing.split import parse_split
 
@@ -23,8 +24,9 @@ class Settings(BaseSettings):
     """Settings of the service.
 
     Precedence: command line flag (or constructor argument), then environment variable, then the TOML file that
-    `config` names, then default. Setting `max_batch` is `--max-batch` on the command line, `TESSERA_MAX_BATCH` in the
-    environment and `max_batch` in the file. Secrets have no flag: every user of a machine can read command lines.
+    `config` names, then for `port` the platform's `PORT`, then default. Setting `max_batch` is `--max-batch` on the
+    command line, `TESSERA_MAX_BATCH` in the environment and `max_batch` in the file. Secrets have no flag: every user
+    of a machine can read command lines.
     """
 
     model_config = SettingsConfigDict(env_prefix="TESSERA_", extra="forbid", frozen=True, protected_namespaces=())
@@ -51,6 +53,11 @@ class Settings(BaseSettings):
     models: Path | None = Field(
         default=None,
         description="folder of model folders (or one model folder); with several inside, `model_path` names one",
+    )
+    model_name: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="name that the model is served under; default: its own",
     )
     cache_dir: Path | None = Field(
         default=None, description="where built models are kept; default: tessera in XDG_CACHE_HOME or ~/.cache"
@@ -272,8 +279,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags over environment over file."""
-        return init_settings, env_settings, ConfigFile(settings_cls)
+        """Flags over environment over file over the platform."""
+        return init_settings, env_settings, ConfigFile(settings_cls), PlatformPort(settings_cls)
 
 
 def _listed(text: str | None) -> list[str]:

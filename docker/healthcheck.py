@@ -4,7 +4,7 @@ import http.client
 import os
 import sys
 
-port = int(os.environ.get("TESSERA_PORT", "8000"))
+port = int(os.environ.get("TESSERA_PORT") or os.environ.get("PORT") or "8000")
 path = sys.argv[1] if len(sys.argv) > 1 else "/healthz"
 connection = http.client.HTTPConnection("127.0.0.1", port, timeout=4)
 try:

@@ -11,7 +11,7 @@ from tessera.app.arguments.parser import Parser
 
 # Every setting that has a flag; secrets have none, because they would show in the list of processes.
 GROUPS = {
-    "model": ("model_path", "models", "cache_dir", "backend", "default_variant"),
+    "model": ("model_path", "models", "model_name", "cache_dir", "backend", "default_variant"),
     "addresses": ("host", "port", "grpc_port", "page", "cors_origins"),
     "processes and threads": ("frontends", "threads", "decode_threads"),
     "batches and queue": ("max_batch", "max_queue_images", "request_timeout_ms"),

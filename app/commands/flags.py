@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pydantic import ValidationError
 
 from tessera.app.errors import ConfigFileError
+from tessera.app.platform_port import VARIABLE
 from tessera.app.settings import Settings
 
 
@@ -25,7 +26,7 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
     except ConfigFileError as error:
         problems = [str(error)]
     except ValidationError as error:
-        problems = [_describe(problem["loc"], problem["msg"], given) for problem in error.errors()]
+        problems = [_describe(problem["loc"], problem["msg"], problem["input"], given) for problem in error.errors()]
     raise _refused(problems)
 
 
@@ -41,7 +42,7 @@ def unknown_variables() -> list[str]:
     return sorted(name for name in os.environ if name.startswith("TESSERA_") and name.upper() not in known)
 
 
-def _describe(location: tuple[int | str, ...], message: str, given: Collection[str]) -> str:
+def _describe(location: tuple[int | str, ...], message: str, value: object, given: Collection[str]) -> str:
     text = message.removeprefix("Value error, ")
     if not location:
         return text
@@ -49,4 +50,6 @@ def _describe(location: tuple[int | str, ...], message: str, given: Collection[s
     flag, variable = f"--{name.replace('_', '-')}", f"TESSERA_{name.upper()}"
     if name in given or variable in os.environ or name not in Settings.model_fields:
         return f"{flag} ({variable}): {text}"
+    if name == "port" and os.environ.get(VARIABLE) == value:
+        return f"{VARIABLE}: {text}"
     return f"{name} in the configuration file: {text}"

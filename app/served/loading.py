@@ -89,6 +89,12 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
         raise StartupError(f"The model cannot be opened: {error}") from error
 
 
+def _open_under_its_name(settings: Settings, progress: Progress | None = None) -> Model:
+    """Open the model that the settings mean, called what they say."""
+    model = open_configured_model(settings, progress)
+    return model if settings.model_name is None else replace(model, name=settings.model_name)
+
+
 def load(settings: Settings, progress: Progress, known: ServedModel | None = None) -> LoadedModel:
     """Open the model, and load and warm every variant, measuring its batches up to `max_batch`.
 
@@ -109,7 +115,7 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
         model: Described = known
         files = served
     else:
-        model = opened_model = open_configured_model(settings, progress)
+        model = opened_model = _open_under_its_name(settings, progress)
         known = known if known is not None and known.name == model.name else None
         unloaded = set() if known is None else {name for name, before in known.variants.items() if not before.loaded}
         files = {name: variant for name, variant in opened_model.variants.items() if name not in unloaded}
@@ -278,7 +284,7 @@ def reload_variant(
     Raises:
         StartupError: The model or the variant cannot be opened or built, or it is another model by now.
     """
-    model = open_configured_model(settings)
+    model = _open_under_its_name(settings)
     name = known.name
     variant = model.variants.get(name)
     if variant is None:

@@ -148,7 +148,7 @@ def test_service_and_deployment_find_each_other(path: Path) -> None:
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     (port,) = container["ports"]
     assert exposed["spec"]["ports"][0]["targetPort"] == port["name"]
-    assert str(port["containerPort"]) == variables()["TESSERA_PORT"]
+    assert port["containerPort"] == Settings.model_fields["port"].default
     annotations = deployment["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == str(port["containerPort"])
 

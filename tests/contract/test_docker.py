@@ -173,10 +173,25 @@ def test_the_health_check_runs_a_file_of_the_image() -> None:
     assert f"docker/healthcheck.py {command[-1]}" in arguments("COPY")
 
 
-def check_health(port: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def test_the_port_is_left_to_the_platform() -> None:
+    assert "TESSERA_PORT" not in variables(), "it would go before the platform's PORT"
+
+
+@pytest.mark.parametrize("stage", ["builder", "ascend-builder"])
+def test_the_image_speaks_grpc(stage: str) -> None:
+    text = (REPOSITORY / "Dockerfile").read_text()
+    (built,) = re.findall(rf" AS {stage}\n.*?pip wheel .*? '\.\[(\w+)\]'\n", text, re.DOTALL)
+    assert built == "grpc"
+    installed = re.findall(
+        rf"from={stage},source=/wheels,target=/wheels .*? '?tessera-inference(\S*?)'?\n", text, re.DOTALL
+    )
+    assert installed == ["[grpc]"]
+
+
+def check_health(port: str, *arguments: str, variable: str = "TESSERA_PORT") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(HEALTH_CHECK), *arguments],
-        env=environment(TESSERA_PORT=port),
+        env=environment(**{variable: port}),
         capture_output=True,
         text=True,
         timeout=60,
@@ -192,6 +207,7 @@ def port(server: ServerProcess) -> str:
 def test_the_health_check_passes_on_a_running_server(port: str) -> None:
     assert check_health(port).returncode == 0
     assert check_health(port, "/readyz").returncode == 0
+    assert check_health(port, variable="PORT").returncode == 0
 
 
 def test_the_health_check_fails_with_a_sentence_on_any_other_answer(port: str) -> None:
@@ -240,7 +256,7 @@ def test_prometheus_scrapes_the_service_by_its_name_and_port_and_loads_what_is_m
     services = compose()["services"]
     scraping = yaml.safe_load((REPOSITORY / "docker" / "prometheus.yml").read_text())
     (job,) = scraping["scrape_configs"]
-    assert job["static_configs"] == [{"targets": [f"tessera:{variables()['TESSERA_PORT']}"]}]
+    assert job["static_configs"] == [{"targets": [f"tessera:{Settings.model_fields['port'].default}"]}]
     mounted = {Path(volume.split(":")[0]).name for volume in services["prometheus"]["volumes"]}
     assert {"prometheus.yml", *scraping["rule_files"]} <= mounted
     assert services["prometheus"]["depends_on"] == {"tessera": {"condition": "service_healthy"}}

@@ -17,7 +17,7 @@ PACKAGES = ("app", "models", "engine")
 CLIENT = "client"  # which is for programs beside the service
 # The floors of app/, from the ground up; a floor imports from those before it.
 FLOORS = [
-    *("errors", "version", "heap", "signals", "config_file"),
+    *("errors", "version", "heap", "signals", "config_file", "platform_port"),
     *("scheduling", "routing", "imaging"),
     *("settings", "served", "protocol", "limits", "observability"),
     *("figures", "dispatch", "service"),

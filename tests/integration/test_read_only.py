@@ -49,19 +49,26 @@ def volume() -> Iterator[Path]:
         (Path(folder) / "cache").mkdir()
         os.chown(Path(folder) / "cache", USER, USER)
         # A model that has to be built, and is larger than /tmp.
-        shutil.copytree(BUNDLED, Path(folder) / "mine")
-        description = Path(folder) / "mine" / "model.toml"
+        shutil.copytree(BUNDLED, Path(folder) / "models" / "mine")
+        description = Path(folder) / "models" / "mine" / "model.toml"
         description.write_text(description.read_text().replace("resnet50-imagenette", "mine"), encoding="utf-8")
         yield Path(folder)
 
 
-@pytest.mark.parametrize("frontends", ["0", "1"])
-def test_a_mounted_model_is_served(volume: Path, frontends: str) -> None:
+@pytest.mark.effect_of("model_name")
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("mine", {"TESSERA_FRONTENDS": "0", "TESSERA_MODEL_PATH": "mine"}),
+        ("photos", {"TESSERA_FRONTENDS": "1", "TESSERA_MODEL_NAME": "photos"}),
+    ],
+)
+def test_a_mounted_model_is_served(volume: Path, name: str, settings: dict[str, str]) -> None:
     command = ["unshare", "--mount", "--propagation", "private", "bash", "-c", AS_IN_A_CONTAINER, "bash"]
     with (
         (volume / "log").open("w") as log,
         subprocess.Popen(
-            [*command, sys.executable, "-m", "tessera.app.cli", "serve", "--port", "0", "--frontends", frontends],
+            [*command, sys.executable, "-m", "tessera.app.cli", "serve", "--port", "0"],
             cwd=REPOSITORY,
             env={
                 "PATH": os.environ["PATH"],
@@ -69,7 +76,8 @@ def test_a_mounted_model_is_served(volume: Path, frontends: str) -> None:
                 "PYTHONDONTWRITEBYTECODE": "1",
                 "VOLUME": str(volume / "cache"),
                 "TESSERA_CACHE_DIR": CACHE,
-                "TESSERA_MODEL_PATH": str(volume / "mine"),
+                "TESSERA_MODELS": str(volume / "models"),
+                **settings,
             },
             stdout=subprocess.PIPE,
             stderr=log,
@@ -85,7 +93,9 @@ def test_a_mounted_model_is_served(volume: Path, frontends: str) -> None:
                 headers = {"X-Model-Variant": variant}
                 answer = httpx.post(f"{ready[1]}/v1/classify", content=imagefiles.jpeg(), headers=headers, timeout=120)
                 assert answer.status_code == 200
-                assert (answer.json()["model"], answer.json()["variant"]) == ("mine", variant)
+                assert (answer.json()["model"], answer.json()["variant"]) == (name, variant)
+            assert httpx.get(f"{ready[1]}/v2/models/{name}/ready", timeout=120).status_code == 200
+            assert f'model="{name}"' in httpx.get(f"{ready[1]}/metrics", timeout=120).text
             server.send_signal(signal.SIGTERM)
             assert server.wait(60) == 0, (volume / "log").read_text()
         finally:

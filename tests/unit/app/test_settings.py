@@ -21,6 +21,7 @@ EXAMPLES = {
     "port": ("9000", 9000),
     "model_path": ("some/model", Path("some/model")),
     "models": ("some/models", Path("some/models")),
+    "model_name": ("photos", "photos"),
     "cache_dir": ("some/cache", Path("some/cache")),
     "backend": ("ascend", "ascend"),
     "default_variant": ("baseline", "baseline"),
@@ -66,6 +67,7 @@ EXAMPLES = {
 def _no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("TESSERA_")]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv("PORT", raising=False)
 
 
 def parse(*flags: str) -> Settings:
@@ -102,6 +104,32 @@ def test_the_file_can_be_named_by_flag_too(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("TESSERA_CONFIG", str(tmp_path / "a.toml"))
     assert parse("--config", str(tmp_path / "b.toml")).max_batch == 5
     assert parse("--port", "1").max_batch == 3
+
+
+def test_the_platforms_port_comes_after_all_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PORT", "8080")
+    assert parse().port == 8080
+    file = tmp_path / "tessera.toml"
+    file.write_text("port = 9000\n")
+    assert parse("--config", str(file)).port == 9000
+    monkeypatch.setenv("TESSERA_PORT", "7000")
+    assert parse("--config", str(file)).port == 7000
+    assert parse("--port", "6000").port == 6000
+
+
+def test_an_empty_port_of_the_platform_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "")
+    assert parse().port == 8000
+
+
+def test_a_bad_port_of_the_platform_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PORT", "http")
+    with pytest.raises(SystemExit) as ended:
+        parse()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("tessera: PORT: Input should be a valid integer")
 
 
 def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
@@ -172,6 +200,8 @@ def test_variables_that_are_no_settings_are_noticed(monkeypatch: pytest.MonkeyPa
         {"drain_seconds": -1},
         {"log_level": "loud"},
         {"default_variant": ""},
+        {"model_name": "two words"},
+        {"model_name": "a/b"},
         {"max_images_per_request": 200},
         {"split": "optimised"},
         {"split": "optimised=0"},
