@@ -23,9 +23,9 @@ class Holding:
     def __init__(self, folder: Path) -> None:
         self.file = folder / "held"
 
-    def server(self, *, wait: bool = True, **settings: object) -> ServerProcess:
+    def server(self, *flags: str, wait: bool = True, **settings: object) -> ServerProcess:
         """A server that waits when it is told to."""
-        return ServerProcess(wait=wait, modules=_MODULES, **settings)
+        return ServerProcess(*flags, wait=wait, modules=_MODULES, **settings)
 
     def release(self) -> None:
         """Let it go on."""
