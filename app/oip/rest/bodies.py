@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from tessera.app.oip.wire.description import EXTENSIONS, READY, SERVER_NAME
 
@@ -50,6 +50,8 @@ class ConfiguredTensorBody(BaseModel):
 
 class ConfigBody(BaseModel):
     """A model's configuration, as much of Triton's ModelConfig as has a meaning here."""
+
+    model_config = ConfigDict(protected_namespaces=())  # names are Triton's
 
     name: str
     platform: str
