@@ -9,7 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from tessera.app.oip.wire.description import EXTENSIONS, READY, SERVER_NAME
 
 
-class ServerBody(BaseModel):
+class _Body(BaseModel):
+    """A body whose fields may begin with "model_", as Triton's do."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+
+class ServerBody(_Body):
     """The server."""
 
     name: str = Field(examples=[SERVER_NAME])
@@ -17,7 +23,7 @@ class ServerBody(BaseModel):
     extensions: list[str] = Field(examples=[list(EXTENSIONS)])
 
 
-class TensorBody(BaseModel):
+class TensorBody(_Body):
     """An input or output as the metadata declare it; the batch is -1."""
 
     name: str = Field(examples=["input"])
@@ -25,7 +31,7 @@ class TensorBody(BaseModel):
     shape: list[int] = Field(examples=[[-1, 3, 224, 224]])
 
 
-class MetadataBody(BaseModel):
+class MetadataBody(_Body):
     """A model."""
 
     name: str = Field(examples=["resnet50-imagenette"])
@@ -35,7 +41,7 @@ class MetadataBody(BaseModel):
     outputs: list[TensorBody]
 
 
-class ConfiguredTensorBody(BaseModel):
+class ConfiguredTensorBody(_Body):
     """An input or output as Triton's ModelConfig has it; dims leave out the batch."""
 
     name: str
@@ -48,10 +54,8 @@ class ConfiguredTensorBody(BaseModel):
     optional: bool | None = Field(None, description="of the input")
 
 
-class ConfigBody(BaseModel):
+class ConfigBody(_Body):
     """A model's configuration, as much of Triton's ModelConfig as has a meaning here."""
-
-    model_config = ConfigDict(protected_namespaces=())  # names are Triton's
 
     name: str
     platform: str
@@ -66,14 +70,14 @@ class ConfigBody(BaseModel):
     model_transaction_policy: dict[str, bool]
 
 
-class DurationBody(BaseModel):
+class DurationBody(_Body):
     """How often something happened, and how long it took in all."""
 
     count: int
     ns: int
 
 
-class BatchStatisticsBody(BaseModel):
+class BatchStatisticsBody(_Body):
     """Batches of one size."""
 
     batch_size: int
@@ -82,7 +86,7 @@ class BatchStatisticsBody(BaseModel):
     compute_output: DurationBody
 
 
-class MemoryBody(BaseModel):
+class MemoryBody(_Body):
     """Memory held between batches."""
 
     type: str
@@ -90,7 +94,7 @@ class MemoryBody(BaseModel):
     byte_size: int
 
 
-class ModelStatisticsBody(BaseModel):
+class ModelStatisticsBody(_Body):
     """What a version of a model has done."""
 
     name: str
@@ -104,13 +108,13 @@ class ModelStatisticsBody(BaseModel):
     memory_usage: list[MemoryBody]
 
 
-class StatisticsBody(BaseModel):
+class StatisticsBody(_Body):
     """Statistics of models and versions."""
 
     model_stats: list[ModelStatisticsBody]
 
 
-class IndexEntryBody(BaseModel):
+class IndexEntryBody(_Body):
     """A version of a model in the repository."""
 
     name: str
@@ -119,7 +123,7 @@ class IndexEntryBody(BaseModel):
     reason: str = Field(description="why it is not ready")
 
 
-class OutputBody(BaseModel):
+class OutputBody(_Body):
     """One output of an infer answer."""
 
     name: str = Field(examples=["output"])
@@ -129,7 +133,7 @@ class OutputBody(BaseModel):
     data: list[float | str] | None = Field(None, description="row by row, where they are in the JSON")
 
 
-class InferBody(BaseModel):
+class InferBody(_Body):
     """An infer answer, or the JSON at its start."""
 
     model_name: str
