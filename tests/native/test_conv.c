@@ -21,6 +21,7 @@ typedef struct {
     int largest; /* magnitude of s8 weights: small ones leave room in 16-bit sums, large ones none */
     int rests;              /* further arrays of s8 weights, of which `rarely` are more than zeros */
     int rarely;
+    int pruned;             /* of four blocks of weights, so many are zeros */
 } shape;
 
 static int out_size(int size, int pad, int kernel, int dilation, int stride)
@@ -62,6 +63,7 @@ static shape random_shape(random_source *random, ts_dtype dtype)
     s.largest = 1 << random_between(random, 2, 7);
     s.rests = dtype == TS_U8 && random_between(random, 0, 1) ? random_between(random, 1, 2) : 0;
     s.rarely = 1 << random_between(random, 0, 10);
+    s.pruned = random_between(random, 0, 1) ? random_between(random, 1, 4) : 0;
     for (int i = 0; i < 4; i++)
         s.blocks[i] = TS_GROUP * (random_between(random, 0, 1) ? 1 << random_between(random, 0, 2) : random_between(random, 1, 5));
     s.out_dtype = dtype == TS_U8 && random_between(random, 0, 3) ? TS_U8 : dtype == TS_BF16 ? TS_BF16 : TS_F32;
@@ -138,6 +140,22 @@ static float unit(random_source *random)
     return (float)random_between(random, -1000, 1000) / 1000.0f;
 }
 
+/* Zeros for blocks of 32 output channels by 8 input channels of one tap: what every kernel can leave out. */
+static void prune(const shape *s, void *weights, random_source *random)
+{
+    const int inputs = s->channels / s->groups, taps = s->kernel_h * s->kernel_w;
+    const int across = (inputs + 7) / 8, blocks = (s->outputs + 31) / 32 * across * taps;
+    const size_t element = s->dtype == TS_U8 ? 1 : sizeof(float);
+    for (int block = 0; block < blocks; block++) {
+        const int tap = block % taps, input = block / taps % across * 8, output = block / taps / across * 32;
+        if (random_between(random, 0, 3) >= s->pruned)
+            continue;
+        for (int oc = output; oc < s->outputs && oc < output + 32; oc++)
+            for (int ic = input; ic < inputs && ic < input + 8; ic++)
+                memset((uint8_t *)weights + (size_t)((oc * inputs + ic) * taps + tap) * element, 0, element);
+    }
+}
+
 static buffers make_buffers(const shape *s, int out_h, int out_w, random_source *random)
 {
     buffers b = {0};
@@ -164,6 +182,7 @@ static buffers make_buffers(const shape *s, int out_h, int out_w, random_source 
                                                           : random_between(random, -s->largest, s->largest - 1));
         else
             ((float *)b.weights)[i] = unit(random);
+    prune(s, b.weights, random);
     for (int i = 0; i < s->outputs; i++) {
         if (s->dtype == TS_U8)
             ((int32_t *)b.bias)[i] = random_between(random, -100000, 100000);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* In the program's region. Later arrays of weights are zeros in most panels: those entries are left out. */
+/* In the program's region. Entries whose weights are all zeros in a panel are left out: blocks that were pruned, and most of later arrays. */
 typedef struct {
     int32_t *offsets;
     int32_t *rows;          /* [kernel rows + 1] entries before each kernel row */
@@ -55,12 +55,11 @@ typedef struct {
 /* Lists the entries that have weights for these channels, and sets `rows`. Returns how many. */
 static int list_entries(const ts_conv_problem *problem, const ts_reduction *reduction, channel_range channels, int *list, int32_t *rows)
 {
-    const int all = !problem->desc->rests;
     int count = 0;
     for (int row = 0; row < problem->desc->kernel_h; row++) {
         rows[row] = count;
         for (int entry = reduction->rows[row]; entry < reduction->rows[row + 1]; entry++)
-            if (all || ts_reduction_has_weights(problem, reduction, entry, channels.first, channels.count))
+            if (ts_reduction_has_weights(problem, reduction, entry, channels.first, channels.count))
                 list[count++] = entry;
     }
     rows[problem->desc->kernel_h] = count;

@@ -9,16 +9,16 @@ typedef struct {
     int entries;
 } run_shape;
 
-static run_shape shape_of(const ts_conv_problem *problem, int per_entry)
+static run_shape shape_of(const ts_conv_problem *problem, int elements)
 {
     const ts_conv_desc *desc = problem->desc;
     const int packed = ts_is_packed(problem->source), groups = packed ? 1 : ts_ceil_div(problem->inputs, TS_GROUP);
     const int length = packed ? desc->kernel_w * problem->inputs : TS_GROUP;
     return (run_shape){.runs = packed ? desc->kernel_h : desc->kernel_h * desc->kernel_w * groups,
-                       .groups = groups, .length = length, .entries = ts_ceil_div(length, per_entry)};
+                       .groups = groups, .length = length, .entries = ts_ceil_div(length, elements)};
 }
 
-static int place_run(const ts_conv_problem *problem, run_shape shape, int run, int per_entry, ts_reduction *reduction)
+static int place_run(const ts_conv_problem *problem, run_shape shape, int run, int elements, ts_reduction *reduction)
 {
     const ts_conv_desc *desc = problem->desc;
     const ts_tensor *source = problem->source;
@@ -32,20 +32,20 @@ static int place_run(const ts_conv_problem *problem, run_shape shape, int run, i
         for (int e = 0; e < shape.entries; e++)
             reduction->offsets[g * reduction->entries + run * shape.entries + e] = (int32_t)start + e * TS_STEP_BYTES;
     }
-    for (int i = 0; i < shape.entries * per_entry; i++) {
+    for (int i = 0; i < shape.entries * elements; i++) {
         const int x = packed ? i / problem->inputs : column;
         const int channel = packed ? i % problem->inputs : group * TS_GROUP + i;
         const int outside = i >= shape.length || channel >= problem->inputs;
-        reduction->source[run * shape.entries * per_entry + i] =
+        reduction->source[run * shape.entries * elements + i] =
             outside ? -1 : ((ptrdiff_t)channel * desc->kernel_h + row) * desc->kernel_w + x;
     }
     return 0;
 }
 
-static int allocate(ts_reduction *reduction, int groups, int entries, int per_entry, int kernel_rows)
+static int allocate(ts_reduction *reduction, int groups, int entries, int elements, int kernel_rows)
 {
     reduction->entries = entries;
-    reduction->count = entries * per_entry;
+    reduction->count = entries * elements;
     reduction->offsets = malloc((size_t)groups * (size_t)entries * sizeof *reduction->offsets);
     reduction->source = malloc((size_t)reduction->count * sizeof *reduction->source);
     reduction->rows = malloc(((size_t)kernel_rows + 1) * sizeof *reduction->rows);
@@ -56,33 +56,44 @@ static int allocate(ts_reduction *reduction, int groups, int entries, int per_en
  * Kernel rows, then columns, then channels, so that the window of a row of pixels stays in L1. The order is the same for
  * every C0, and so are sums of floats.
  */
-static int build_once(const ts_conv_problem *problem, int per_entry, ts_reduction *reduction)
+static int build_once(const ts_conv_problem *problem, int elements, ts_reduction *reduction)
 {
     const int kernel_h = problem->desc->kernel_h;
-    const run_shape shape = shape_of(problem, per_entry);
-    if (allocate(reduction, problem->desc->groups, shape.runs * shape.entries, per_entry, kernel_h))
+    const run_shape shape = shape_of(problem, elements);
+    if (allocate(reduction, problem->desc->groups, shape.runs * shape.entries, elements, kernel_h))
         return -1;
     for (int run = 0; run < shape.runs; run++)
-        if (place_run(problem, shape, run, per_entry, reduction))
+        if (place_run(problem, shape, run, elements, reduction))
             return -1;
     for (int row = 0; row <= kernel_h; row++)
         reduction->rows[row] = row * (reduction->entries / kernel_h);
     return 0;
 }
 
-static int has_weights(const ts_conv_problem *problem, const ptrdiff_t source[TS_STEP_BYTES], int first, int count)
+static int per_entry(const ts_conv_problem *problem)
 {
-    const int8_t *filter = (const int8_t *)problem->desc->weights + (size_t)first * (size_t)problem->filter;
-    for (int oc = 0; oc < count; oc++, filter += problem->filter)
-        for (int i = 0; i < TS_STEP_BYTES; i++)
-            if (source[i] >= 0 && filter[source[i]])
+    return TS_STEP_BYTES / (int)problem->source->element_bytes;
+}
+
+static int is_zero(const ts_conv_problem *problem, size_t index)
+{
+    const void *weights = problem->desc->weights;
+    return problem->source->desc.dtype == TS_U8 ? !((const int8_t *)weights)[index] : ((const float *)weights)[index] == 0;
+}
+
+/* `source`: as many elements as an entry has. */
+static int has_weights(const ts_conv_problem *problem, const ptrdiff_t *source, int first, int count)
+{
+    for (int oc = first; oc < first + count; oc++)
+        for (int i = 0; i < per_entry(problem); i++)
+            if (source[i] >= 0 && !is_zero(problem, (size_t)oc * (size_t)problem->filter + (size_t)source[i]))
                 return 1;
     return 0;
 }
 
 int ts_reduction_has_weights(const ts_conv_problem *problem, const ts_reduction *reduction, int entry, int first, int count)
 {
-    return has_weights(problem, reduction->source + (size_t)entry * TS_STEP_BYTES, first, count);
+    return has_weights(problem, reduction->source + (size_t)entry * (size_t)per_entry(problem), first, count);
 }
 
 /* The elements of an entry for one of the arrays of weights. */
@@ -133,11 +144,10 @@ static int repeat_entries(const ts_conv_problem *problem, const ts_reduction *on
 
 int ts_reduction_build(const ts_conv_problem *problem, ts_reduction *reduction)
 {
-    const int per_entry = TS_STEP_BYTES / (int)problem->source->element_bytes;
     if (!problem->desc->rests)
-        return build_once(problem, per_entry, reduction);
+        return build_once(problem, per_entry(problem), reduction);
     ts_reduction once = {0};
-    const int failed = build_once(problem, per_entry, &once) || repeat_entries(problem, &once, reduction);
+    const int failed = build_once(problem, per_entry(problem), &once) || repeat_entries(problem, &once, reduction);
     ts_reduction_free(&once);
     return failed ? -1 : 0;
 }

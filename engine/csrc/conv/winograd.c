@@ -20,6 +20,7 @@ enum {
     LARGEST_SUM = 1 << 25,            /* 64 times a sum must fit 32 bits */
     LEAST_CHANNELS = 32,              /* fewer do not pay for the transforms */
     MOST_WEIGHT_BYTES = 24 * 1024 * 1024, /* more would be bound by memory */
+    MOST_DIRECT_PERCENT = 40,         /* of the products at which direct convolution is as fast: Winograd is 2.5 times as fast as all */
     CLASSES = 4, /* of tiles in a layer: full, narrow, low, both */
     INPUT_BYTES = 640 * 1024,         /* of the transformed pixels of one pass: a good part of L2 */
     MOST_TILES = 48,                  /* of one pass */
@@ -88,6 +89,23 @@ static int filters_fit(const ts_conv_problem *problem)
     return 1;
 }
 
+/* Whether so many dwords of the panels are zeros, which chains leave out and transformed weights do not, that direct products are fewer. */
+static int is_sparse(const ts_conv_problem *problem)
+{
+    const int8_t *weights = problem->desc->weights;
+    const int dwords = ts_ceil_div(problem->inputs, 4), panels = ts_conv_panels(problem, TS_GROUP);
+    int64_t products = 0;
+    for (int panel = 0; panel < panels; panel++)
+        for (int at = 0; at < 9 * dwords; at++) {
+            int any = 0;
+            for (int oc = panel * TS_GROUP; !any && oc < problem->outputs && oc < (panel + 1) * TS_GROUP; oc++)
+                for (int ic = at / 9 * 4; ic < problem->inputs && ic < at / 9 * 4 + 4; ic++)
+                    any |= weights[(oc * problem->inputs + ic) * 9 + at % 9];
+            products += any != 0;
+        }
+    return products * 100 < (int64_t)MOST_DIRECT_PERCENT * panels * 9 * dwords;
+}
+
 static int takes(const ts_conv_problem *problem)
 {
     const ts_conv_desc *desc = problem->desc;
@@ -100,7 +118,7 @@ static int takes(const ts_conv_problem *problem)
         return 0;
     const int64_t bytes = (int64_t)POSITIONS * 2 * inputs * outputs;
     return target->desc.height > 1 && target->desc.width > 1 && inputs >= LEAST_CHANNELS &&
-           outputs >= LEAST_CHANNELS && bytes <= MOST_WEIGHT_BYTES && sums_fit(problem) && filters_fit(problem);
+           outputs >= LEAST_CHANNELS && bytes <= MOST_WEIGHT_BYTES && !is_sparse(problem) && sums_fit(problem) && filters_fit(problem);
 }
 
 static int pack_weights(ts_program *program, const ts_conv_problem *problem, winograd *w)
