@@ -1,0 +1,112 @@
+"""Pruned blocks: which ones become zeros, and that the engine leaves them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from tessera import engine
+from tessera.engine.backends.cpu.session import CpuSession
+from tessera.engine.errors import ModelError
+from tessera.engine.pruning import prune
+from tests.unit.engine.test_isa import levels
+
+SIDE = 12
+OUTPUTS, INPUTS = 64, 32
+
+
+def network(kernel: int) -> onnx.ModelProto:
+    """conv 3x3 from the image -> relu -> the convolution that is looked at -> global average."""
+    random = np.random.default_rng(3)
+    weights = {
+        "stem": random.normal(size=(INPUTS, 3, 3, 3)),
+        "w": random.normal(size=(OUTPUTS, INPUTS, kernel, kernel)),
+    }
+    pad = kernel // 2
+    nodes = [
+        helper.make_node("Conv", ["input", "stem"], ["c"], name="stem", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("Conv", ["r", "w"], ["m"], name="middle", pads=[pad] * 4),
+        helper.make_node("GlobalAveragePool", ["m"], ["g"], name="average"),
+        helper.make_node("Flatten", ["g"], ["output"], name="flatten"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "pruned",
+        [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, ["N", OUTPUTS])],
+        [numpy_helper.from_array((array * 0.1).astype(np.float32), name) for name, array in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def middle(model: onnx.ModelProto) -> np.ndarray:
+    """Weights of the convolution, [outputs, inputs, height, width]."""
+    arrays = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    return next(array for array in arrays if array.shape[:2] == (OUTPUTS, INPUTS))
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(5).normal(size=(count, 3, SIDE, SIDE)).astype(np.float32)
+
+
+def test_the_blocks_that_carry_least_become_zeros() -> None:
+    dense = network(3)
+    pruned, before = middle(prune(dense, 0.5, block=(16, 4))), middle(dense)
+    blocks = np.square(before.reshape(4, 16, 8, 4, 3, 3)).sum(axis=(1, 3))
+    kept = blocks >= np.median(blocks)
+    expected = before * np.repeat(np.repeat(kept, 16, axis=0), 4, axis=1)
+    np.testing.assert_array_equal(pruned, expected)
+
+
+def load(path: Path) -> CpuSession:
+    session = engine.load(path, backend="cpu", threads=1)
+    assert isinstance(session, CpuSession)
+    return session
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_pruned_blocks_take_no_memory_and_no_answer_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: int, precision: str
+) -> None:
+    sizes: dict[str, dict[float, int]] = {}
+    for share in (0.0, 0.75):
+        model, path = prune(network(kernel), share), tmp_path / f"{share}.onnx"
+        if precision == "int8":
+            engine.quantize(model, [images(8)], path)
+        else:
+            onnx.save(model, path)
+        monkeypatch.setenv("TESSERA_ISA", "scalar")
+        expected = load(path).run(images(4))
+        with engine.load(path, backend="onnxruntime") as peer:
+            distance = np.linalg.norm(expected - peer.run(images(4)))
+        assert distance < (0.02 if precision == "int8" else 1e-5) * np.linalg.norm(expected)
+        for level in levels(monkeypatch):
+            monkeypatch.setenv("TESSERA_ISA", level)
+            session = load(path)
+            assert session._program is not None
+            sizes.setdefault(level, {})[share] = session._program.weight_bytes
+            actual = session.run(images(4))
+            if precision == "int8":
+                np.testing.assert_array_equal(actual, expected, err_msg=level)
+            else:
+                np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5, err_msg=level)
+    for level, bytes_of in sizes.items():
+        if level != "amx":  # leaves out steps of 64 bytes of channels, which blocks are not
+            assert bytes_of[0.75] < 0.7 * bytes_of[0.0], level
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(ModelError, match="from 0 to 1"):
+        prune(network(1), share)
+
+
+def test_a_network_without_blocks_is_refused() -> None:
+    with pytest.raises(ModelError, match="40 input channels"):
+        prune(network(1), 0.5, block=(16, 40))
