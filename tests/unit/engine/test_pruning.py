@@ -63,6 +63,13 @@ def test_the_blocks_that_carry_least_become_zeros() -> None:
     np.testing.assert_array_equal(pruned, expected)
 
 
+@pytest.mark.parametrize(("evenly", "zeros"), [(True, 0.5), (False, 0.0)])
+def test_few_blocks_that_carry_much_are_kept_unless_all_layers_lose_the_same(evenly: bool, zeros: float) -> None:
+    pruned = prune(network(3), 0.5, block=(16, 3), evenly=evenly)
+    stem = next(array for array in map(numpy_helper.to_array, pruned.graph.initializer) if array.shape[1:] == (3, 3, 3))
+    assert np.mean(stem == 0) == zeros
+
+
 def load(path: Path) -> CpuSession:
     session = engine.load(path, backend="cpu", threads=1)
     assert isinstance(session, CpuSession)
