@@ -102,7 +102,7 @@ lowest: $(VENV)/test-installed
 	$(BIN)/uv pip compile --quiet --resolution lowest-direct --extra grpc --extra tracing --python $(LOWEST)/bin/python \
 		--output-file $(LOWEST)/versions.txt pyproject.toml > /dev/null
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --requirement $(LOWEST)/versions.txt \
-		cmake hypothesis ninja packaging pytest pytest-timeout pytest-xdist pyyaml scikit-build-core
+		cmake hypothesis jsonschema-rs ninja packaging pytest pytest-timeout pytest-xdist pyyaml scikit-build-core
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps --no-build-isolation --editable .
 	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m 'not alone' $(LOWEST_TESTS)
 

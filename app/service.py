@@ -234,6 +234,7 @@ class Service:
             self._shadow.offer(reservation, outcomes, self._available)
         finally:
             self._abandon(decoding, reservation)
+        self._demand.count_decoded(len(uploads), decoding.spent)
         self.metrics.request_ran(variant, outcomes, max(decoding.seconds))
         return [
             _classified(uploads, index, outcome, seconds)
@@ -264,7 +265,7 @@ class Service:
             ValueError: The tensor has another type or shape; protocols check that before.
         """
         dtype: InputType = "float32" if tensor.dtype == np.float32 else "uint8"
-        self._demand.count(variant, len(tensor))
+        self._demand.count(variant, len(tensor), files=False)
         reservation = self.dispatcher.reserve(variant, len(tensor), dtype=dtype, deadline=deadline, priority=priority)
         try:
             if tensor.dtype != reservation.rows.dtype or tensor.shape != reservation.rows.shape:
@@ -308,7 +309,8 @@ class Service:
     def _demand_ratio(self) -> float:
         if self.dispatcher.status().phase is not Phase.READY:
             return 0.0
-        return self._demand.ratio(self.dispatcher.snapshot())
+        on_cpu = [v.threads for v in self.dispatcher.model().variants.values() if v.backend != "ascend"]
+        return self._demand.ratio(self.dispatcher.snapshot(), max(on_cpu, default=None))
 
     def _available(self) -> Collection[str]:
         """The variants that answer requests."""

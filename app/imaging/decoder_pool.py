@@ -27,6 +27,7 @@ class Decoding:
 
     Attributes:
         seconds: What each image took of the clock; complete once all are decoded.
+        spent: Seconds of a core that its images took so far.
         failures: What is wrong with images, by index. Images behind a bad one may not have been looked at, those before
             it have.
     """
@@ -40,7 +41,7 @@ class Decoding:
     ) -> None:
         self.seconds = [0.0] * len(files)
         self.failures: dict[int, Exception] = {}
-        self._core_seconds = 0.0
+        self.spent = 0.0
         self._large = False
         self._files = files
         self._rows = rows
@@ -56,7 +57,7 @@ class Decoding:
     @property
     def core_seconds(self) -> float:
         """What all images took of a core; 0 when one was large, which says nothing of what others take."""
-        return 0.0 if self._large else self._core_seconds
+        return 0.0 if self._large else self.spent
 
     def abandon(self, then: Callable[[], None]) -> bool:
         """Decode no more, and do not begin to call `over`; harmless when all is decoded.
@@ -121,7 +122,7 @@ class Decoding:
                     self.failures = {**self.failures, index: error}
         self.seconds[index] += time.perf_counter() - started
         with self._lock:
-            self._core_seconds += time.thread_time() - on_core
+            self.spent += time.thread_time() - on_core
             self._left -= done
             last = done and self._left == 0 and not self._abandoned
         if last:

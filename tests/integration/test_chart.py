@@ -171,7 +171,7 @@ def test_replicas_follow_the_demand() -> None:
     (trigger,) = keda["triggers"]
     assert trigger["metricType"] == "AverageValue"
     assert trigger["metadata"]["query"] == 'sum(tessera_demand_ratio{namespace="prod", service="tessera"})'
-    assert float(trigger["metadata"]["threshold"]) == 0.5
+    assert float(trigger["metadata"]["threshold"]) == 0.6
 
 
 def test_prometheus_scrapes_the_service_under_the_job_of_the_rules(tmp_path: Path) -> None:

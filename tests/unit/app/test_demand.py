@@ -51,6 +51,19 @@ def test_who_is_refused_unread_counts_as_others_do() -> None:
     assert demand.ratio(engine(optimised={1: 0.5, 16: 1.6})) == pytest.approx((1 + 36 + 4) * 0.1 / 10)
 
 
+def test_decoding_takes_its_share_of_the_cores_it_has_with_the_engine() -> None:
+    clock = Clock()
+    demand = Demand(clock)
+    for _ in range(10):
+        demand.count("optimised", 1)
+    demand.count("optimised", 20, files=False)
+    demand.count_decoded(4, 0.8)
+    clock.now += 10
+    table = engine(optimised={16: 1.6})
+    assert demand.ratio(table, cores=2) == pytest.approx((30 * 0.1 + 10 * 0.2 / 2) / 10)
+    assert demand.ratio(table) == pytest.approx(30 * 0.1 / 10), "on a device the cores are the decoders' own"
+
+
 def test_variants_add_up_at_what_each_costs_and_a_minute_later_it_is_over() -> None:
     clock = Clock()
     demand = Demand(clock)
