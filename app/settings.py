@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     backend: Backend = Field(
         default="auto",
         description="what the variants run on: cpu, ascend, or auto: Ascend where the model is converted for it and "
-        "the machine has one",
+        "the machine has one, else the CPU, where ONNX Runtime runs what it is quicker at than our engine",
     )
     default_variant: str = Field(
         default="optimised", min_length=1, description="variant that answers requests without an X-Model-Variant header"

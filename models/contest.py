@@ -29,6 +29,7 @@ from tessera.wording import counted
 _MARGIN = 1.1
 _CLEAR = 0.7
 _LEAST_SECONDS = 3e-4  # an image, below what a request costs around the engine
+_MOST_ROUNDS = 0.8  # of all, so that a neighbour who comes and goes decides nothing
 _ROUNDS = (1, 2, 8)
 _MOST_IMAGES = 8
 
@@ -44,16 +45,19 @@ class Comparison:
         images: of a batch.
         first: seconds an image of the session that is examined.
         other: seconds an image of the one that it is compared with.
+        behind: share of the rounds in which the first one was clearly the slower one.
     """
 
     images: int
     first: float
     other: float
+    behind: float
 
     @property
     def loses(self) -> bool:
         """Whether the first is slower beyond doubt, and by more than a request would feel."""
-        return self.first > self.other * _MARGIN and self.first - self.other > _LEAST_SECONDS
+        slower = self.first > self.other * _MARGIN and self.first - self.other > _LEAST_SECONDS
+        return slower and self.behind >= _MOST_ROUNDS
 
     @property
     def wins(self) -> bool:
@@ -153,7 +157,9 @@ def _compare(first: Session, other: Session, images: NDArray[np.uint8], race: Ra
     race([first, other], images)  # of this size for the first time
     for more in _ROUNDS:  # who seems to lose gets more of them
         rounds += [race([first, other], images) for _ in range(more)]
-        compared = Comparison(len(images), *(median(times) / len(images) for times in zip(*rounds, strict=True)))
+        one_takes, two_takes = (median(times) / len(images) for times in zip(*rounds, strict=True))
+        behind = sum(one > two * _MARGIN for one, two in rounds) / len(rounds)
+        compared = Comparison(len(images), one_takes, two_takes, behind)
         if compared.wins or (len(rounds) > 1 and not compared.loses):
             break
     return compared

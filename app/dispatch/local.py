@@ -53,7 +53,7 @@ class LocalDispatcher:
 
     def start(self) -> None:
         """Begin loading in the background."""
-        self._executor.start().add_done_callback(self._open_experiment)
+        self._executor.start().add_done_callback(lambda _: self._open_experiment())
 
     async def stop(self) -> None:
         """Let running batches end and free everything."""
@@ -74,6 +74,8 @@ class LocalDispatcher:
     @property
     def experiment(self) -> ExperimentAccess:
         """The experiment, which is in this process."""
+        if self._experiment is None:  # ready since a moment ago
+            self._open_experiment()
         if self._experiment is None:
             raise NotReadyError("The model is not ready yet.", retry_after=2)
         return self._experiment
@@ -142,8 +144,8 @@ class LocalDispatcher:
         """Encode the metrics of this process, which are all."""
         return self._metrics.render(accept)
 
-    def _open_experiment(self, _: asyncio.Task[None]) -> None:
-        if self.status().phase is Phase.READY:
+    def _open_experiment(self) -> None:
+        if self._experiment is None and self.status().phase is Phase.READY:
             variants = self.model().variants
             self._experiment = LocalExperiment(open_experiment(self._settings, variants, self._metrics))
 

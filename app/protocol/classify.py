@@ -9,6 +9,7 @@ import numpy as np
 
 from tessera.app.errors import InvalidParameterError
 from tessera.app.scheduling.ticket import HeatMaps
+from tessera.wording import counted
 
 DEFAULT_TOP_K = 5
 MOST_EXPLAINED = 10  # labels per image; 64 images of the largest maps are then a few megabytes
@@ -101,7 +102,8 @@ def resolve_explain(sent: str | None, top_k: int) -> int:
     if sent not in (None, "0", "1"):
         raise InvalidParameterError("explain must be 1, for a heat map of every label in the answer, or 0.")
     if sent == "1" and top_k > MOST_EXPLAINED:
-        raise InvalidParameterError(f"explain=1 gives heat maps of at most {MOST_EXPLAINED} labels; set top_k so.")
+        most = counted(MOST_EXPLAINED, "label")
+        raise InvalidParameterError(f"explain=1 gives heat maps of at most {most}; set top_k so.")
     return top_k if sent == "1" else 0
 
 

@@ -84,7 +84,7 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
         model = open_model(
             find_model(settings, progress), cache=settings.cache_dir, progress=progress, target=settings.backend
         )
-        return contest.remembered(model, _threads(settings))
+        return contest.remembered(model, _threads(settings)) if settings.backend == "auto" else model
     except (EngineError, OSError) as error:
         raise StartupError(f"The model cannot be opened: {error}") from error
 
@@ -153,7 +153,7 @@ def _settle(
 ) -> Model:
     """Leave the optimised variant to whoever is faster, and replace its session then."""
     threads = _threads(settings)
-    if not contest.is_open(model, threads):
+    if settings.backend != "auto" or not contest.is_open(model, threads):
         return model
     progress("comparing the variants", 0.0)
     try:
@@ -297,7 +297,7 @@ def reload_variant(
     with ExitStack() as opened:
         try:
             sessions = {name: open_session(variant, settings)}
-            if name == "optimised" and contest.is_open(model, _threads(settings)):
+            if name == "optimised" and settings.backend == "auto" and contest.is_open(model, _threads(settings)):
                 with open_session(model.variants["baseline"], settings) as sessions["baseline"]:
                     variant = _settle(model, sessions, settings, opened, lambda stage, fraction: None).variants[name]
             session = sessions[name]

@@ -148,6 +148,7 @@ OVER_GRPC: dict[str, Callable[[], tuple[bytes, int]]] = {
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = small_folder(tmp_path_factory.mktemp("models") / "small")
     options = {"model_path": folder, "threads": 1, "grpc_port": 0, "max_upload_bytes": 64 * 1024 * 1024}
+    options["page"] = False  # for which a process of its own takes a profile, whose memory would count
     with ServerProcess("--frontends", str(request.param), **options) as running:
         warm_up(running)
         yield running

@@ -37,9 +37,9 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Print what was chosen; 1 when the gate is not met."""
     if arguments.photos is None:
         return _accept(find_model(settings), arguments, settings)
-    find_photos(arguments.photos, 1)  # before a model file is imported
     if arguments.report is not None:
         check_target(arguments.report)
+    find_photos(arguments.photos, 1)  # before a model file is imported
     give_back_large_blocks()
     with ProgressDisplay() as display:
         folder = find_model(settings, display)
