@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -19,6 +18,7 @@ import onnx
 from tessera import engine
 from tessera.engine.machine import cpu_name
 from tessera.engine.quantize import calibrate, quantised_model
+from tessera.models.contest import take_turns
 from tests.unit.models.families import Builder
 
 # expansion, channels, blocks, stride, kernel
@@ -122,20 +122,11 @@ def compare(
             found, wanted = ours.run(images), theirs.run(images)
             off = float(np.abs(found - wanted).max() / np.abs(wanted).max())
             times = np.array(
-                [_turn((ours, theirs), images) for _ in range(rounds if batch < 8 else max(3, rounds // 4))]
+                [take_turns((ours, theirs), images) for _ in range(rounds if batch < 8 else max(3, rounds // 4))]
             )
             least = times.min(axis=0) / batch * 1e3
             rows.append((batch, float(least[0]), float(least[1]), median(times[:, 1] / times[:, 0]), off))
     return rows
-
-
-def _turn(sessions: Sequence[engine.Session], images: np.ndarray) -> list[float]:
-    seconds = []
-    for session in sessions:
-        started = time.perf_counter()
-        session.run(images)
-        seconds.append(time.perf_counter() - started)
-    return seconds
 
 
 def _size(text: str) -> Size:
