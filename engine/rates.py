@@ -53,7 +53,7 @@ _SAPPHIRE_RAPIDS = "2026-11-29, Intel Xeon (Sapphire Rapids)"
 TABLE = {
     "scalar": Rates(5.0, 5.2, 8.1, "2026-11-30, AMD EPYC (Zen 4)"),
     "avx2": Rates(124, 74, 45.9, "2026-11-25, AMD EPYC (Zen 4)"),
-    "avxvnni": Rates(243, 97, 60, "predicted: half of the 512-bit rates, bf16 over fp32 as on AVX2"),
+    "avxvnni": Rates(280, 125, 70, "2026-12-01, AMD EPYC (Zen 5)"),
     "avx512": Rates(173, 97, 121, "predicted: int8 and bf16 as on AVX2 at 4 GHz, fp32 measured with AMX"),
     "avx512vnni": Rates(353, 176, 89.6, "2026-11-30, Intel Xeon (Ice Lake, 2.8 GHz)"),
     "avx512bf16": Rates(235, 118, 58.8, "2026-11-25, AMD EPYC (Zen 4)"),

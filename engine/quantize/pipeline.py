@@ -30,7 +30,8 @@ from tessera.engine.quantize.rounding.activations import ActivationRange
 from tessera.engine.quantize.settlement.choice import choose_ranges
 from tessera.engine.quantize.settlement.equalisation import equalise
 from tessera.engine.quantize.settlement.propagation import LayerNoise, Propagation, Settled
-from tessera.engine.quantize.settlement.sensitivity import Sensitivity, measure_sensitivities
+from tessera.engine.quantize.settlement.reconsideration import reconsider_ranges
+from tessera.engine.quantize.settlement.sensitivity import measure_sensitivities
 from tessera.engine.quantize.writer import quantise_graph, write_quantised
 from tessera.engine.rates import rates_here
 
@@ -183,10 +184,13 @@ class _Quantiser:
         _native.trim_heap()
         ranges, choices = choose_ranges(runners, candidates, seen.images[: min(_CHOOSING, _settled(seen))], self.report)
         _native.trim_heap()
-        sensitivities: list[Sensitivity] = []
-        if self._fallback != "none":
-            some = seen.images[: min(_SENSITIVE, _settled(seen))]
-            sensitivities = measure_sensitivities(runners, placement, ranges, limits, some, self.report)
+        some = seen.images[: min(_SENSITIVE, _settled(seen))]
+        sensitivities = measure_sensitivities(runners, placement, ranges, limits, some, self.report)
+        ranges, choices, sensitivities = reconsider_ranges(
+            runners, placement, candidates, ranges, choices, sensitivities, limits, some, self.report
+        )
+        if self._fallback == "none":
+            sensitivities = []
         _native.trim_heap()
         gains = {entry.tensor: Gain(entry.noise, entry.macs, entry.elements, entry.rounded) for entry in sensitivities}
         calibration = self._calibration(ranges, gains, gate, scales, limits, seen.seen, sha256)

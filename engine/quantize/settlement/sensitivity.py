@@ -54,6 +54,7 @@ def measure_sensitivities(
     weight_limits: Mapping[str, int],
     images: Array,
     report: Callable[[str, float], None],
+    tensors: Sequence[str] | None = None,
 ) -> list[Sensitivity]:
     """Quantise one tensor at a time and run the rest of the network from there in floating point.
 
@@ -65,12 +66,13 @@ def measure_sensitivities(
         images: [n, C, H, W], looked at a few at a time. What counts is power summed over all results; some images
             exceed a range by far more than others, so a handful tells too little.
         report: called as `report(stage, fraction)`.
+        tensors: these alone; None: all that are quantised.
 
     Returns:
         The worst first.
     """
     graph = runners.graph
-    tensors = placement.ranges_needed()
+    tensors = placement.ranges_needed() if tensors is None else tensors
     layers = {tensor: _layers_behind(runners, placement, tensor) for tensor in tensors}
     noise = dict.fromkeys(tensors, 0.0)
     signal, done = 0.0, 0

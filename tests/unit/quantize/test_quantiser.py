@@ -20,13 +20,18 @@ from tessera.engine.quantize import Calibration, Gate, calibrate, quantised_mode
 from tessera.engine.quantize.measures import sqnr
 from tessera.engine.quantize.network.layers import read_network
 from tessera.engine.quantize.network.runners import NodeRunners
+from tessera.engine.quantize.observation.float_pass import observe_network
 from tessera.engine.quantize.observation.histogram import Histogram
+from tessera.engine.quantize.observation.ranges import candidate_ranges
 from tessera.engine.quantize.placement.floats import Gain, choose_floats
 from tessera.engine.quantize.placement.values import place
 from tessera.engine.quantize.rounding.activations import ActivationRange
+from tessera.engine.quantize.rounding.digits import rounded_range
 from tessera.engine.quantize.rounding.weights import least_error_scales, quantise_weights
+from tessera.engine.quantize.settlement.choice import TensorChoice
 from tessera.engine.quantize.settlement.equalisation import apply_scales, tied_tensors
-from tessera.engine.quantize.settlement.sensitivity import decibels, measure_sensitivities
+from tessera.engine.quantize.settlement.reconsideration import reconsider_ranges
+from tessera.engine.quantize.settlement.sensitivity import Sensitivity, decibels, measure_sensitivities
 from tessera.engine.rates import TABLE, Rates, rates_here
 from tests.unit.models.tiny import tiny_images, tiny_model
 from tests.unit.quantize.networks import constants, nodes, producers, run, with_an_outlier
@@ -138,6 +143,30 @@ def test_sensitivities_add_up_the_noise_of_all_images() -> None:
     for tensor in together:
         power = sum(part[tensor] * signal for part, signal in zip(parts, signals, strict=True))
         assert together[tensor] == pytest.approx(power / sum(signals), rel=1e-3)
+
+
+def test_a_range_that_costs_less_at_the_end_of_the_network_takes_the_place_of_one_that_seemed_as_good() -> None:
+    graph, images = read_network(tiny_model()), tiny_images(8)
+    placement, runners = place(graph), NodeRunners(graph, 2)
+    observed = observe_network(graph, placement, [images], sample=8, threads=2)
+    wide = {name: candidate_ranges(observed.histograms[name], "max")["max"] for name in observed.histograms}
+    cut = {name: ActivationRange(found.low / 4, found.high / 4) for name, found in wide.items()}
+    candidates = {name: {"mse": cut[name], "max": wide[name]} for name in wide}
+    choices = [TensorChoice(name, "mse", {"mse": 1.0, "max": 1.1}) for name in wide]
+
+    def measured(ranges: dict[str, ActivationRange]) -> list[Sensitivity]:
+        return measure_sensitivities(runners, placement, ranges, {}, images, lambda stage, fraction: None)
+
+    before = {entry.tensor: entry.noise for entry in measured(cut)}
+    ranges, chosen, after = reconsider_ranges(
+        runners, placement, candidates, cut, choices, measured(cut), {}, images, lambda stage, fraction: None
+    )
+    assert all(entry.noise <= before[entry.tensor] for entry in after)
+    assert [entry.noise for entry in after] == sorted((entry.noise for entry in measured(ranges)), reverse=True)
+    methods = {choice.name: choice.method for choice in chosen}
+    assert set(methods.values()) == {"mse", "max"}, "some are better wide; what costs nothing stays as it was"
+    for name, method in methods.items():
+        assert ranges[name] == (cut[name] if method == "mse" else rounded_range(wide[name]))
 
 
 def test_int8_asks_for_a_quantised_file_and_keeps_the_types_of_its_float_layers(tmp_path: Path) -> None:
