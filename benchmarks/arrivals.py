@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from benchmarks.simulation import Request
+from benchmarks.policies import Request
 
 
 def poisson(rate: float, seconds: float, timeout: float = math.inf, seed: int = 0) -> list[Request]:

@@ -1,6 +1,6 @@
 """Simulates the scheduler against other batching rules and draws the comparison: `python -m benchmarks.simulate`.
 
-The CPU's batch times are those that `docs/performance.md` gives for two threads; see `benchmarks/simulation.py` for the
+The CPU's batch times are those that `docs/performance.md` gives for two threads; see `benchmarks/policies.py` for the
 machine and `docs/scheduling.md` for what it shows.
 """
 
@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.arrivals import bursty, poisson, steps
-from benchmarks.simulation import VARIANT, Fifo, Policy, Request, Result, Server, Tessera, simulate
+from benchmarks.policies import VARIANT, Fifo, Policy, Request, Server, Tessera
+from benchmarks.simulation import Result, simulate
 
 # Seconds of a batch of 1 to 16: measured at 1 and 16 on two threads of the reference CPU, a line between.
 _CPU = [9.92e-3 + (151.03e-3 - 9.92e-3) * (size - 1) / 15 for size in range(1, 17)]

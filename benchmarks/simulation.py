@@ -9,254 +9,33 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
-from tessera.app.errors import RequestError
-from tessera.app.scheduling.queue import ImageQueue
-from tessera.app.scheduling.ticket import Batch, Outcome, Priority, Ticket
-
-VARIANT = "optimised"
-_ROWS = np.zeros((64, 1), np.uint8)  # the queue carries rows and never looks at them
+from benchmarks.policies import Policy, Request, Run, Server
 
 
-@dataclass(eq=False)
-class Request:
-    """One request and what became of it; times in seconds."""
+class Agenda:
+    """What will happen, in the order of its times; of one time, in the order in which it was put down."""
 
-    arrival: float
-    images: int = 1
-    timeout: float = math.inf
-    priority: Priority = Priority.NORMAL
-    variant: str = VARIANT
-    answered: float | None = None
-    refused: float | None = None
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._numbers = count()
 
-    @property
-    def deadline(self) -> float:
-        """When the answer becomes worthless."""
-        return self.arrival + self.timeout
+    def at(self, time: float, act: Callable[..., None], *arguments: Any) -> None:
+        """Call `act` when it is `time`."""
+        heapq.heappush(self._events, (time, next(self._numbers), act, arguments))
 
-    @property
-    def in_time(self) -> bool:
-        """Whether it was answered by its deadline."""
-        return self.answered is not None and self.answered <= self.deadline
-
-
-@dataclass(frozen=True)
-class Server:
-    """The machine.
-
-    Attributes:
-        batch_seconds: Seconds of a batch of 1, 2, ... images, by variant.
-        decode_seconds: Seconds of a core to decode an image.
-        decoders: How many images are decoded at a time.
-        noise: Standard deviation of the logarithm of every time.
-        decode_slows: Part of the engine's speed that a busy decoder takes; 1 / cores where they share the cores.
-        devices: How many there are, each executing one batch at a time.
-        in_flight: How many batches a device holds; while one executes, others are copied.
-        copying: Part of a batch's time that is spent on copying.
-        slowdown: By how much longer a batch takes that starts at a moment: others may use the machine.
-    """
-
-    batch_seconds: dict[str, Sequence[float]]
-    decode_seconds: float = 0.002
-    decoders: int = 2
-    noise: float = 0.02
-    decode_slows: float = 0.0
-    devices: int = 1
-    in_flight: int = 1
-    copying: float = 0.0
-    slowdown: Callable[[float], float] = lambda now: 1.0
-
-    @property
-    def max_batch(self) -> int:
-        """The largest batch."""
-        return len(next(iter(self.batch_seconds.values())))
-
-    def capacity(self, variant: str = VARIANT) -> float:
-        """Images a second that a variant reaches in its best batch."""
-        alone = max(size / seconds for size, seconds in enumerate(self.batch_seconds[variant], start=1))
-        return self.devices * alone * (1.0 if self.in_flight == 1 else 1 / (1 - self.copying))
-
-    @property
-    def parallel(self) -> int:
-        """How many batches may run at once."""
-        return self.devices * self.in_flight
-
-
-@dataclass(eq=False)
-class Run:
-    """A batch in the engine.
-
-    Attributes:
-        members: (request, image) of each row.
-        batch: What the queue of the service calls it.
-        device: Where it runs.
-        started: When it was taken.
-    """
-
-    members: list[tuple[Request, int]]
-    batch: Batch | None = None
-    device: int = 0
-    started: float = 0.0
-
-
-class Policy(Protocol):
-    """What the simulation asks of a batching rule."""
-
-    def admit(self, request: Request, now: float) -> bool:
-        """Whether the request is taken in; it will be decoded next."""
-
-    def enqueue(self, request: Request, now: float) -> None:
-        """The request is decoded."""
-
-    def take(self, now: float) -> Run | None:
-        """The engine is free: its next batch, or None."""
-
-    def finish(self, run: Run, now: float) -> list[Request]:
-        """A batch is over; the requests that are complete by it."""
-
-    def wake_at(self) -> float | None:
-        """When to call `take` again although nothing happens."""
-
-    def ready(self) -> int:
-        """Images that could run now."""
-
-
-class Tessera:
-    """The queue of the service itself."""
-
-    def __init__(self, server: Server, capacity: int = 128) -> None:
-        self._now = 0.0
-        self.queue = ImageQueue(
-            server.batch_seconds,
-            capacity=capacity,
-            max_batch=server.max_batch,
-            clock=lambda: self._now,
-            decoders=server.decoders,
-            parallel=lambda: server.parallel,
-        )
-        for variant, seconds in server.batch_seconds.items():
-            for size in (1, 2, 4, 8, 16):
-                if size <= server.max_batch:
-                    self.queue.table.seed(variant, size, seconds[size - 1])
-        self.queue.decoded(server.decode_seconds)
-        self._tickets: dict[Request, Ticket] = {}
-        self._requests: dict[Ticket, Request] = {}
-        self._undecoded = 0
-
-    def admit(self, request: Request, now: float) -> bool:
-        """See `Policy`."""
-        self._now = now
-        try:
-            ticket = self.queue.admit(
-                request.variant, request.images, deadline=request.deadline, priority=request.priority
-            )
-        except RequestError:
-            return False
-        self._tickets[request] = ticket
-        self._requests[ticket] = request
-        self._undecoded += request.images
-        return True
-
-    def enqueue(self, request: Request, now: float) -> None:
-        """See `Policy`."""
-        self._now = now
-        self._undecoded -= request.images
-        self.queue.enqueue(self._tickets[request], _ROWS)
-
-    def take(self, now: float) -> Run | None:
-        """See `Policy`."""
-        self._now = now
-        batch = self.queue.take()
-        self.queue.take_dropped()
-        if batch is None:
-            return None
-        return Run([(self._requests[ticket], index) for ticket, index in batch.members], batch)
-
-    def finish(self, run: Run, now: float) -> list[Request]:
-        """See `Policy`."""
-        assert run.batch is not None
-        self._now = now
-        outcome = Outcome(None, None, 0.0, now - run.started, len(run.members))
-        return [self._requests[ticket] for ticket in self.queue.finish(run.batch, [outcome] * len(run.members))]
-
-    def wake_at(self) -> float | None:
-        """See `Policy`."""
-        return self.queue.wake_at()
-
-    def ready(self) -> int:
-        """See `Policy`."""
-        return self.queue.depth - self._undecoded
-
-
-@dataclass
-class Fifo:
-    """First in, first out, as other servers batch, with a bound on images.
-
-    Args:
-        max_batch: The largest batch; 1 is no batching.
-        delay: Seconds that the oldest image waits for the batch to fill.
-        capacity: Most images admitted and not yet in a batch.
-    """
-
-    max_batch: int
-    delay: float = 0.0
-    capacity: int = 128
-    _waiting: deque[tuple[Request, int, float]] = field(default_factory=deque)
-    _depth: int = 0
-    _unfinished: dict[Request, int] = field(default_factory=dict)
-
-    def admit(self, request: Request, now: float) -> bool:
-        """See `Policy`."""
-        if self._depth + request.images > self.capacity:
-            return False
-        self._depth += request.images
-        self._unfinished[request] = request.images
-        return True
-
-    def enqueue(self, request: Request, now: float) -> None:
-        """See `Policy`."""
-        self._waiting += [(request, index, now) for index in range(request.images)]
-
-    def take(self, now: float) -> Run | None:
-        """See `Policy`."""
-        while self._waiting and self._waiting[0][0].deadline <= now:
-            self._waiting.popleft()
-            self._depth -= 1
-        full = len(self._waiting) >= self.max_batch
-        if not self._waiting or not (full or now >= self._waiting[0][2] + self.delay - 1e-9):
-            return None
-        members = []
-        while self._waiting and len(members) < self.max_batch:
-            if members and self._waiting[0][0].variant != members[0][0].variant:
-                break
-            request, index, _ = self._waiting.popleft()
-            self._depth -= 1
-            members.append((request, index))
-        return Run(members)
-
-    def finish(self, run: Run, now: float) -> list[Request]:
-        """See `Policy`."""
-        done = []
-        for request, _ in run.members:
-            self._unfinished[request] -= 1
-            if self._unfinished[request] == 0:
-                done.append(request)
-        return done
-
-    def wake_at(self) -> float | None:
-        """See `Policy`."""
-        return self._waiting[0][2] + self.delay if self._waiting else None
-
-    def ready(self) -> int:
-        """See `Policy`."""
-        return len(self._waiting)
+    def run(self) -> None:
+        """Let everything happen."""
+        while self._events:
+            self.now, _, act, arguments = heapq.heappop(self._events)
+            act(*arguments)
 
 
 @dataclass
@@ -331,67 +110,115 @@ class Engine:
         self._held[run.device] -= 1
 
 
+class Replica:
+    """One server at work.
+
+    Args:
+        server: The machine.
+        policy: Its rule of batching.
+        agenda: Where its events go.
+        random: By which its times vary.
+        tell: Called with each request when it is answered, refused or given up.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        policy: Policy,
+        agenda: Agenda,
+        random: np.random.Generator,
+        tell: Callable[[Request], None] = lambda request: None,
+    ) -> None:
+        self.server = server
+        self.result = Result([])
+        self._policy = policy
+        self._agenda = agenda
+        self._random = random
+        self._tell = tell
+        self._engine = Engine(server)
+        self._to_decode: deque[Request] = deque()
+        self._undecoded: dict[Request, int] = {}
+        self._decoding = 0
+        self._woken_at = -1.0
+        self._last = 0.0
+        self._ready = 0
+
+    def arrive(self, request: Request) -> None:
+        """A request comes, and is taken in or refused."""
+        self._account()
+        now = self._agenda.now
+        if self._policy.admit(request, now):
+            self._undecoded[request] = request.images
+            self._to_decode.extend([request] * request.images)
+        else:
+            request.refused = now
+            self._tell(request)
+        self._go_on()
+
+    def _decoded(self, request: Request) -> None:
+        self._account()
+        self._decoding -= 1
+        self._undecoded[request] -= 1
+        if self._undecoded[request] == 0:
+            del self._undecoded[request]
+            self._policy.enqueue(request, self._agenda.now)
+        self._go_on()
+
+    def _finished(self, run: Run) -> None:
+        self._account()
+        now = self._agenda.now
+        self._engine.end(run)
+        for done in self._policy.finish(run, now):
+            done.answered = now
+            self._tell(done)
+        seconds = now - run.started
+        self.result.busy += seconds
+        late = sum(member.deadline < now for member, _ in run.members)
+        self.result.wasted += seconds * late / len(run.members)
+        self._go_on()
+
+    def _woken(self) -> None:
+        self._account()
+        self._go_on()
+
+    def _account(self) -> None:
+        """Count the time since the last event, if images waited for no reason."""
+        if self._engine.free and self._ready:
+            self.result.idle_while_waiting += self._agenda.now - self._last
+        self._last = self.result.seconds = self._agenda.now
+
+    def _go_on(self) -> None:
+        """Begin what can be begun now."""
+        agenda, server, policy = self._agenda, self.server, self._policy
+        now = agenda.now
+        while self._to_decode and self._decoding < server.decoders:
+            self._decoding += 1
+            agenda.at(now + self._vary(server.decode_seconds), self._decoded, self._to_decode.popleft())
+        while self._engine.free and (taken := policy.take(now)) is not None:
+            self.result.sizes.append(len(taken.members))
+            slow = (1 + server.decode_slows * self._decoding) * server.slowdown(now)
+            alone = server.batch_seconds[taken.members[0][0].variant][len(taken.members) - 1]
+            agenda.at(self._engine.start(taken, now, self._vary(alone) * slow), self._finished, taken)
+        for request in policy.given_up():
+            request.given_up = now
+            self._tell(request)
+        if self._engine.free:
+            wake = policy.wake_at()
+            if wake is not None and wake > max(now, self._woken_at):
+                self._woken_at = wake
+                agenda.at(wake, self._woken)
+        self._ready = policy.ready()
+
+    def _vary(self, seconds: float) -> float:
+        return seconds * math.exp(self.server.noise * self._random.standard_normal())
+
+
 def simulate(server: Server, policy: Policy, requests: Iterable[Request], seed: int = 0) -> Result:
     """Run `requests` through `policy` on `server` to the end."""
-    random = np.random.default_rng(seed)
-    result = Result(list(requests))
-    events: list[tuple[float, int, str, Request | Run | None]] = []
-    numbers = count()
-
-    def at(time: float, kind: str, subject: Request | Run | None = None) -> None:
-        heapq.heappush(events, (time, next(numbers), kind, subject))
-
-    def vary(seconds: float) -> float:
-        return seconds * math.exp(server.noise * random.standard_normal())
-
-    for request in result.requests:
-        at(request.arrival, "arrival", request)
-    to_decode: deque[Request] = deque()
-    undecoded: dict[Request, int] = {}
-    decoding = 0
-    engine = Engine(server)
-    woken_at = -1.0
-    last = now = 0.0
-    ready = 0
-    while events:
-        now, _, kind, subject = heapq.heappop(events)
-        if engine.free and ready:
-            result.idle_while_waiting += now - last
-        last = now
-        if isinstance(subject, Run):
-            engine.end(subject)
-            for done in policy.finish(subject, now):
-                done.answered = now
-            seconds = now - subject.started
-            result.busy += seconds
-            late = sum(member.deadline < now for member, _ in subject.members)
-            result.wasted += seconds * late / len(subject.members)
-        elif kind == "arrival":
-            assert subject is not None
-            if policy.admit(subject, now):
-                undecoded[subject] = subject.images
-                to_decode.extend([subject] * subject.images)
-            else:
-                subject.refused = now
-        elif kind == "decoded":
-            assert subject is not None
-            decoding -= 1
-            undecoded[subject] -= 1
-            if undecoded[subject] == 0:
-                policy.enqueue(subject, now)
-        while to_decode and decoding < server.decoders:
-            decoding += 1
-            at(now + vary(server.decode_seconds), "decoded", to_decode.popleft())
-        while engine.free and (taken := policy.take(now)) is not None:
-            result.sizes.append(len(taken.members))
-            slow = (1 + server.decode_slows * decoding) * server.slowdown(now)
-            alone = server.batch_seconds[taken.members[0][0].variant][len(taken.members) - 1]
-            at(engine.start(taken, now, vary(alone) * slow), "finish", taken)
-        if engine.free:
-            wake = policy.wake_at()
-            if wake is not None and wake > max(now, woken_at):
-                woken_at = wake
-                at(wake, "wake")
-        ready = policy.ready()
-    result.seconds = now
-    return result
+    agenda = Agenda()
+    replica = Replica(server, policy, agenda, np.random.default_rng(seed))
+    replica.result.requests = list(requests)
+    for request in replica.result.requests:
+        agenda.at(request.arrival, replica.arrive, request)
+    agenda.run()
+    return replica.result

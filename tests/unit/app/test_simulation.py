@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks.arrivals import poisson
+from benchmarks.policies import Fifo, Request, Server, Tessera
 from benchmarks.simulate import CPU, PIPELINES, SERVERS, TIMEOUTS, VARIANT, at_load, stepping
-from benchmarks.simulation import Fifo, Request, Server, Tessera, simulate
+from benchmarks.simulation import simulate
 from tessera.app.scheduling.ticket import Priority
 
 IMAGES = 1500
