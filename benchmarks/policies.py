@@ -236,7 +236,7 @@ class Fifo:
         full = len(self._waiting) >= self.max_batch
         if not self._waiting or not (full or now >= self._waiting[0][2] + self.delay - 1e-9):
             return None
-        members = []
+        members: list[tuple[Request, int]] = []
         while self._waiting and len(members) < self.max_batch:
             if members and self._waiting[0][0].variant != members[0][0].variant:
                 break
