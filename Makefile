@@ -12,7 +12,7 @@ SERVING := build/serving
 LOWEST := build/lowest
 PYTHONS := build/pythons
 
-.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz page lint types native-test native-plain native-asan native-tsan native-aarch64 descriptors lowest pythons generated-client python-test format clean
+.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz image-check page lint types native-test native-plain native-asan native-tsan native-aarch64 descriptors lowest pythons generated-client python-test format clean
 
 serve: $(VENV)/installed
 	@$(BIN)/tessera serve
@@ -70,6 +70,11 @@ chaos: $(VENV)/test-installed
 # A million requests or an hour of mixed load; every answer is compared, memory must stay level.
 soak: $(VENV)/test-installed
 	$(BIN)/python -m tests.chaos.soak $(SOAK)
+
+# The image, built and run without a daemon over a base of Debian's packages; needs root, debootstrap, buildah, podman, runc.
+image-check: $(VENV)/test-installed
+	$(PIP) 'cyclonedx-python-lib[json-validation]>=11'
+	$(BIN)/python -m tests.image.check
 
 # Against real torch, torchvision and timm: a large download.
 test-export: $(VENV)/test-installed

@@ -177,6 +177,28 @@ def test_the_port_is_left_to_the_platform() -> None:
     assert "TESSERA_PORT" not in variables(), "it would go before the platform's PORT"
 
 
+def test_the_labels_say_the_version_and_the_licence_of_the_project() -> None:
+    project = (REPOSITORY / "pyproject.toml").read_text()
+    text = (REPOSITORY / "Dockerfile").read_text()
+    for name in ("version", "license", "description"):
+        (value,) = re.findall(rf'^{name} = "(.*)"', project, re.MULTILINE)
+        if name == "version":
+            assert re.findall(r"^ARG VERSION=(.*)$", text, re.MULTILINE) == [value]
+        else:
+            label = {"license": "licenses"}.get(name, name)
+            assert set(re.findall(rf'org\.opencontainers\.image\.{label}="(.*)"', text)) == {value}
+
+
+def test_the_image_lists_its_packages_where_the_documentation_says() -> None:
+    (made,) = [text for text in arguments("RUN") if "cyclonedx-py environment" in text]
+    (place,) = re.findall(r"--output-file (\S+)", made)
+    assert place in (REPOSITORY / "docs" / "operating.md").read_text()
+    installed = [text for text in arguments("RUN") if "pip install" in text]
+    assert len(installed) == 1
+    runs = arguments("RUN")
+    assert runs.index(installed[0]) < runs.index(made), "of what is installed"
+
+
 @pytest.mark.parametrize("stage", ["builder", "ascend-builder"])
 def test_the_image_speaks_grpc(stage: str) -> None:
     text = (REPOSITORY / "Dockerfile").read_text()
