@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 import subprocess
@@ -16,12 +15,11 @@ from tessera.app.settings import Settings
 from tests.contract.test_docker import variables
 from tests.servers import REPOSITORY
 
-kubernetes_validate = importlib.import_module("kubernetes_validate")  # it has no types
-helm = pytest.importorskip("helm_python", reason="the package helm-python-sdk has no wheel for this machine")
+pytest.importorskip("helm_python", reason="the package helm-python-sdk has no wheel for this machine")
 
-CHART = REPOSITORY / "deploy" / "helm" / "tessera"
-VERSIONS = ("1.27", "1.37")
-OPERATORS = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}  # of which Kubernetes knows nothing
+import helm_python as helm
+
+from tests.kubernetes import CHART, Objects, check, render
 
 EVERYTHING: dict[str, Any] = {
     "image": {"repository": "registry.example/tessera", "tag": "1"},
@@ -47,27 +45,17 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def render(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The objects, by kind."""
-    with helm.Chart.load(CHART) as chart:
-        files = chart.render(values, name="tessera", namespace="prod")
-    objects = [found for name, text in files.items() if name.endswith(".yaml") for found in yaml.safe_load_all(text)]
-    by_kind = {found["kind"]: found for found in objects if found is not None}
-    assert len(by_kind) == len([found for found in objects if found is not None])
-    return by_kind
-
-
 @pytest.fixture(scope="module", params=CASES)
-def objects(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
+def objects(request: pytest.FixtureRequest) -> Objects:
     return render(CASES[request.param])
 
 
-def pod(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def pod(objects: Objects) -> dict[str, Any]:
     found: dict[str, Any] = objects["Deployment"]["spec"]["template"]["spec"]
     return found
 
 
-def environment(objects: dict[str, dict[str, Any]]) -> dict[str, str]:
+def environment(objects: Objects) -> dict[str, str]:
     (container,) = pod(objects)["containers"]
     return {variable["name"]: variable["value"] for variable in container["env"]}
 
@@ -78,10 +66,8 @@ def test_helm_finds_no_fault() -> None:
     assert [message["error"] for message in found["messages"]] == ["icon is recommended"]
 
 
-def test_kubernetes_takes_every_object(objects: dict[str, dict[str, Any]]) -> None:
-    for kind in objects.keys() - OPERATORS:
-        for version in VERSIONS:
-            kubernetes_validate.validate(objects[kind], version, strict=True)
+def test_kubernetes_takes_every_object(objects: Objects) -> None:
+    check(objects)
 
 
 def test_objects_are_there_when_they_are_asked_for() -> None:
@@ -93,7 +79,7 @@ def test_objects_are_there_when_they_are_asked_for() -> None:
     assert render(CASES["keda"]).keys() == always | monitored | {"NetworkPolicy", "ScaledObject"}
 
 
-def test_the_service_takes_its_settings(objects: dict[str, dict[str, Any]]) -> None:
+def test_the_service_takes_its_settings(objects: Objects) -> None:
     given = {name.removeprefix("TESSERA_").lower(): value for name, value in environment(objects).items()}
     settings = Settings(**given)
     waits = settings.lame_duck_seconds + settings.drain_seconds
@@ -119,13 +105,13 @@ def test_values_reach_the_service_as_they_were_written() -> None:
     assert expected.items() <= environment(render(EVERYTHING)).items()
 
 
-def test_cpus_are_whole_and_requests_are_limits(objects: dict[str, dict[str, Any]]) -> None:
+def test_cpus_are_whole_and_requests_are_limits(objects: Objects) -> None:
     (container,) = pod(objects)["containers"]
     assert container["resources"]["requests"] == container["resources"]["limits"]
     assert int(container["resources"]["limits"]["cpu"]) >= 2
 
 
-def test_the_root_is_read_only_and_what_is_written_to_is_a_volume(objects: dict[str, dict[str, Any]]) -> None:
+def test_the_root_is_read_only_and_what_is_written_to_is_a_volume(objects: Objects) -> None:
     (container,) = pod(objects)["containers"]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
@@ -138,14 +124,14 @@ def test_the_root_is_read_only_and_what_is_written_to_is_a_volume(objects: dict[
         assert mounts["models"]["mountPath"] == environment(objects)["TESSERA_MODELS"]
 
 
-def test_probes_ask_what_they_should(objects: dict[str, dict[str, Any]]) -> None:
+def test_probes_ask_what_they_should(objects: Objects) -> None:
     (container,) = pod(objects)["containers"]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
     assert "startupProbe" not in container, "it would end a pod whose model takes long to build"
 
 
-def test_everything_selects_the_same_pods(objects: dict[str, dict[str, Any]]) -> None:
+def test_everything_selects_the_same_pods(objects: Objects) -> None:
     labels = objects["Deployment"]["spec"]["template"]["metadata"]["labels"]
     chosen = objects["Deployment"]["spec"]["selector"]["matchLabels"]
     assert chosen.items() <= labels.items()
