@@ -12,7 +12,7 @@ SERVING := build/serving
 LOWEST := build/lowest
 PYTHONS := build/pythons
 
-.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz image-check page lint types native-test native-plain native-asan native-tsan native-aarch64 descriptors lowest pythons generated-client python-test format clean
+.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz image-check kserve page lint types native-test native-plain native-asan native-tsan native-aarch64 descriptors lowest pythons generated-client python-test format clean
 
 serve: $(VENV)/installed
 	@$(BIN)/tessera serve
@@ -118,6 +118,13 @@ generated-client: $(VENV)/test-installed
 	$(BIN)/python -c 'import json; from tessera.app.main import create_app; print(json.dumps(create_app().openapi()))' > build/openapi.json
 	PATH="$(CURDIR)/$(BIN):$$PATH" build/generator/bin/openapi-python-client generate --path build/openapi.json \
 		--output-path build/client --overwrite --fail-on-warning
+
+# KServe's own models take the files of deploy/kserve. They have an environment of their own: the package kserve is 450 MB with
+# what it needs.
+kserve:
+	$(PYTHON) -m venv build/kserve
+	build/kserve/bin/python -m pip install --quiet --disable-pip-version-check 'kserve>=0.21,<0.22'
+	build/kserve/bin/python -m tests.kserve_models deploy/kserve/*.yaml
 
 # On every Python of the classifiers that is on this machine, each in an environment of its own: the service, and some of what
 # differs between versions of Python and of the packages that they get.

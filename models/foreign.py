@@ -42,6 +42,8 @@ class ForeignModel:
 def find_foreign(path: Path) -> ForeignModel:
     """The one model file that a path means: a file, a folder with one, or any level of Triton's NAME/VERSION/FILE.
 
+    A folder in which one of these lies means it as well, as buckets and archives are often unpacked.
+
     Raises:
         ModelError: it means none, or several; the message names what would work.
     """
@@ -51,12 +53,11 @@ def find_foreign(path: Path) -> ForeignModel:
         return _of_file(path)
     if (is_version(path) and (found := _of_version(path))) or (found := _of_triton(path)):
         return found
-    files = [entry for entry in _entries(path) if _is_model_file(entry)]
-    if len(files) == 1:
-        return ForeignModel(files[0], model_name(path.resolve().name), path / _LABELS)
-    if files:
+    if (found := _only_file(path)) is not None:
+        return found
+    if files := [entry for entry in _entries(path) if _is_model_file(entry)]:
         raise ModelError(f"{path} holds {len(files)} model files ({_names(files)}); name one, such as {files[0]}.")
-    models = [found for folder in _entries(path) if (found := _of_triton(folder)) is not None]
+    models = [found for folder in _entries(path) if (found := _of_triton(folder) or _only_file(folder)) is not None]
     if len(models) == 1:
         return models[0]
     if models:
@@ -124,6 +125,12 @@ def _of_file(file: Path) -> ForeignModel:
     if is_version(version) and file.stem == "model":
         return _in_triton(file, version.parent)
     return ForeignModel(file, model_name(file.stem), file.parent / _LABELS)
+
+
+def _only_file(folder: Path) -> ForeignModel | None:
+    """The model in a folder that holds one model file."""
+    files = [entry for entry in _entries(folder) if _is_model_file(entry)]
+    return ForeignModel(files[0], model_name(folder.resolve().name), folder / _LABELS) if len(files) == 1 else None
 
 
 def _of_triton(folder: Path) -> ForeignModel | None:

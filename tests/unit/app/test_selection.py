@@ -137,6 +137,11 @@ def state_dict(root: Path) -> Path:
     return root
 
 
+def make_folder(root: Path) -> Path:
+    root.mkdir()
+    return root
+
+
 def checkpoint(root: Path) -> Path:
     root.mkdir()
     (root / "mine.pth").write_bytes(torch_file(tiny_state()))
@@ -154,6 +159,7 @@ def checkpoint(root: Path) -> Path:
         (lambda root: repository(root) / "net" / "1", "net"),
         (lambda root: repository(root) / "net" / "1" / "model.onnx", "net"),
         (lambda root: tiny_folder(root / "one").parent, "tiny"),
+        (lambda root: state_dict(make_folder(root) / "export").parent, "export"),
     ],
 )
 def test_a_file_or_a_foreign_folder_is_taken_as_it_is(
@@ -217,6 +223,7 @@ def test_several_processes_may_want_the_same_file(settings: Settings, tmp_path: 
         ("several", "name one, such as {0}/several/a.onnx"),
         ("models", "several models (a, b); name one, such as {0}/models/a"),
         ("repository", "several models (a, b); name one, such as {0}/repository/a"),
+        ("exports", "several models (a, b); name one, such as {0}/exports/a"),
         ("plan", "1/model.plan is of another framework: export that network to ONNX"),
         ("photo.jpg", "a model is a folder or .onnx, .safetensors, .pth, .pt"),
         ("net.onnx.gz", "gunzip -k {0}/net.onnx.gz"),
@@ -229,7 +236,8 @@ def test_what_cannot_be_served_is_told_the_nearest_thing_that_can(
     what: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = tmp_path / "here"
-    for path in ("net.onnx", "several/a.onnx", "several/b.onnx", "plan/1/model.plan", "photo.jpg", "net.onnx.gz"):
+    files = ("net.onnx", "several/a.onnx", "several/b.onnx", "plan/1/model.plan", "photo.jpg", "net.onnx.gz")
+    for path in (*files, "exports/a/model.onnx", "exports/b/model.onnx"):
         (here / path).parent.mkdir(parents=True, exist_ok=True)
         (here / path).write_bytes(b"not read")
     for name in ("a", "b"):

