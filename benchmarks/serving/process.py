@@ -59,7 +59,7 @@ class ServerTree:
 
     def core_seconds(self) -> float:
         """Core time that the tree has taken so far, that of ended and waited-for children included."""
-        return sum(_core_seconds(pid) for pid in self._tree())
+        return sum(core_seconds(pid) for pid in self._tree())
 
     def pause(self) -> None:
         """Stop all its processes until `resume`: some servers keep a core busy waiting for requests."""
@@ -114,5 +114,6 @@ def _parent(pid: int) -> int | None:
     return int(fields[1]) if fields and fields[0] != "Z" else None
 
 
-def _core_seconds(pid: int) -> float:
+def core_seconds(pid: int) -> float:
+    """Core time that a process, and those of its children that it has waited for, have taken so far."""
     return sum(int(field) for field in _fields(pid)[11:15]) / _TICKS
