@@ -119,12 +119,12 @@ generated-client: $(VENV)/test-installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" build/generator/bin/openapi-python-client generate --path build/openapi.json \
 		--output-path build/client --overwrite --fail-on-warning
 
-# KServe's own models take the files of deploy/kserve. They have an environment of their own: the package kserve is 450 MB with
-# what it needs.
-kserve:
+# KServe's own models take the files of deploy/kserve, and its clients are answered. They have an environment of their own, of
+# 450 MB.
+kserve: $(VENV)/test-installed
 	$(PYTHON) -m venv build/kserve
 	build/kserve/bin/python -m pip install --quiet --disable-pip-version-check 'kserve>=0.21,<0.22'
-	build/kserve/bin/python -m tests.kserve_models deploy/kserve/*.yaml
+	$(BIN)/python -m pytest tests/integration/test_kserve.py
 
 # On every Python of the classifiers that is on this machine, each in an environment of its own: the service, and some of what
 # differs between versions of Python and of the packages that they get.

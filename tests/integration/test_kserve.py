@@ -1,10 +1,11 @@
 """KServe's runtime and InferenceServices: a real server with the runtime's command line, on what KServe would mount.
 
-`make kserve` checks the files with KServe's own models, which need an environment of their own.
+What needs the package kserve runs where `make kserve` has made an environment for it.
 """
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,16 +22,20 @@ from tritonclient.utils import InferenceServerException
 from tests import imagefiles
 from tests.containers import Container, needs_containers
 from tests.contract.test_docker import variables
-from tests.integration.oip.grpc_clients import LISTENING
+from tests.integration.oip.grpc_clients import LISTENING, listening_at
 from tests.manifests import KUSTOMIZE, check
-from tests.servers import REPOSITORY
+from tests.servers import REPOSITORY, ServerProcess
 from tests.small_model import small_folder
-from tests.unit.models.tiny import LABELS, tiny_model
+from tests.unit.models.tiny import LABELS, SIZE, tiny_model
 from tests.waiting import NEVER
 
 FOLDER = REPOSITORY / "deploy" / "kserve"
 NAME = "summer-photos"  # of an InferenceService: a DNS label
+PYTHON = REPOSITORY / "build" / "kserve" / "bin" / "python"
 PHOTO = np.array([imagefiles.jpeg()], dtype=object)
+
+
+needs_kserve = pytest.mark.skipif(not PYTHON.exists(), reason="the package kserve is not there; see `make kserve`")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -164,3 +169,35 @@ def test_grpc_has_the_port_that_the_server_listens_on() -> None:
     (port,) = SERVICES["grpc.yaml"]["ports"]
     assert port["name"] == "h2c"
     assert f"--grpc-port={port['containerPort']}" in CONTAINER["args"]
+
+
+def kserve(module: str, *arguments: str | Path) -> str:
+    """What a module of these tests prints in the environment that has the package kserve."""
+    command = [PYTHON, "-m", f"tests.{module}", *arguments]
+    ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=NEVER, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+@needs_kserve
+def test_kserves_models_take_the_files(tmp_path: Path) -> None:
+    files = sorted(FOLDER.glob("*.yaml"))
+    told = kserve("kserve_models", *files).splitlines()
+    assert [line.partition(": ")[0] for line in told] == [str(file) for file in files]
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text((FOLDER / "rest.yaml").read_text().replace("protocolVersion:", "protocol:"))
+    with pytest.raises(AssertionError, match="has no protocol in V1beta1ModelSpec"):
+        kserve("kserve_models", wrong)
+
+
+@needs_kserve
+def test_kserves_clients_are_answered(tmp_path: Path) -> None:
+    onnx_file(tmp_path / "models")
+    (tmp_path / "photo.jpg").write_bytes(imagefiles.jpeg())
+    settings = {"model_path": tmp_path / "models", "cache_dir": tmp_path / "cache", "backend": "cpu"}
+    with ServerProcess(model_name=NAME, grpc_port=0, **settings) as server:
+        addresses = (server.url.removeprefix("http://"), listening_at(server))
+        told = kserve("kserve_client", *addresses, NAME, str(SIZE), tmp_path / "photo.jpg").splitlines()
+    sent = ["UINT8 plain", "FP32 plain", "UINT8 binary", "FP32 binary", "BYTES binary"]
+    shape = f"1x{len(LABELS)}"
+    assert told == [f"{protocol} {way} {shape}" for protocol in ("http", "grpc") for way in sent]

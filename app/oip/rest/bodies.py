@@ -23,6 +23,24 @@ class ServerBody(_Body):
     extensions: list[str] = Field(examples=[list(EXTENSIONS)])
 
 
+class LiveBody(_Body):
+    """The server is alive."""
+
+    live: bool = Field(examples=[True])
+
+
+class ReadyBody(_Body):
+    """The server takes requests."""
+
+    ready: bool = Field(examples=[True])
+
+
+class ModelReadyBody(ReadyBody):
+    """A model takes requests."""
+
+    name: str = Field(examples=["resnet50-imagenette"])
+
+
 class TensorBody(_Body):
     """An input or output as the metadata declare it; the batch is -1."""
 

@@ -6,14 +6,13 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from tessera.app.api.bodies import ErrorBody, answer
 from tessera.app.api.context import ServiceDependency
 from tessera.app.api.openapi import ERROR_RESPONSES
 from tessera.app.oip.models import ModelViews
-from tessera.app.oip.rest.bodies import ConfigBody, MetadataBody, StatisticsBody
+from tessera.app.oip.rest.bodies import ConfigBody, MetadataBody, ModelReadyBody, StatisticsBody
 from tessera.app.oip.wire.description import configure_model, describe_model
 
 router = APIRouter(tags=["open inference protocol"])
@@ -34,9 +33,8 @@ Views = Annotated[ModelViews, Depends(_views)]
 Endpoint = Callable[[ModelViews, str, str], Coroutine[Any, Any, Any]]
 
 
-def _get(suffix: str, operation: str, summary: str, endpoint: Endpoint, body: type[BaseModel] | None = None) -> None:
-    """Register a route for a model and for a version of it; without a body, its answer is empty."""
-    described = {} if body is None else answer(body, summary)
+def _get(suffix: str, operation: str, summary: str, endpoint: Endpoint, body: type[BaseModel]) -> None:
+    """Register a route for a model and for a version of it."""
     for path, name, function in (
         ("/v2/models/{model}", operation, _without_version(endpoint)),
         ("/v2/models/{model}/versions/{version}", f"{operation}_version", endpoint),
@@ -48,8 +46,7 @@ def _get(suffix: str, operation: str, summary: str, endpoint: Endpoint, body: ty
             operation_id=f"oip_model_{name}",
             summary=summary,
             response_model=None,
-            response_class=Response if body is None else JSONResponse,
-            responses={**described, **_RESPONSES},
+            responses={**answer(body, summary), **_RESPONSES},
         )
 
 
@@ -90,13 +87,13 @@ async def statistics(views: Views, model: str, version: str) -> dict[str, object
     return {"model_stats": await views.statistics(model, version)}
 
 
-async def ready(views: Views, model: str, version: str) -> Response:
-    """Answer 200 with an empty body when requests for the model are answered."""
+async def ready(views: Views, model: str, version: str) -> dict[str, object]:
+    """Answer 200 when requests for the model are answered."""
     views.check_ready(model, version)
-    return Response()
+    return {"name": model, "ready": True}
 
 
 _get("", "metadata", "Inputs, outputs and versions of a model", metadata, MetadataBody)
-_get("/ready", "ready", "Does the model answer requests?", ready)
+_get("/ready", "ready", "Does the model answer requests?", ready, ModelReadyBody)
 _get("/config", "config", "Configuration of a model", config, ConfigBody)
 _get("/stats", "statistics", "Statistics of a model", statistics, StatisticsBody)

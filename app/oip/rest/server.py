@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from fastapi.responses import Response
 
 from tessera.app.api.bodies import ErrorBody, answer
 from tessera.app.api.context import ServiceDependency
 from tessera.app.api.openapi import ERROR_RESPONSES
-from tessera.app.oip.rest.bodies import ServerBody
+from tessera.app.oip.rest.bodies import LiveBody, ReadyBody, ServerBody
 from tessera.app.oip.wire.description import describe_server
 from tessera.app.version import service_version
 
@@ -31,23 +30,23 @@ async def metadata() -> dict[str, object]:
     "/v2/health/live",
     operation_id="oip_server_live",
     summary="Is the process able to recover by itself?",
-    response_class=Response,
-    responses={500: {"model": ErrorBody, "description": "restart it"}},
+    response_model=None,
+    responses={**answer(LiveBody, "it is"), 500: {"model": ErrorBody, "description": "restart it"}},
 )
-async def live(service: ServiceDependency) -> Response:
-    """Answer 200 while the process works, loading included. Probes come with empty bodies: clients do not read them."""
+async def live(service: ServiceDependency) -> dict[str, bool]:
+    """Answer 200 while the process works, loading included."""
     service.check_alive()
-    return Response()
+    return {"live": True}
 
 
 @router.get(
     "/v2/health/ready",
     operation_id="oip_server_ready",
     summary="Should it get traffic?",
-    response_class=Response,
-    responses=ERROR_RESPONSES,
+    response_model=None,
+    responses={**answer(ReadyBody, "it should"), **ERROR_RESPONSES},
 )
-async def ready(service: ServiceDependency) -> Response:
+async def ready(service: ServiceDependency) -> dict[str, bool]:
     """Answer 200 when the model is loaded and warm."""
     service.check_receiving()
-    return Response()
+    return {"ready": True}

@@ -74,7 +74,14 @@ def test_statistics_count_requests_images_and_batches(client: triton.InferenceSe
     assert after in everything
 
 
-def test_probes_have_empty_bodies_so_that_clients_keep_their_connections(http: httpx.Client) -> None:
-    for path in ("/v2/health/live", "/v2/health/ready", PATH + "/ready"):
+def test_probes_answer_what_the_protocol_says(http: httpx.Client) -> None:
+    expected = {
+        "/v2/health/live": {"live": True},
+        "/v2/health/ready": {"ready": True},
+        f"{PATH}/ready": {"name": MODEL, "ready": True},
+        f"{PATH}-baseline/ready": {"name": f"{MODEL}-baseline", "ready": True},
+        f"{PATH}/versions/2/ready": {"name": MODEL, "ready": True},
+    }
+    for path, body in expected.items():
         answer = http.get(path)
-        assert (answer.status_code, answer.content, answer.headers["Content-Length"]) == (200, b"", "0")
+        assert (answer.status_code, answer.json()) == (200, body)
