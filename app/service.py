@@ -252,7 +252,7 @@ class Service:
         """Run the rows of one tensor. Cancelling the call drops whatever has not run yet.
 
         Args:
-            tensor: uint8 [n, size, size, 3] pixels, or float32 [n, 3, size, size] normalised; n at least 1.
+            tensor: uint8 [n, height, width, 3] pixels, or float32 [n, 3, height, width] normalised; n at least 1.
             variant: One of the model's.
             deadline: When the answer is worth nothing any more, on `time.perf_counter`.
             priority: How urgent the request is.

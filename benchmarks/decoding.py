@@ -187,8 +187,8 @@ def pillow(photo: bytes) -> np.ndarray:
         picture = opened.convert("RGB")
     place = geometry(*picture.size, Preprocessing())
     resized = picture.resize((place.width, place.height), Image.Resampling.BILINEAR)
-    size = Preprocessing().size
-    return np.asarray(resized.crop((place.left, place.top, place.left + size, place.top + size)))
+    high, wide, _ = Preprocessing().shape
+    return np.asarray(resized.crop((place.left, place.top, place.left + wide, place.top + high)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +12,9 @@ from tessera.engine.errors import ModelError
 from tessera.engine.quantize.calibration import Calibration
 from tessera.engine.quantize.files import check_target, write_whole
 from tessera.models.cache import calibration_file, make_folder
+from tessera.models.image_size import size_text
 from tessera.models.package import Package
+from tessera.models.preprocessing import Preprocessing
 from tessera.models.weights import file_sha256
 
 
@@ -42,6 +43,7 @@ class CalibrationFiles:
         refused: made on this machine, failed its gate, not accepted so far.
         shipped: in the model's folder.
         previous: what `shipped` was before the first quantisation into the folder.
+        other: `own` for images of the size that the folder says, where another was asked for.
     """
 
     package: Package
@@ -49,6 +51,7 @@ class CalibrationFiles:
     refused: Path
     shipped: Path
     previous: Path
+    other: Path | None = None
 
     @classmethod
     def of(cls, package: Package, cache: Path, source_sha256: str | None = None) -> CalibrationFiles:
@@ -62,10 +65,22 @@ class CalibrationFiles:
         Raises:
             ModelError: the weights cannot be read.
         """
-        state = {"weights": source_sha256 or file_sha256(package.source), "photos": asdict(package.preprocessing)}
-        fingerprint = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-        own, shipped = calibration_file(cache, package.name, fingerprint), package.calibration
-        return cls(package, own, own.with_suffix(".refused.json"), shipped, shipped.with_suffix(".previous.json"))
+        sha256 = source_sha256 or file_sha256(package.source)
+
+        def kept(preprocessing: Preprocessing) -> Path:
+            state = {"weights": sha256, "photos": asdict(preprocessing)}
+            fingerprint = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+            return calibration_file(cache, package.name, fingerprint)
+
+        own, shipped = kept(package.preprocessing), package.calibration
+        return cls(
+            package,
+            own,
+            own.with_suffix(".refused.json"),
+            shipped,
+            shipped.with_suffix(".previous.json"),
+            None if package.described is None else kept(package.described),
+        )
 
     def choose(self, source_sha256: str) -> Choice:
         """The calibration to build with.
@@ -73,7 +88,9 @@ class CalibrationFiles:
         Raises:
             ModelError: it is damaged, or was made for other weights.
         """
-        path = next((path for path in (self.own, self.shipped) if path.is_file()), None)
+        path = next(
+            (path for path in (self.own, self.other, self.shipped) if path is not None and path.is_file()), None
+        )
         if path is None:
             return Choice(None, None, self._refusal())
         calibration = Calibration.load(path)
@@ -83,6 +100,12 @@ class CalibrationFiles:
                 f"Run: tessera models quantise --model-path {self._folder} FOLDER_OF_PHOTOS"
             )
         remarks = [self._refusal()]
+        if path != self.own and self.package.described is not None:
+            remarks.append(
+                f"Its calibration was made on images of {size_text(self.package.described.size)} pixels; for "
+                f"{size_text(self.package.preprocessing.size)}, run: "
+                f"tessera models quantise --model-path {self._folder} FOLDER_OF_PHOTOS"
+            )
         if calibration.verdict is not None and not calibration.verdict.met:
             remarks.append(f"The calibration failed its gate and was accepted: {calibration.verdict}.")
         if path == self.own and self.shipped.is_file():
@@ -171,7 +194,7 @@ class CalibrationFiles:
 
     @property
     def _folder(self) -> str:
-        return shlex.quote(str(self.package.folder))
+        return self.package.words
 
     def _refusal(self) -> str:
         if not self.refused.is_file():

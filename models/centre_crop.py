@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from tessera.models import _pictures
+from tessera.models.image_size import sides
 from tessera.models.preprocessing import Geometry, Preprocessing, geometry
 
 _Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -48,7 +49,7 @@ def write_centre_crop(
     Args:
         picture: The decoded picture, as it is stored.
         preprocessing: What the model expects.
-        out: uint8 [size, size, 3], RGB, contiguous.
+        out: uint8 [height, width, 3], RGB, contiguous.
         orientation: EXIF's, 1 to 8; only what the crop needs is turned.
         original: Width and height as stored, before a decoder divided them by `scale`; None: the picture's.
         scale: What the decoder divided them by, rounding up; the filter is narrowed by what that has smoothed.
@@ -58,17 +59,19 @@ def write_centre_crop(
     size = _upright(picture.size, orientation)
     place = geometry(*_upright((width, height), orientation), preprocessing)
     extent = _upright((width / scale, height / scale), orientation)
+    high, wide = sides(preprocessing.size)
     tall = _goes_down_first(size, place)
     if tall:
         orientation, size, extent = _TRANSPOSED[orientation], size[::-1], extent[::-1]
         place = Geometry(place.height, place.width, place.top, place.left)
-    across = (size[0], extent[0], place.width, place.left, preprocessing.size)
-    down = (size[1], extent[1], place.height, place.top, preprocessing.size)
+        high, wide = wide, high
+    across = (size[0], extent[0], place.width, place.left, wide)
+    down = (size[1], extent[1], place.height, place.top, high)
     resize = _pictures.Resize(across, down, scale, preprocessing.interpolation == "bicubic")
     if not (orientation == 1 and picture.mode == "RGB" and _take_whole(resize, picture)):
         _take_in_bands(resize, picture, orientation, plain or _to_rgb)
     if tall:
-        crop = np.empty_like(out)
+        crop = np.empty((high, wide, 3), np.uint8)
         resize.finish(crop)
         out[:] = crop.transpose(1, 0, 2)
     else:

@@ -27,7 +27,7 @@ class DecodedBatch(Generic[Photo, Result]):
 
     Attributes:
         photos: up to 16.
-        pixels: uint8 [photos, size, size, 3]; a row may be read once its result is there.
+        pixels: uint8 [photos, height, width, 3]; a row may be read once its result is there.
         results: what decoding each gave.
     """
 
@@ -50,7 +50,7 @@ def decoded_ahead(
 
     Args:
         photos: what to decode.
-        decode: writes a photo into its row [size, size, 3].
+        decode: writes a photo into its row [height, width, 3].
         shape: of such a row.
         pool: the threads that decode.
     """

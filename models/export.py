@@ -17,9 +17,10 @@ import numpy as np
 from tessera import engine
 from tessera.engine.errors import ModelError
 from tessera.models.checkpoint import read_checkpoint
+from tessera.models.image_size import Size, of_sides, sides
 from tessera.models.importer import ImportOptions, add_model, check_place
 from tessera.models.package import Package
-from tessera.models.preprocessing import INTERPOLATIONS, Interpolation
+from tessera.models.preprocessing import INTERPOLATIONS, Interpolation, Preprocessing
 from tessera.models.state_dict import plain_keys
 from tessera.models.weights import read_weights
 
@@ -37,7 +38,7 @@ class _Network:
     """A network of torch in evaluation mode, and what its publisher says of it."""
 
     module: Any
-    size: int
+    size: Size
     resize: int
     interpolation: Interpolation
     mean: tuple[float, float, float]
@@ -99,7 +100,7 @@ def export_model(
                 mean=given.mean or network.mean,
                 std=given.std or network.std,
                 size=size,
-                resize=given.resize or max(size, round(network.resize * size / network.size)),
+                resize=given.resize or Preprocessing(network.size, network.resize).at(size).resize,
                 interpolation=given.interpolation or network.interpolation,
                 description=given.description or network.description,
             ),
@@ -141,7 +142,7 @@ def _torchvision(name: str, weights: str | None) -> _Network:
     transforms = entry.transforms()
     return _Network(
         module.eval(),
-        int(transforms.crop_size[0]),
+        of_sides(*(int(length) for length in (transforms.crop_size * 2)[:2])),
         int(transforms.resize_size[0]),
         _interpolation(transforms.interpolation.value),
         _triple(transforms.mean),
@@ -170,11 +171,11 @@ def _timm(name: str, weights: str | None) -> _Network:
             f"https://huggingface.co/{address}/resolve/main/model.safetensors" if address else "",
         )
     config = _require("timm.data").resolve_model_data_config(module)
-    size = int(config["input_size"][1])
+    size = of_sides(*(int(length) for length in config["input_size"][1:]))
     return _Network(
         module.eval(),
         size,
-        math.floor(size / config["crop_pct"]),
+        math.floor(min(sides(size)) / config["crop_pct"]),
         _interpolation(config["interpolation"]),
         _triple(config["mean"]),
         _triple(config["std"]),
@@ -240,8 +241,8 @@ def _fetched(name: str, fetch: Callable[[], Any], address: str) -> Any:
         ) from error
 
 
-def _export(torch: Any, module: Any, size: int, path: Path) -> None:
-    image = torch.zeros(2, 3, size, size)
+def _export(torch: Any, module: Any, size: Size, path: Path) -> None:
+    image = torch.zeros(2, 3, *sides(size))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -265,8 +266,8 @@ def _export(torch: Any, module: Any, size: int, path: Path) -> None:
         raise ModelError(f"torch cannot export this network: {_first_line(error)}.") from error
 
 
-def _compare(torch: Any, module: Any, size: int, path: Path) -> None:
-    image = np.random.default_rng(0).normal(0, 1, (1, 3, size, size)).astype(np.float32)
+def _compare(torch: Any, module: Any, size: Size, path: Path) -> None:
+    image = np.random.default_rng(0).normal(0, 1, (1, 3, *sides(size))).astype(np.float32)
     with torch.no_grad():
         wanted = module(torch.from_numpy(image)).numpy()
     with engine.load(path) as session:

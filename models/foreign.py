@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tessera.engine.errors import ModelError
+from tessera.models.image_size import Size
 from tessera.models.triton import is_version, read_configuration, version_number
 
 # Files that `tessera models add` takes.
@@ -36,7 +37,7 @@ class ForeignModel:
     file: Path
     name: str
     labels: Path
-    size: int | None = None
+    size: Size | None = None
 
 
 def find_foreign(path: Path) -> ForeignModel:

@@ -21,6 +21,7 @@ from tessera.engine.normalisation import Normalisation
 from tessera.engine.quantize.files import write_whole
 from tessera.models.checkpoint import read_checkpoint
 from tessera.models.foreign import MODEL_SUFFIXES, describe_foreign, model_name
+from tessera.models.image_size import Size
 from tessera.models.package import DESCRIPTION, LABELS, Package, is_package, read_labels, read_package
 from tessera.models.preprocessing import Interpolation, Preprocessing
 from tessera.models.serving_form import to_serving_form
@@ -45,8 +46,9 @@ class ImportOptions:
         labels: file of class names, one per line; default: "class 0", "class 1" and so on.
         mean: per-channel mean of images, in 0..1 units; default: ImageNet's.
         std: per-channel standard deviation, likewise.
-        size: height and width of the network's input in pixels; default: the graph's, else 224.
-        resize: length that a photo's shorter side is scaled to; default: 8/7 of the size, which is 256 for 224.
+        size: height and width of the network's input in pixels, one number where they are equal; default: the graph's,
+            else 224.
+        resize: as in `Preprocessing`; default: 8/7 of the size's shorter side, which is 256 for 224.
         interpolation: filter that photos are scaled with; default: bilinear.
         description: one line for people.
     """
@@ -55,7 +57,7 @@ class ImportOptions:
     labels: Path | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
-    size: int | None = None
+    size: Size | None = None
     resize: int | None = None
     interpolation: Interpolation | None = None
     description: str = ""
@@ -68,7 +70,7 @@ class _Contents:
     file: str
     payload: bytes
     classes: int
-    size: int | None = None
+    size: Size | None = None
     says_size: bool = False
     labels: tuple[str, ...] = ()
     normalisation: Normalisation | None = None
@@ -125,7 +127,7 @@ def check_place(into: Path, name: str, options: ImportOptions) -> Path:
     return target
 
 
-def _read(path: Path, size: int | None) -> _Contents:
+def _read(path: Path, size: Size | None) -> _Contents:
     if path.is_dir():
         known = f"{path} is a model folder already." if is_package(path) else describe_foreign(path)
         raise ModelError(known)
@@ -150,7 +152,7 @@ def _state_dict(path: Path, state: Mapping[str, NDArray[Any]]) -> _Contents:
     return _Contents("weights.safetensors", save(tensors), len(bias))
 
 
-def _read_onnx(path: Path, size: int | None) -> _Contents:
+def _read_onnx(path: Path, size: Size | None) -> _Contents:
     payload = read_file(path)
     try:
         model = parse_model(payload)
@@ -217,8 +219,8 @@ def _description(name: str, contents: _Contents, options: ImportOptions) -> str:
         f"{source} = {json.dumps(contents.file)}",
         "",
         "[preprocessing]",
-        f"size = {size}",
-        f"resize = {options.resize or max(size, round(size * default.resize / default.size))}",
+        f"size = {json.dumps(size)}",
+        f"resize = {options.resize or default.at(size).resize}",
         f"mean = {list(options.mean or (own.mean if own else default.mean))}",
         f"std = {list(options.std or (own.std if own else default.std))}",
         f"interpolation = {json.dumps(options.interpolation or default.interpolation)}",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tessera.engine.errors import ModelError
 from tessera.models.foreign import describe_foreign, model_name
-from tessera.models.preprocessing import INTERPOLATIONS, LARGEST_IMAGE, Preprocessing
+from tessera.models.image_size import LARGEST_IMAGE, SIZE_FORMS, Size, read_size, sides, size_flag, size_text
+from tessera.models.preprocessing import INTERPOLATIONS, Preprocessing
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -58,6 +60,7 @@ class Package:
         calibration: the folder's calibration file, which need not exist.
         description: one line for people.
         ascend: the `.om` files; None when the folder has none.
+        described: how photos are prepared by the folder, where that is for images of another size than was asked for.
     """
 
     name: str
@@ -69,6 +72,28 @@ class Package:
     calibration: Path
     description: str = ""
     ascend: OfflineModels | None = None
+    described: Preprocessing | None = None
+
+    @property
+    def words(self) -> str:
+        """How a command names it: by its folder, and the size of images where that is not the folder's own."""
+        asked = [] if self.described is None else ["--size", size_flag(self.preprocessing.size)]
+        return shlex.join([str(self.folder), *asked])
+
+    def at(self, size: Size | None) -> Package:
+        """The same model for images of another size; None: of its own.
+
+        Raises:
+            ModelError: it is converted for Ascend, which fixes the size.
+        """
+        if size is None or size == self.preprocessing.size:
+            return self
+        if self.ascend is not None:
+            raise ModelError(
+                f"{self.folder} is converted for images of {size_text(self.preprocessing.size)} pixels, "
+                f"not {size_text(size)}. Give its model that size and convert it again."
+            )
+        return replace(self, preprocessing=self.preprocessing.at(size), described=self.preprocessing)
 
 
 def is_package(folder: Path) -> bool:
@@ -163,9 +188,10 @@ def _read_offline(path: Path, parent: _Reader) -> OfflineModels | None:
 
 def _read_preprocessing(reader: _Reader) -> Preprocessing:
     default = Preprocessing()
-    size, resize = reader.pixels("size", default.size), reader.pixels("resize", default.resize)
-    if resize < size:
-        raise reader.complaint("resize", f"must be at least the size, {size}")
+    size, resize = reader.size("size", default.size), reader.pixels("resize", default.resize)
+    if resize < min(sides(size)):
+        shorter = "" if isinstance(size, int) else "shorter side of the "
+        raise reader.complaint("resize", f"must be at least the {shorter}size, {min(sides(size))}")
     mean, std = reader.triple("mean", default.mean), reader.triple("std", default.std)
     if min(std) <= 0:
         raise reader.complaint("std", "must be above zero in every channel")
@@ -225,6 +251,12 @@ class _Reader:
         if type(value) is not int or not 1 <= value <= LARGEST_IMAGE:
             raise self.complaint(key, f"must be a whole number from 1 to {LARGEST_IMAGE}")
         return value
+
+    def size(self, key: str, default: Size) -> Size:
+        size = read_size(self._table.pop(key, default))
+        if size is None:
+            raise self.complaint(key, f"must be {SIZE_FORMS}")
+        return size
 
     def triple(self, key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
         value = self._table.pop(key, list(default))

@@ -40,7 +40,7 @@ def read_photos(photos: Sequence[Path], preprocessing: Preprocessing, batch: int
     """Decode, resize, crop and normalise photos.
 
     Yields:
-        float32 [n, 3, size, size] with n up to `batch`.
+        float32 [n, 3, height, width] with n up to `batch`.
 
     Raises:
         ModelError: a file cannot be decoded.

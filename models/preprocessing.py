@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
+
+from tessera.models.image_size import Size, sides
 
 Interpolation = Literal["bilinear", "bicubic"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
-LARGEST_IMAGE = 4096  # length of its side, in pixels
 
 
 @dataclass(frozen=True)
@@ -15,14 +16,15 @@ class Preprocessing:
     """How a photo becomes the network's input.
 
     Attributes:
-        size: height and width of the centre crop, in pixels.
-        resize: length that the photo's shorter side is scaled to first, in pixels; `size` over timm's `crop_pct`.
+        size: height and width of the centre crop, in pixels; one number where they are equal.
+        resize: length of the shorter side of the frame that a photo is scaled to cover, in pixels; the frame has the
+            proportions of `size`, and is that over timm's `crop_pct`. For squares, the photo's own shorter side.
         mean: per-channel mean (red, green, blue) to subtract, in 0..1 units.
         std: per-channel standard deviation to divide by, in 0..1 units.
         interpolation: filter of the scaling, always with antialias.
     """
 
-    size: int = 224
+    size: Size = 224
     resize: int = 256
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -30,8 +32,13 @@ class Preprocessing:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Shape of one image's pixels: [size, size, 3]."""
-        return (self.size, self.size, 3)
+        """Shape of one image's pixels: [height, width, 3]."""
+        return (*sides(self.size), 3)
+
+    def at(self, size: Size) -> Preprocessing:
+        """The same for images of another size: of a photo as much is seen, in its proportions."""
+        shorter = min(sides(size))
+        return replace(self, size=size, resize=max(shorter, round(shorter * self.resize / min(sides(self.size)))))
 
 
 class Geometry(NamedTuple):
@@ -50,15 +57,26 @@ class Geometry(NamedTuple):
     top: int
 
 
+def shortest_side(width: int, height: int, preprocessing: Preprocessing) -> int:
+    """How long the shorter side of a picture is at most once it is scaled, whichever way up it turns out to be."""
+    turned = (geometry(*pair, preprocessing) for pair in ((width, height), (height, width)))
+    return max(min(place.width, place.height) for place in turned)
+
+
 def geometry(width: int, height: int, preprocessing: Preprocessing) -> Geometry:
     """Compute resize and crop of a `width` x `height` picture exactly as torchvision's evaluation transform does.
 
-    The longer side is cut to a whole number, the crop offset is rounded half to even: both decide which pixels the
-    network sees, so both follow torchvision (`Resize(int)`, `CenterCrop`), whose numbers published accuracies rest on.
+    The picture is scaled until it covers the frame, as timm's `ResizeKeepRatio` does; for a square that is
+    torchvision's `Resize(int)`. The longer side is cut to a whole number, the crop offset is rounded half to even: both
+    decide which pixels the network sees, so both follow torchvision (`Resize(int)`, `CenterCrop`), whose numbers
+    published accuracies rest on.
     """
-    resize, size = preprocessing.resize, preprocessing.size
-    if width <= height:
-        new_width, new_height = resize, int(resize * height / width)
+    high, wide = sides(preprocessing.size)
+    resize, shorter = preprocessing.resize, min(high, wide)
+    if width * high <= height * wide:  # its width is what has to be scaled most
+        new_width = round(resize * wide / shorter)
+        new_height = max(high, int(new_width * height / width))
     else:
-        new_width, new_height = int(resize * width / height), resize
-    return Geometry(new_width, new_height, round((new_width - size) / 2.0), round((new_height - size) / 2.0))
+        new_height = round(resize * high / shorter)
+        new_width = max(wide, int(new_height * width / height))
+    return Geometry(new_width, new_height, round((new_width - wide) / 2.0), round((new_height - high) / 2.0))

@@ -15,6 +15,7 @@ from tessera.engine.quantize.placement.floats import Fallback
 from tessera.engine.quantize.report import Gate, Report
 from tessera.models.cache import default_cache
 from tessera.models.calibrations import CalibrationFiles
+from tessera.models.image_size import Size
 from tessera.models.package import read_package
 from tessera.models.photos import find_photos, read_photos
 from tessera.models.source import float_model
@@ -31,6 +32,7 @@ def quantise_model(
     cache: str | os.PathLike[str] | None = None,
     into_folder: bool = False,
     accept: bool = False,
+    size: Size | None = None,
     limit: int | None = None,
     method: Method = "auto",
     bias_correction: bool = True,
@@ -50,6 +52,7 @@ def quantise_model(
         cache: the cache folder; None for the default one.
         into_folder: write `calibration.json` beside the weights, to be shipped with them, instead of into the cache.
         accept: use the calibration even if it fails its gate.
+        size: of the images; None for what the folder says.
         limit: most photos to use, spread evenly over the folder; never more than `MOST_PHOTOS`.
         method: as for `tessera.engine.quantize.quantize`, like all arguments that are not explained here.
         bias_correction: as for `quantize`.
@@ -65,7 +68,7 @@ def quantise_model(
     Raises:
         ModelError: model or photos cannot be read, or the result cannot be written.
     """
-    package = read_package(Path(model_path))
+    package = read_package(Path(model_path)).at(size)
     photos = find_photos(Path(images_folder), min(limit or MOST_PHOTOS, MOST_PHOTOS))
     source_sha256 = file_sha256(package.source)
     files = CalibrationFiles.of(package, default_cache() if cache is None else Path(cache), source_sha256)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ from tessera.engine.backends import BACKENDS
 from tessera.engine.errors import ModelError
 from tessera.models.build import Build, Progress, build_model, is_built
 from tessera.models.cache import default_cache, library_folder
+from tessera.models.image_size import Size
 from tessera.models.package import Package, is_package, read_package
 from tessera.models.preprocessing import Preprocessing
 from tessera.models.variant import VARIANTS, Variant
@@ -71,6 +71,7 @@ def open_model(
     cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     target: Target = "cpu",
+    size: Size | None = None,
 ) -> Model:
     """Open a model folder; the graphs for the CPU are built on first use.
 
@@ -80,17 +81,19 @@ def open_model(
         progress: called as `progress(stage, fraction)` while building, with fractions from 0 to 1.
         target: what the variants run on. "ascend" takes the folder's .om files, or those of the one conversion of
             this model in the cache's library; "auto" does so where the folder has them and this machine an NPU.
+        size: of the images; None for what the folder says.
 
     Raises:
-        ModelError: the folder is not a model, its files are damaged, it is not converted for Ascend and should be, or
-            the cache cannot be written.
+        ModelError: the folder is not a model, its files are damaged, it is not converted for Ascend and should be, it
+            takes no images of that size, or the cache cannot be written.
     """
     package = read_package(BUNDLED if path is None else Path(path))
     kept = default_cache() if cache is None else Path(cache)
     if target == "ascend" or (target == "auto" and package.ascend is not None and BACKENDS["ascend"].available()):
-        package = find_conversion(package, library_folder(kept))
+        package = find_conversion(package, library_folder(kept)).at(size)
         variants = _offline_variants(package)
     else:
+        package = package.at(size)
         variants = _variants(package, build_model(package, kept, progress))
     return Model(
         name=package.name,
@@ -176,7 +179,7 @@ def _variants(package: Package, build: Build) -> list[Variant]:
     elif build.quantisable:
         notes.append(
             "This model has no calibration, so its optimised variant runs in fp32. "
-            f"For int8, run: tessera models quantise --model-path {shlex.quote(str(package.folder))} FOLDER_OF_PHOTOS"
+            f"For int8, run: tessera models quantise --model-path {package.words} FOLDER_OF_PHOTOS"
         )
     return [baseline, Variant("optimised", build.baseline, backend, "fp32", " ".join(notes))]
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tessera.engine.errors import ModelError
+from tessera.models.image_size import Size, sides
 from tessera.wording import counted
 
 _OPSET = 17
@@ -33,7 +34,7 @@ def build_resnet(
     state: StateDict,
     *,
     name: str,
-    size: int,
+    size: Size,
     mean: Sequence[float],
     std: Sequence[float],
     labels: Sequence[str] = (),
@@ -43,13 +44,13 @@ def build_resnet(
     Args:
         state: tensors by torchvision key; any float type, stored as float32.
         name: the graph's name.
-        size: height and width of the input image in pixels.
+        size: height and width of the input image in pixels; one number where they are equal.
         mean: per-channel mean that images are normalised with, in 0..1 units; kept as metadata.
         std: per-channel standard deviation, likewise.
         labels: class names, kept as metadata when given.
 
     Returns:
-        A model with input `input` float32 [N, 3, size, size], normalised, and output `output` float32 logits
+        A model with input `input` float32 [N, 3, height, width], normalised, and output `output` float32 logits
         [N, classes]. The same arguments always give the same bytes.
 
     Raises:
@@ -58,7 +59,7 @@ def build_resnet(
     network = _Network(state)
     network.build()
     network.refuse_leftovers()
-    image: list[int | str] = ["N", 3, size, size]
+    image: list[int | str] = ["N", 3, *sides(size)]
     graph = helper.make_graph(
         network.nodes,
         name,

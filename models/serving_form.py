@@ -17,6 +17,7 @@ from tessera.engine.graph.ir import Shape
 from tessera.engine.graph.protos import insert_constants, unused_name
 from tessera.engine.graph.reader import check_model, convert_model, read_constants
 from tessera.engine.graph.tensors import type_of
+from tessera.models.image_size import Size, of_sides, sides, size_text
 from tessera.models.logits import Normaliser, check_logits, expose_logits
 from tessera.models.opaque_form import to_opaque_form
 from tessera.wording import counted
@@ -34,11 +35,11 @@ class ServingForm:
         classes: number of its classes.
     """
 
-    size: int
+    size: Size
     classes: int
 
 
-def to_serving_form(model: ModelProto, size: int | None = None) -> ServingForm:
+def to_serving_form(model: ModelProto, size: Size | None = None) -> ServingForm:
     """Bring an ONNX model into the form in which it is served, in place.
 
     Args:
@@ -96,7 +97,7 @@ def _image(model: ModelProto) -> ValueInfoProto:
     return inputs[0]
 
 
-def _bind_size(image: ValueInfoProto, size: int | None) -> int:
+def _bind_size(image: ValueInfoProto, size: Size | None) -> Size:
     """Write the size of images into the input's shape; returns it."""
     tensor = image.type.tensor_type
     # Some exporters write 0 or -1 for a size that is open.
@@ -110,15 +111,17 @@ def _bind_size(image: ValueInfoProto, size: int | None) -> int:
     kind = type_of(tensor.elem_type, f"Input '{image.name}'")
     if kind != np.float32:
         raise ModelError(f"It takes {kind} images; float32 was expected.")
-    known = {length for length in shape[2:] if length is not None}
-    if len(known) > 1:
-        raise ModelError(f"It takes images of {shape[2]} x {shape[3]} pixels; only square ones are supported.")
-    found = size or next(iter(known), _DEFAULT_SIZE)
-    if known and found not in known:
-        raise ModelError(f"It takes images of {max(known)} x {max(known)} pixels, not {found} x {found}.")
-    for axis, length in enumerate((3, found, found), start=1):
+    high, wide = shape[2:]
+    found = sides(size) if size is not None else (high or wide or _DEFAULT_SIZE, wide or high or _DEFAULT_SIZE)
+    if high not in (None, found[0]) or wide not in (None, found[1]):
+        fixed = f"{high or 'any'} x {wide or 'any'}"
+        raise ModelError(
+            f"It takes images of {fixed} pixels, not {size_text(of_sides(*found))}: its file fixes that. "
+            "Export it with a dynamic height and width to serve it at other sizes."
+        )
+    for axis, length in enumerate((3, *found), start=1):
         tensor.shape.dim[axis].dim_value = length
-    return found
+    return of_sides(*found)
 
 
 def _layout(shape: Shape) -> str:

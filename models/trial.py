@@ -30,8 +30,7 @@ def try_model(folder: Path) -> None:
     scratch = folder / _SCRATCH
     try:
         model = open_model(folder, cache=scratch)
-        size = model.preprocessing.size
-        images = np.random.default_rng(0).integers(0, 256, (max(_BATCHES), size, size, 3), np.uint8)
+        images = np.random.default_rng(0).integers(0, 256, (max(_BATCHES), *model.preprocessing.shape), np.uint8)
         for variant in model.variants.values():
             try:
                 _run(variant, images, len(model.labels))

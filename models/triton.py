@@ -6,14 +6,16 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from tessera.models.image_size import Size, of_sides
+
 _CONFIGURATION = "config.pbtxt"
 _LARGEST_CONFIGURATION = 1 << 20
 _COMMENT = re.compile(r"#[^\n]*")
 _FILE = re.compile(r'default_model_filename\s*:\s*"([^"/]+)"')
 _LABELS = re.compile(r'label_filename\s*:\s*"([^"/]+)"')
 _VERSIONS = re.compile(r"specific\s*:?\s*\{\s*versions\s*:\s*\[([\d,\s]+)\]")
-# Images [3, side, side], with a batch in front where max_batch_size is 0.
-_IMAGE = re.compile(r"dims\s*:\s*\[\s*(?:-?\d+\s*,\s*)?3\s*,\s*(\d+)\s*,\s*\1\s*\]")
+# Images [3, height, width], with a batch in front where max_batch_size is 0.
+_IMAGE = re.compile(r"dims\s*:\s*\[\s*(?:-?\d+\s*,\s*)?3\s*,\s*(\d+)\s*,\s*(\d+)\s*\]")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Configuration:
     file: str | None = None
     labels: str | None = None
     versions: tuple[int, ...] = ()
-    size: int | None = None
+    size: Size | None = None
 
 
 def read_configuration(folder: Path) -> Configuration:
@@ -45,7 +47,7 @@ def read_configuration(folder: Path) -> Configuration:
         file_name[1] if file_name else None,
         labels[1] if labels else None,
         tuple(int(number[:9]) for number in re.findall(r"\d+", versions[1])) if versions else (),
-        int(image[1][:9]) if image else None,
+        of_sides(int(image[1][:9]), int(image[2][:9])) if image else None,
     )
 
 

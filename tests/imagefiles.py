@@ -32,7 +32,7 @@ def png(width: int = 320, height: int = 240) -> bytes:
     return encode(drawing(width, height), "PNG")
 
 
-def rotated_jpeg(orientation: int) -> bytes:
+def rotated_jpeg(orientation: int, width: int = 320, height: int = 240) -> bytes:
     """The drawing stored turned, with an EXIF tag that says how to turn it back."""
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,7 +43,8 @@ def rotated_jpeg(orientation: int) -> bytes:
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
     }
-    picture = drawing() if orientation == 1 else drawing().transpose(undo[orientation])
+    upright = drawing(width, height)
+    picture = upright if orientation == 1 else upright.transpose(undo[orientation])
     exif = Image.Exif()
     exif[0x0112] = orientation
     return encode(picture, "JPEG", quality=100, subsampling=0, exif=exif)

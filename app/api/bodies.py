@@ -130,10 +130,13 @@ class ServedVariantBody(BaseModel):
 
 
 class InputBody(BaseModel):
-    """What the network sees of a photo: its shorter side scaled to `resize`, of that the middle `size` x `size`."""
+    """What the network sees of a photo: scaled to cover a frame in the proportions of `size`, of that the middle.
 
-    size: int = Field(examples=[224])
-    resize: int = Field(examples=[256])
+    For a square size, the photo's shorter side is scaled to `resize`.
+    """
+
+    size: int | list[int] = Field(description="of a square; a rectangle's height and width otherwise", examples=[224])
+    resize: int = Field(description="the frame's shorter side", examples=[256])
 
 
 class ModelBody(BaseModel):

@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
-from tessera.models.preprocessing import LARGEST_IMAGE
+from tessera.models.image_size import LARGEST_IMAGE, Size, parse_size
 
 if TYPE_CHECKING:
     from tessera.models.evaluation.gates import Gate
@@ -26,6 +26,14 @@ def pixels(text: str) -> int:
     if not 1 <= number <= LARGEST_IMAGE:
         raise argparse.ArgumentTypeError(f"must be from 1 to {LARGEST_IMAGE}")
     return number
+
+
+def size(text: str) -> Size:
+    """Height and width of images."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def triple(text: str) -> tuple[float, float, float]:

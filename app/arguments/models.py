@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tessera.app.arguments.kinds import at_least_one, decibels, gate, numbers, pixels, share, triple
+from tessera.app.arguments.kinds import at_least_one, decibels, gate, numbers, pixels, share, size, triple
 from tessera.app.arguments.parser import Parser
 from tessera.app.arguments.settings import MODEL_SETTINGS, PLACES, RUN_SETTINGS, add_settings_flags
 from tessera.models.preprocessing import INTERPOLATIONS
@@ -18,12 +18,12 @@ def listing(parser: Parser) -> None:
 
 def show(parser: Parser) -> None:
     """Show all that is known of a model: where it lies, how it sees photos, what its variants are made from."""
-    _add_name(parser)
+    _add_name(parser, "size")
 
 
 def build(parser: Parser) -> None:
     """Build a model's variants into the cache, ahead of its first start."""
-    add_settings_flags(parser, MODEL_SETTINGS)
+    add_settings_flags(parser, (*MODEL_SETTINGS, "size"))
 
 
 def pull(parser: Parser) -> None:
@@ -56,8 +56,16 @@ def add(parser: Parser) -> None:
         "--mean", type=triple, metavar="R,G,B", help="mean of images in 0..1 units (default ImageNet's)"
     )
     parser.add_argument("--std", type=triple, metavar="R,G,B", help="standard deviation, likewise")
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="the network's input (default: the graph's, or 224)")
-    parser.add_argument("--resize", type=int, metavar="PIXELS", help="a photo's shorter side (default 8/7 of the size)")
+    parser.add_argument(
+        "--size",
+        dest="image_size",
+        type=size,
+        metavar="PIXELS",
+        help="the network's input: 288, or height x width 224x320 (default: the graph's, or 224)",
+    )
+    parser.add_argument(
+        "--resize", type=pixels, metavar="PIXELS", help="a photo's shorter side (default 8/7 of the size)"
+    )
     parser.add_argument("--interpolation", choices=INTERPOLATIONS, help="filter of the scaling (default bilinear)")
     _add_import_flags(parser)
 
@@ -72,7 +80,13 @@ def export(parser: Parser) -> None:
         help="state dict (.pth, .pt, .safetensors), or torchvision's name for weights (default: the publisher's)",
     )
     parser.add_argument("--name", help="the model's name (default: the publisher's and the network's)")
-    parser.add_argument("--size", type=pixels, metavar="PIXELS", help="the network's input (default: the publisher's)")
+    parser.add_argument(
+        "--size",
+        dest="image_size",
+        type=size,
+        metavar="PIXELS",
+        help="the network's input: 288, or height x width 224x320 (default: the publisher's)",
+    )
     _add_import_flags(parser)
 
 
@@ -121,12 +135,12 @@ def quantise(parser: Parser) -> None:
         "--into-folder", action="store_true", help="write calibration.json into the model folder, not into the cache"
     )
     parser.add_argument("--report", metavar="FILE", type=Path, help="write the whole report there, as JSON")
-    add_settings_flags(parser, (*MODEL_SETTINGS, "threads"))
+    add_settings_flags(parser, (*MODEL_SETTINGS, "size", "threads"))
 
 
 def reset(parser: Parser) -> None:
     """Undo every quantisation of a model that was made on this machine: back to what its folder came with."""
-    _add_name(parser)
+    _add_name(parser, "size")
 
 
 def convert(parser: Parser) -> None:
@@ -193,9 +207,9 @@ ACTIONS: dict[str, tuple[str, Callable[[Parser], None]]] = {
 }
 
 
-def _add_name(parser: Parser) -> None:
+def _add_name(parser: Parser, *settings: str) -> None:
     parser.add_argument("name", metavar="NAME", type=Path, help="the model, by name or folder, or a model file")
-    add_settings_flags(parser, PLACES)
+    add_settings_flags(parser, (*PLACES, *settings))
 
 
 def _add_import_flags(parser: Parser) -> None:

@@ -11,7 +11,7 @@ from tessera.app.arguments.parser import Parser
 
 # Every setting that has a flag; secrets have none, because they would show in the list of processes.
 GROUPS = {
-    "model": ("model_path", "models", "model_name", "cache_dir", "backend", "default_variant"),
+    "model": ("model_path", "size", "models", "model_name", "cache_dir", "backend", "default_variant"),
     "addresses": ("host", "port", "grpc_port", "page", "cors_origins"),
     "processes and threads": ("frontends", "threads", "decode_threads"),
     "batches and queue": ("max_batch", "max_queue_images", "request_timeout_ms"),
@@ -30,7 +30,7 @@ SWITCHES = ("page", "decode_scale", "admin")
 # Settings that decide where models are kept, which one is meant, and how it runs.
 PLACES = ("models", "cache_dir")
 MODEL_SETTINGS = ("model_path", *PLACES)
-RUN_SETTINGS = (*MODEL_SETTINGS, "backend", "threads")
+RUN_SETTINGS = (*MODEL_SETTINGS, "size", "backend", "threads")
 
 
 def add_settings_flags(parser: Parser, names: Collection[str] | None = None) -> None:

@@ -16,11 +16,10 @@ from tessera.app.figures.documents import BenchDocument, describe, write_documen
 from tessera.app.figures.images import find_images, load_images
 from tessera.app.figures.speed import BATCHES, ROTATION, Row, describe_row, measure, speed_up
 from tessera.app.served.loading import open_configured_model, open_session
-from tessera.app.served.selection import find_model
+from tessera.app.served.selection import read_model_folder
 from tessera.app.settings import Settings
 from tessera.engine.backends import BACKENDS
 from tessera.engine.quantize.files import check_target
-from tessera.models.package import read_package
 from tessera.wording import counted
 
 _WIDTH = 160
@@ -35,7 +34,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     # Before anything is built: a wrong folder is told at once.
     photos = find_images(arguments.images)
     with ProgressDisplay() as display:
-        preprocessing = read_package(find_model(settings, display)).preprocessing
+        preprocessing = read_model_folder(settings, display).preprocessing
         pool = load_images(photos, max(BATCHES) * ROTATION, preprocessing)
         model = open_configured_model(settings, display)
         sessions = {name: open_session(variant, settings) for name, variant in model.variants.items()}

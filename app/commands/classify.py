@@ -23,9 +23,8 @@ from tessera.app.errors import StartupError
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.app.protocol.classify import Classified, build_answer, resolve_top_k, top_predictions
 from tessera.app.served.loading import default_decode_threads, open_configured_model, open_session
-from tessera.app.served.selection import check_variant, find_model
+from tessera.app.served.selection import check_variant, read_model_folder
 from tessera.app.settings import Settings
-from tessera.models.package import read_package
 from tessera.wording import counted
 
 # Drawn for the page, which offers them too.
@@ -46,7 +45,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         return 1
     with ExitStack() as opened:
         display = opened.enter_context(ProgressDisplay())
-        top_k = resolve_top_k(arguments.top_k, len(read_package(find_model(settings, display)).labels))
+        top_k = resolve_top_k(arguments.top_k, len(read_model_folder(settings, display).labels))
         model = open_configured_model(settings, display)
         session = opened.enter_context(open_session(model.variants[variant], settings))
         decoder = ImageDecoder(model.preprocessing, max_pixels=settings.max_pixels, decode_scale=settings.decode_scale)

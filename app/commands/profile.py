@@ -16,11 +16,10 @@ from tessera.app.figures.documents import LayerBody, ProfileDocument, VariantBod
 from tessera.app.figures.images import find_images, load_images
 from tessera.app.figures.profiling import profile_variants
 from tessera.app.served.loading import open_configured_model
-from tessera.app.served.selection import check_variant, find_model
+from tessera.app.served.selection import check_variant, read_model_folder
 from tessera.app.settings import Settings
 from tessera.engine.backends import BACKENDS
 from tessera.engine.quantize.files import check_target
-from tessera.models.package import read_package
 from tessera.wording import counted
 
 _WIDTH = 150
@@ -45,7 +44,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             slices[name] = session.trace(images)
 
     with ProgressDisplay() as display:
-        images = load_images(photos, arguments.batch, read_package(find_model(settings, display)).preprocessing)
+        images = load_images(photos, arguments.batch, read_model_folder(settings, display).preprocessing)
         model = open_configured_model(settings, display)
         display("profiling", 0.0)
         document = profile_variants(model, settings, images, arguments.runs, only=arguments.variant, visit=visit)

@@ -12,10 +12,9 @@ from tessera.app.figures.images import find_images, load_images
 from tessera.app.figures.report import make_report, report_page
 from tessera.app.figures.speed import BATCHES, ROTATION
 from tessera.app.served.loading import open_configured_model
-from tessera.app.served.selection import find_model
+from tessera.app.served.selection import read_model_folder
 from tessera.app.settings import Settings
 from tessera.engine.quantize.files import check_target, write_whole
-from tessera.models.package import read_package
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -24,7 +23,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         check_target(target)
     images = find_images(arguments.images or arguments.photos)
     with ProgressDisplay() as display:
-        package = read_package(find_model(settings, display))
+        package = read_model_folder(settings, display)
         pool = load_images(images, max(BATCHES) * ROTATION, package.preprocessing)
         document = make_report(
             open_configured_model(settings, display),

@@ -47,8 +47,8 @@ class Reservation(Protocol):
 
     Attributes:
         variant: The variant that will run them.
-        rows: Where the images go, writable and contiguous: uint8 [n, size, size, 3], or float32 [n, 3, size, size],
-            of the model's size. The engine reads them where they lie.
+        rows: Where the images go, writable and contiguous: uint8 [n, height, width, 3], or float32
+            [n, 3, height, width], of the model's size. The engine reads them where they lie.
         done: One outcome per image, in order, or the error that the request ends with. The engine may refuse it after
             all while its images are still being decoded.
     """

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tessera.app.errors import RequestError, StartupError
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.models.evaluation.photos import is_photo
+from tessera.models.image_size import sides
 from tessera.models.preprocessing import Preprocessing
 
 
@@ -31,17 +32,17 @@ def find_images(folder: Path | None) -> list[Path]:
 
 
 def load_images(photos: Sequence[Path], count: int, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """`count` images, uint8 [count, size, size, 3]: of the photos, in turn, or generated and all different.
+    """`count` images, uint8 [count, height, width, 3]: of the photos, in turn, or generated and all different.
 
     Raises:
         StartupError: A photo cannot be read.
     """
-    size = preprocessing.size
+    height, width = sides(preprocessing.size)
     if not photos:
         # Smooth noise: random, but with neighbouring pixels alike, as in photos.
-        cells = -(-size // 16)
-        coarse = np.random.default_rng(0).integers(0, 256, (count, cells, cells, 3), dtype=np.uint8)
-        return np.ascontiguousarray(coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :size, :size])
+        cells = (-(-height // 16), -(-width // 16))
+        coarse = np.random.default_rng(0).integers(0, 256, (count, *cells, 3), dtype=np.uint8)
+        return np.ascontiguousarray(coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width])
     pixels = np.empty((count, *preprocessing.shape), np.uint8)
     decoder = ImageDecoder(preprocessing, max_pixels=64 * 1024 * 1024)
     for row in range(count):

@@ -31,7 +31,7 @@ def profile_variants(
     Args:
         model: The model.
         settings: How its variants are loaded.
-        images: The batch, uint8 [N, size, size, 3].
+        images: The batch, uint8 [N, height, width, 3].
         runs: How many runs the medians are of.
         only: This variant alone; None: all.
         visit: Called with each variant's name and open session after its profile.

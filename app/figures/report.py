@@ -49,7 +49,7 @@ def make_report(
         model: The model.
         package: Its folder.
         settings: How it is loaded.
-        pool: Images, uint8 [N, size, size, 3], more than the largest batch.
+        pool: Images, uint8 [N, height, width, 3], more than the largest batch.
         rounds: Of every timing.
         photos: A folder of labelled photos; None: accuracy is not counted.
         command: What repeats it.

@@ -42,7 +42,7 @@ from tessera.app.imaging.estimate import Estimate, estimate, is_progressive
 from tessera.app.imaging.libtiff import silence_libtiff
 from tessera.app.imaging.metadata import check_exif, prepare
 from tessera.models.centre_crop import orientation_of, write_centre_crop
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing import Preprocessing, shortest_side
 from tessera.wording import counted
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -83,7 +83,7 @@ class ImageDecoder:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Shape of what it writes: [size, size, 3]."""
+        """Shape of what it writes: [height, width, 3]."""
         return self._preprocessing.shape
 
     def decode(self, data: bytes, out: np.ndarray) -> None:
@@ -93,7 +93,7 @@ class ImageDecoder:
 
         Args:
             data: A whole JPEG, PNG, WebP, GIF, BMP or TIFF file.
-            out: uint8 array [size, size, 3], RGB; left as it is when an error is raised.
+            out: uint8 array [height, width, 3], RGB; left as it is when an error is raised.
 
         Raises:
             EmptyBodyError: `data` is empty.
@@ -181,7 +181,7 @@ class ImageDecoder:
             )
 
     def _may_divide(self, picture: Image.Image, scale: int) -> bool:
-        least = _LEAST_SCALED * self._preprocessing.resize
+        least = _LEAST_SCALED * shortest_side(*picture.size, self._preprocessing)
         return picture.format in ("JPEG", "MPO") and min(picture.size) // scale >= least
 
 

@@ -169,7 +169,7 @@ class DecoderPool:
 
         Args:
             files: One image file each, at least one.
-            rows: Where they go, uint8 [len(files), size, size, 3].
+            rows: Where they go, uint8 [len(files), height, width, 3].
             over: Called once, on the thread that was last: every image is decoded, or one of them is bad. So images can
                 go to the engine without a detour over the thread that waits for the result. Must not raise.
             client: Who sent them.

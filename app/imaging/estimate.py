@@ -11,6 +11,7 @@ from typing import NamedTuple, cast
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from tessera.app.imaging.metadata import count_tags
+from tessera.models.image_size import sides
 from tessera.models.preprocessing import Preprocessing
 
 # Nanoseconds of each pixel, without what its bytes and scans take.
@@ -56,7 +57,9 @@ def estimate(
     pixels = picture.width * picture.height
     decoded = pixels // scale**2
     stored = decoded * _NARROW.get(picture.mode, _WIDE)
-    across = min(picture.size) // scale * preprocessing.size * _WIDE  # the rows of the crop, resized in one direction
+    # The crop's rows, or its columns, resized in one direction; a square's are at most those of the shorter side.
+    length = min(picture.size) if isinstance(preprocessing.size, int) else max(picture.size)
+    across = length // scale * max(sides(preprocessing.size)) * _WIDE
     size = stored + _beside(picture, data, pixels, scans) + across + len(data) + _ALWAYS
     nanoseconds = pixels * _PER_SCAN * scans + decoded * (_NANOSECONDS.get(picture.format or "", 45) + _TO_RESIZE)
     if picture.format == "TIFF":

@@ -9,6 +9,7 @@ from tessera.app.oip.statistics import read_statistics
 from tessera.app.oip.wire.description import ModelDescription, VariantStatistics, describe_statistics
 from tessera.app.oip.wire.interface import Interface
 from tessera.app.service import Service
+from tessera.models.image_size import sides
 
 
 class ModelViews:
@@ -28,7 +29,7 @@ class ModelViews:
         self.interface = Interface(
             input_name=self._served.input_name,
             output_name=self._served.output_name,
-            image=self._served.preprocessing.shape[:2],
+            image=sides(self._served.preprocessing.size),
             labels=self._served.labels,
             max_images=service.settings.max_images_per_request,
         )

@@ -15,6 +15,7 @@ from tessera.app.errors import DeviceFailedError, InferenceError, RequestError
 from tessera.app.scheduling.rows import row_shapes
 from tessera.app.scheduling.ticket import InputType, Outcome
 from tessera.app.served.model import ServedModel
+from tessera.models.image_size import Size, sides
 
 SLOTS_PER_ROW: dict[InputType, int] = {"uint8": 1, "float32": 4}  # a slot holds a byte for each of a row's values
 
@@ -28,11 +29,11 @@ class SlotLayout(NamedTuple):
     """How large slots are, which the model decides.
 
     Attributes:
-        size: Height and width of its images, in pixels.
+        size: Height and width of its images, in pixels; one number where they are equal.
         classes: Scores per image.
     """
 
-    size: int
+    size: Size
     classes: int
 
     @classmethod
@@ -43,7 +44,7 @@ class SlotLayout(NamedTuple):
     @property
     def row_bytes(self) -> int:
         """Bytes of a slot; rows of any type that begin with a slot are aligned."""
-        return _aligned(3 * self.size * self.size)
+        return _aligned(3 * math.prod(sides(self.size)))
 
     @property
     def result_bytes(self) -> int:
@@ -51,8 +52,8 @@ class SlotLayout(NamedTuple):
         return _LOGITS_AT + _aligned(4 * self.classes)
 
 
-def _aligned(size: int) -> int:
-    return -(-size // 64) * 64
+def _aligned(count: int) -> int:
+    return -(-count // 64) * 64
 
 
 def create_slots(slots: int, layout: SlotLayout) -> int:
@@ -81,7 +82,7 @@ class SlotArea:
         self._memory = np.frombuffer(mmap.mmap(file, size), np.uint8)
 
     def rows(self, first: int, images: int, dtype: InputType) -> npt.NDArray[Any]:
-        """The rows of a request, in place: uint8 [images, size, size, 3] or float32 [images, 3, size, size].
+        """The rows of a request, in place: uint8 [images, height, width, 3] or float32 [images, 3, height, width].
 
         Raises:
             ValueError: They are not within the area.

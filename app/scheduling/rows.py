@@ -9,18 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from tessera.app.scheduling.ticket import Batch, InputType, Rows
+from tessera.models.image_size import Size, sides
 from tessera.wording import counted
 
 RowShapes = Mapping[InputType, tuple[int, int, int]]
 
 
-def row_shapes(size: int) -> RowShapes:
-    """Shapes of one row, for images of `size` x `size` pixels.
+def row_shapes(size: Size) -> RowShapes:
+    """Shapes of one row, for images of a size.
 
-    Pixels are [size, size, 3] as the decoder writes them; a normalised tensor is [3, size, size] as the Open Inference
-    Protocol sends it.
+    Pixels are [height, width, 3] as the decoder writes them; a normalised tensor is [3, height, width] as the Open
+    Inference Protocol sends it.
     """
-    return {"uint8": (size, size, 3), "float32": (3, size, size)}
+    height, width = sides(size)
+    return {"uint8": (height, width, 3), "float32": (3, height, width)}
 
 
 def check_rows(rows: Rows, images: int, dtype: InputType, shapes: RowShapes) -> None:

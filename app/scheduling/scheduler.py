@@ -20,6 +20,7 @@ from tessera.app.scheduling.shares import EngineShares
 from tessera.app.scheduling.snapshot import Snapshot
 from tessera.app.scheduling.ticket import Batch, HeatMaps, InputType, Outcome, Priority, Rows, Ticket
 from tessera.engine.errors import DeviceError
+from tessera.models.image_size import Size
 from tessera.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Runner(Protocol):
         """How many images of a batch run side by side, at least 1."""
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Run uint8 [N, size, size, 3] or float32 [N, 3, size, size]; returns float32 logits [N, classes]."""
+        """Run uint8 [N, height, width, 3] or float32 [N, 3, height, width]; returns float32 logits [N, classes]."""
 
     def explain(
         self, x: npt.NDArray[Any], top: Sequence[int]
@@ -65,7 +66,7 @@ class Scheduler:
 
     Args:
         runners: The session of each variant.
-        size: Height and width of the model's images, in pixels.
+        size: Height and width of the model's images, in pixels; one number where they are equal.
         max_batch: Most images in one batch.
         capacity: Most images admitted and not yet in a batch.
         deliver: Called on an engine thread, at most twice per batch, with requests that are over: DONE ones, whose
@@ -81,7 +82,7 @@ class Scheduler:
         self,
         runners: Mapping[str, Runner],
         *,
-        size: int,
+        size: Size,
         max_batch: int,
         capacity: int,
         deliver: Callable[[list[Ticket]], None],
@@ -201,8 +202,9 @@ class Scheduler:
 
         Args:
             ticket: As returned by `admit`.
-            rows: uint8 [images, size, size, 3] or float32 [images, 3, size, size] as admitted, in one array or as a
-                sequence of row views (which may lie in shared memory); must not change until the ticket is delivered.
+            rows: uint8 [images, height, width, 3] or float32 [images, 3, height, width] as admitted, in one array or
+                as a sequence of row views (which may lie in shared memory); must not change until the ticket is
+                delivered.
 
         Raises:
             ValueError: The rows are not of the admitted type, shape or number.

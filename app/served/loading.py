@@ -82,7 +82,11 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
             )
         check_plan(settings, name, VARIANTS)  # before the minutes that an import and a build may take
         model = open_model(
-            find_model(settings, progress), cache=settings.cache_dir, progress=progress, target=settings.backend
+            find_model(settings, progress),
+            cache=settings.cache_dir,
+            progress=progress,
+            target=settings.backend,
+            size=settings.image_size,
         )
         return contest.remembered(model, _threads(settings)) if settings.backend == "auto" else model
     except (EngineError, OSError) as error:

@@ -71,9 +71,9 @@ class ServedModel:
     def from_json(cls, data: bytes) -> ServedModel:
         """The inverse of `to_json`."""
         fields = json.loads(data)
-        preprocessing: dict[str, Any] = fields["preprocessing"]
-        for name in ("mean", "std"):
-            preprocessing[name] = tuple(preprocessing[name])
+        preprocessing: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in fields["preprocessing"].items()
+        }
         return cls(
             fields["name"],
             tuple(fields["labels"]),

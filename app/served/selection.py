@@ -31,6 +31,16 @@ def find_model(settings: Settings, progress: Progress | None = None) -> Path:
     return adopt(found, cache_folder(settings), progress) if isinstance(found, ForeignModel) else found
 
 
+def read_model_folder(settings: Settings, progress: Progress | None = None) -> Package:
+    """Read the model folder that the settings mean, for images of the size that they say.
+
+    Raises:
+        StartupError: As for `locate`.
+        ModelError: It cannot be read, or takes no images of that size.
+    """
+    return read_package(find_model(settings, progress)).at(settings.image_size)
+
+
 def locate(settings: Settings) -> Path | ForeignModel:
     """Decide which model the settings mean, and read no more of it than that takes.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tessera.models.image_size import sides
 from tessera.models.preprocessing import Preprocessing
 
 
@@ -23,7 +24,7 @@ def aipp_constants(preprocessing: Preprocessing) -> tuple[npt.NDArray[np.float64
 
 def aipp_configuration(preprocessing: Preprocessing) -> str:
     """The text of the file that `atc --insert_op_conf` reads: static AIPP for uint8 RGB of the network's size."""
-    size = preprocessing.size
+    height, width = sides(preprocessing.size)
     minimum, reciprocal = aipp_constants(preprocessing)
     lines = [
         "# Static AIPP: uint8 RGB, NHWC, normalised on the chip as (pixel - min_chn) * var_reci_chn.",
@@ -33,8 +34,8 @@ def aipp_configuration(preprocessing: Preprocessing) -> str:
         "aipp_op {",
         "  aipp_mode: static",
         "  input_format: RGB888_U8",
-        f"  src_image_size_w: {size}",
-        f"  src_image_size_h: {size}",
+        f"  src_image_size_w: {width}",
+        f"  src_image_size_h: {height}",
         "  crop: false",
         "  csc_switch: false",
         "  rbuv_swap_switch: false",

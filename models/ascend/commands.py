@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tessera.engine.errors import ModelError
+from tessera.models.image_size import Size, sides
 
 _ONNX = "5"
 _MOST_GEARS = 100
@@ -58,17 +59,18 @@ class GraphInput:
 
     Attributes:
         name: as in the ONNX file.
-        size: height and width in pixels.
+        size: height and width in pixels; one number where they are equal.
         gears: batch sizes that the .om file takes; a single one makes its shape static.
     """
 
     name: str
-    size: int
+    size: Size
     gears: tuple[int, ...]
 
     def shape(self, batch: int) -> str:
         """In the form `name:N,C,H,W` that ATC and AMCT take."""
-        return f"{self.name}:{batch},3,{self.size},{self.size}"
+        height, width = sides(self.size)
+        return f"{self.name}:{batch},3,{height},{width}"
 
     def flags(self) -> tuple[str, ...]:
         """ATC's flags for it."""

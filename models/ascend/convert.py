@@ -219,7 +219,7 @@ def _description(package: Package, options: ConvertOptions) -> str:
         f"calibration = {json.dumps(package.calibration.name)}",
         "",
         "[preprocessing]",
-        f"size = {preprocessing.size}",
+        f"size = {json.dumps(preprocessing.size)}",
         f"resize = {preprocessing.resize}",
         f"mean = {list(preprocessing.mean)}",
         f"std = {list(preprocessing.std)}",

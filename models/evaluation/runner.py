@@ -18,7 +18,7 @@ from tessera.models.decoding import DecodedBatch, decoded_ahead
 from tessera.models.evaluation.photos import LabelledPhoto, PhotoSet
 from tessera.models.evaluation.state import MOST_NAMED, Block, StateFile
 
-# Decodes one photo into a row [size, size, 3]; returns what is wrong with it, or None.
+# Decodes one photo into a row [height, width, 3]; returns what is wrong with it, or None.
 Decode = Callable[[Path, NDArray[np.uint8]], str | None]
 
 # Photos per line of the state file: seconds of work to lose, and a file of about a megabyte per million photos.
@@ -57,7 +57,7 @@ def evaluate(
         photos: what to look at.
         sessions: the variants, the one that others are compared with first.
         decode: reads a photo.
-        shape: of a decoded photo, [size, size, 3].
+        shape: of a decoded photo, [height, width, 3].
         workers: decoding threads.
         watcher: told about progress and photos that cannot be read, which are counted and left out.
         state: where results are kept between runs; what it holds is not evaluated again.

@@ -16,7 +16,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         labels=arguments.labels,
         mean=arguments.mean,
         std=arguments.std,
-        size=arguments.size,
+        size=arguments.image_size,
         resize=arguments.resize,
         interpolation=arguments.interpolation,
     )

@@ -24,7 +24,7 @@ from tessera.app.errors import StartupError
 from tessera.app.figures.accuracy import class_names, decode_with, describe_accuracy
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.app.served.loading import default_decode_threads, open_configured_model, open_session
-from tessera.app.served.selection import find_model
+from tessera.app.served.selection import read_model_folder
 from tessera.app.settings import Settings
 from tessera.app.signals import deferred_end
 from tessera.engine.quantize.files import check_target, write_whole
@@ -33,7 +33,6 @@ from tessera.models.evaluation.photos import find_labelled
 from tessera.models.evaluation.report import Result, Share, VariantResult, result
 from tessera.models.evaluation.runner import Watcher, evaluate
 from tessera.models.evaluation.state import StateFile, check_state
-from tessera.models.package import read_package
 from tessera.models.registry import Model
 from tessera.wording import counted
 
@@ -50,7 +49,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         raise StartupError(f"There is no folder of photos {arguments.folder}.")
     with ExitStack() as opened:
         display = opened.enter_context(ProgressDisplay())
-        package = read_package(find_model(settings, display))
+        package = read_model_folder(settings, display)
         display("looking for photos", 0.0)
         photos = find_labelled(arguments.folder, class_names(package, arguments.wnids), arguments.listed)
         model = open_configured_model(settings, display)

@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             arguments.network,
             destination(arguments, settings),
             weights=arguments.weights,
-            options=ImportOptions(name=arguments.name, labels=arguments.labels, size=arguments.size),
+            options=ImportOptions(name=arguments.name, labels=arguments.labels, size=arguments.image_size),
             progress=display,
         )
     tell(package)

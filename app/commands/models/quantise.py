@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             cache=settings.cache_dir,
             into_folder=arguments.into_folder,
             accept=arguments.accept,
+            size=settings.image_size,
             limit=arguments.limit,
             method=arguments.method,
             bias_correction=not arguments.no_bias_correction,
@@ -88,7 +89,7 @@ def _accept(folder: Path, arguments: argparse.Namespace, settings: Settings) -> 
     """Use the calibration that failed its gate."""
     if not arguments.accept:
         raise StartupError("Name a folder of photos to quantise with, or accept the last result with --accept.")
-    files = CalibrationFiles.of(read_package(folder), cache_folder(settings))
+    files = CalibrationFiles.of(read_package(folder).at(settings.image_size), cache_folder(settings))
     print(f"calibration: {files.accept(into_folder=arguments.into_folder)}")
     _tell(folder, settings)
     return 0
@@ -105,9 +106,10 @@ def _tell(folder: Path, settings: Settings) -> None:
 
 
 def _command(words: list[str], folder: Path, settings: Settings) -> str:
-    """A command on the same model with the same cache."""
+    """A command on the same model at the same size with the same cache."""
     cache = [] if settings.cache_dir is None else ["--cache-dir", str(settings.cache_dir)]
-    return shlex.join(["tessera", "models", *words, shortest_name(folder, settings), *cache])
+    size = [] if settings.size is None else ["--size", settings.size]
+    return shlex.join(["tessera", "models", *words, shortest_name(folder, settings), *size, *cache])
 
 
 def _print(report: Report) -> None:

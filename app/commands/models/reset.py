@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from tessera.app.served.selection import cache_folder, find_model
+from tessera.app.served.selection import cache_folder, read_model_folder
 from tessera.app.settings import Settings
 from tessera.models.calibrations import CalibrationFiles
-from tessera.models.package import read_package
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Undo it, and say what was removed and what is served now."""
-    package = read_package(find_model(settings.model_copy(update={"model_path": arguments.name})))
+    package = read_model_folder(settings.model_copy(update={"model_path": arguments.name}))
     files = CalibrationFiles.of(package, cache_folder(settings))
     for path in files.reset():
         print(f"{'put back' if path == files.shipped else 'removed'}: {path}")

@@ -7,11 +7,12 @@ import shlex
 from pathlib import Path
 
 from tessera.app.commands.progress import ProgressDisplay
-from tessera.app.served.selection import cache_folder, find_model, shortest_name
+from tessera.app.served.selection import cache_folder, read_model_folder, shortest_name
 from tessera.app.settings import Settings
 from tessera.models.build import is_built
 from tessera.models.calibrations import CalibrationFiles
-from tessera.models.package import Package, read_package
+from tessera.models.image_size import size_text
+from tessera.models.package import Package
 from tessera.models.weights import file_sha256
 from tessera.wording import counted
 
@@ -22,7 +23,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Print a line for each thing."""
     settings = settings.model_copy(update={"model_path": arguments.name})
     with ProgressDisplay() as display:
-        package = read_package(find_model(settings, display))
+        package = read_model_folder(settings, display)
     lines = {
         "model": package.name,
         "description": package.description,
@@ -48,8 +49,9 @@ def _classes(package: Package) -> str:
 
 def _photos(package: Package) -> str:
     seen = package.preprocessing
+    scaled = "shorter side" if isinstance(seen.size, int) else "to cover its proportions, their shorter side"
     return (
-        f"shorter side to {counted(seen.resize, 'pixel')} ({seen.interpolation}), centre {seen.size} x {seen.size}, "
+        f"{scaled} to {counted(seen.resize, 'pixel')} ({seen.interpolation}), centre {size_text(seen.size)}, "
         f"mean {list(seen.mean)}, std {list(seen.std)}"
     )
 

@@ -21,7 +21,8 @@ export interface HeatMap {
 
 export interface Model {
   name: string;
-  input: { size: number; resize: number }; // the shorter side is scaled to `resize`, and the middle `size` is seen
+  // A photo is scaled to cover a frame in the proportions of `size` with `resize` as shorter side; the middle `size` is seen.
+  input: { size: number | [number, number]; resize: number };
   variants: { name: string; backend: string; isa: string; explains: boolean; note?: string }[];
 }
 

@@ -71,17 +71,19 @@ function figure(photo: Blob, answer: Answer): Node[] {
   return [make("label", "", "What speaks for ", chosen), seen, caption];
 }
 
-/** Lay the map over the centre square that the network sees. The browser has turned the photo upright, as the service does. */
+/** Lay the map over the centre that the network sees. The browser has turned the photo upright, as the service does. */
 function lay(map: HTMLElement, image: HTMLImageElement): void {
   const { naturalWidth: width, naturalHeight: height } = image;
-  const side = (Math.min(width, height) * (model?.input.size ?? 1)) / (model?.input.resize ?? 1);
-  for (const [property, share] of [
-    ["left", (1 - side / width) / 2],
-    ["top", (1 - side / height) / 2],
-    ["width", side / width],
-    ["height", side / height],
+  const { size, resize } = model?.input ?? { size: 1, resize: 1 };
+  const [high, wide] = typeof size === "number" ? [size, size] : size;
+  const share = Math.min(width / wide, height / high) * (Math.min(high, wide) / resize); // pixels of the photo for one seen
+  for (const [property, part] of [
+    ["left", (1 - (share * wide) / width) / 2],
+    ["top", (1 - (share * high) / height) / 2],
+    ["width", (share * wide) / width],
+    ["height", (share * high) / height],
   ] as const) {
-    map.style.setProperty(property, `${share * 100}%`);
+    map.style.setProperty(property, `${part * 100}%`);
   }
 }
 

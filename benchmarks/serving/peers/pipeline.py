@@ -51,9 +51,9 @@ def decode(data: bytes) -> Decoded:
     started = time.perf_counter()
     with Image.open(io.BytesIO(data)) as picture:
         place = geometry(*picture.size, _PREPROCESSING)
-        left, top, size = place.left, place.top, _PREPROCESSING.size
+        left, top, (high, wide, _) = place.left, place.top, _PREPROCESSING.shape
         resized = picture.convert("RGB").resize((place.width, place.height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(resized.crop((left, top, left + size, top + size)))
+        pixels = np.asarray(resized.crop((left, top, left + wide, top + high)))
     ended = time.perf_counter()
     return Decoded(pixels, ended - started, ended)
 

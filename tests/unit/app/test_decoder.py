@@ -20,6 +20,7 @@ from tessera.app.errors import (
     UnsupportedImageError,
 )
 from tessera.app.imaging.decoder import ImageDecoder
+from tessera.models.image_size import of_sides
 from tessera.models.photos import read_photos
 from tessera.models.preprocessing import Preprocessing, geometry
 from tests import imagefiles
@@ -74,12 +75,46 @@ def test_pixels_equal_the_reference_preprocessing(width: int, height: int) -> No
     assert np.array_equal(decode(data), reference(Image.open(io.BytesIO(data))))
 
 
-@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 600), st.integers(0, 300))
-def test_the_crop_lies_inside_the_resized_picture(width: int, height: int, size: int, border: int) -> None:
-    plan = geometry(width, height, Preprocessing(size, size + border))
-    assert min(plan.width, plan.height) == size + border
-    assert 0 <= plan.left <= plan.width - size
-    assert 0 <= plan.top <= plan.height - size
+LENGTHS = st.integers(1, 600)
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), LENGTHS, LENGTHS, st.integers(0, 300))
+def test_the_crop_lies_inside_the_resized_picture(width: int, height: int, high: int, wide: int, border: int) -> None:
+    preprocessing = Preprocessing(of_sides(high, wide), min(high, wide) + border)
+    plan = geometry(width, height, preprocessing)
+    if high == wide:
+        assert min(plan.width, plan.height) == high + border
+    assert 0 <= plan.left <= plan.width - wide
+    assert 0 <= plan.top <= plan.height - high
+    # Within the rounding of one pixel, the picture just covers the frame.
+    frame = preprocessing.resize / min(high, wide)
+    assert min(plan.width / (wide * frame), plan.height / (high * frame)) == pytest.approx(1, abs=1 / min(high, wide))
+
+
+@pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (640, 427), (1600, 200)])
+def test_a_rectangle_sees_the_middle_of_a_photo_scaled_to_cover_it(width: int, height: int) -> None:
+    data = imagefiles.png(width, height)
+    # A margin of an eighth, as timm's crop_pct 8/9 has it: a frame of 189 x 270.
+    scale = max(270 / width, 189 / height)
+    resized = (
+        Image.open(io.BytesIO(data))
+        .convert("RGB")
+        .resize((int(width * scale), int(height * scale)), Image.Resampling.BILINEAR)
+    )
+    left, top = round((resized.width - 240) / 2), round((resized.height - 168) / 2)
+    wanted = resized.crop((left, top, left + 240, top + 168))
+    assert np.array_equal(decode(data, preprocessing=Preprocessing((168, 240), 189)), np.asarray(wanted))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_photo_for_a_rectangle_is_decoded_at_a_fraction_that_changes_little(orientation: int) -> None:
+    wanted = Preprocessing((96, 160), 108)
+    data = imagefiles.rotated_jpeg(orientation, 2000, 1500)
+    opened = ImageDecoder(wanted, max_pixels=10**7).open(data)
+    whole, divided = np.empty((2, *wanted.shape), np.uint8)
+    opened.decode(divided)
+    ImageDecoder(wanted, max_pixels=10**7, decode_scale=False).decode(data, whole)
+    assert np.abs(divided.astype(int) - whole).mean() < 2
 
 
 def test_each_model_sees_photos_as_it_wants_them() -> None:

@@ -20,6 +20,7 @@ EXAMPLES = {
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("9000", 9000),
     "model_path": ("some/model", Path("some/model")),
+    "size": ("224x320", "224x320"),
     "models": ("some/models", Path("some/models")),
     "model_name": ("photos", "photos"),
     "cache_dir": ("some/cache", Path("some/cache")),

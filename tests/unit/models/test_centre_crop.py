@@ -12,6 +12,7 @@ from PIL import Image
 
 from tessera.models import _pictures
 from tessera.models.centre_crop import write_centre_crop
+from tessera.models.image_size import of_sides, sides
 from tessera.models.preprocessing import INTERPOLATIONS, Interpolation, Preprocessing, geometry
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -39,7 +40,8 @@ def pillows(picture: Image.Image, preprocessing: Preprocessing, orientation: int
     upright = picture.convert("RGB") if turn is None else picture.convert("RGB").transpose(turn)
     place = geometry(*upright.size, preprocessing)
     resized = upright.resize((place.width, place.height), FILTERS[preprocessing.interpolation])
-    right, bottom = place.left + preprocessing.size, place.top + preprocessing.size
+    high, wide = sides(preprocessing.size)
+    right, bottom = place.left + wide, place.top + high
     return np.asarray(resized.crop((place.left, place.top, right, bottom)))
 
 
@@ -54,6 +56,7 @@ def ours(picture: Image.Image, preprocessing: Preprocessing, orientation: int = 
     width=st.integers(1, 900),
     height=st.integers(1, 900),
     size=st.integers(1, 130),
+    wider=st.integers(-60, 60),
     border=st.integers(0, 40),
     interpolation=st.sampled_from(INTERPOLATIONS),
     orientation=st.sampled_from(sorted(TURNS)),
@@ -64,6 +67,7 @@ def test_any_picture_is_resized_as_pillow_resizes_it(
     width: int,
     height: int,
     size: int,
+    wider: int,
     border: int,
     interpolation: Interpolation,
     orientation: int,
@@ -72,7 +76,8 @@ def test_any_picture_is_resized_as_pillow_resizes_it(
 ) -> None:
     # Upscaled slivers would take Pillow, which resizes all of them, gigabytes.
     width, height = max(width, height // 60 + 1), max(height, width // 60 + 1)
-    preprocessing = Preprocessing(size, size + border, interpolation=interpolation)
+    lengths = (size, max(1, size + wider))
+    preprocessing = Preprocessing(of_sides(*lengths), min(lengths) + border, interpolation=interpolation)
     picture = noise(width, height, size, extreme=extreme)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TESSERA_ISA", level)  # read when a resize is made; where the CPU has less, that is tested

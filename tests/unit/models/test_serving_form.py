@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from tessera import engine
 from tessera.engine.errors import ModelError
+from tessera.models.image_size import Size
 from tessera.models.importer import ImportOptions, add_model
 from tessera.models.package import read_package
 from tessera.models.preprocessing import Preprocessing
@@ -235,6 +236,27 @@ def test_open_sizes_are_224_unless_said_otherwise(tmp_path: Path) -> None:
     assert read_package(added(classifier(size=("H", "W")), tmp_path)).preprocessing == Preprocessing()
 
 
+@pytest.mark.parametrize(
+    ("size", "asked", "expected"),
+    [
+        ((24, 32), None, Preprocessing((24, 32), 27)),
+        (("H", "W"), (24, 32), Preprocessing((24, 32), 27)),
+        (("H", 32), 24, None),
+        (("H", 32), (24, 32), Preprocessing((24, 32), 27)),
+        (("H", 32), None, Preprocessing(32, 37)),
+    ],
+)
+def test_rectangles_are_taken_from_the_file_or_the_caller(
+    size: Sequence[Any], asked: Size | None, expected: Preprocessing | None, tmp_path: Path
+) -> None:
+    if expected is None:
+        with pytest.raises(ModelError, match="any x 32 pixels, not 24 x 24"):
+            added(classifier(size=size), tmp_path, size=asked)
+        return
+    folder = added(classifier(size=size), tmp_path, size=asked)
+    assert read_package(folder).preprocessing == expected
+
+
 def test_a_folder_made_by_hand_is_brought_into_the_form_as_well(tmp_path: Path) -> None:
     folder = tmp_path / "net"
     folder.mkdir()
@@ -251,7 +273,8 @@ def test_a_folder_made_by_hand_is_brought_into_the_form_as_well(tmp_path: Path) 
     ("options", "flags", "words"),
     [
         ({}, {"size": 288}, f"net.onnx: It takes images of {SIZE} x {SIZE} pixels, not 288 x 288"),
-        ({"size": (8, 16)}, {}, "only square"),
+        ({"size": (8, 16)}, {"size": 16}, "It takes images of 8 x 16 pixels, not 16 x 16: its file fixes that"),
+        ({"size": (8, "W")}, {"size": (16, 8)}, "images of 8 x any pixels, not 16 x 8"),
     ],
 )
 def test_other_sizes_are_refused_by_the_name_that_the_user_gave(

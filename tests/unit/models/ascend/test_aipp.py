@@ -48,8 +48,8 @@ def test_float16_costs_less_than_a_pixel_value() -> None:
 def test_any_normalisation_is_written_back_exactly(
     mean: tuple[float, float, float], std: tuple[float, float, float], size: int
 ) -> None:
-    written = fields(aipp_configuration(Preprocessing(size, size, mean, std)))
+    written = fields(aipp_configuration(Preprocessing((size, size + 32), size, mean, std)))
     for channel in range(3):
         assert float(written[f"min_chn_{channel}"]) / 255 == pytest.approx(mean[channel], rel=1e-14)
         assert 1 / (255 * float(written[f"var_reci_chn_{channel}"])) == pytest.approx(std[channel], rel=1e-14)
-    assert int(written["src_image_size_w"]) == size
+    assert (int(written["src_image_size_h"]), int(written["src_image_size_w"])) == (size, size + 32)
