@@ -82,7 +82,7 @@ class Head:
         weights = self.weights[classes]
         if self.quant is not None:
             weights = dequantise(weights, _of_rows(self.quant, classes))
-        channels, height, width = self.shape
+        channels, height, width = features.shape
         flat = features.reshape(channels, height * width).astype(np.float64)
         return (weights.astype(np.float64) @ flat).reshape(-1, height, width)
 

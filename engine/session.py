@@ -236,6 +236,16 @@ class Session(ABC):
             ModelError: the model's file is not what it was when it was loaded.
         """
 
+    def at(self, height: int, width: int) -> Session:
+        """The same model for images of another size, in a session of its own that has the same weights in memory.
+
+        Either may be closed first.
+
+        Raises:
+            ModelError: the file fixes height and width, or is not what it was when it was loaded.
+        """
+        raise ModelError("This session takes images of one size; load a file that leaves height and width open.")
+
     @abstractmethod
     def describe(self) -> SessionInfo:
         """What this session is."""

@@ -91,6 +91,11 @@ typedef struct {
 
 /* `threads` >= 1; `level` as in ts_cpu_features. Null when memory runs out or the level is unknown. */
 ts_program *ts_program_new(int threads, const char *level);
+/*
+ * Has an empty program keep its packed weights where another one has its own; what is equal is there once. The other one must
+ * not pack meanwhile; either may be freed first.
+ */
+void ts_program_share(ts_program *program, const ts_program *other);
 void ts_program_free(ts_program *program);
 const char *ts_program_error(const ts_program *program);
 
@@ -157,6 +162,6 @@ int ts_program_steps(const ts_program *program);
 void ts_program_step_info(const ts_program *program, int step, const char **kind, const char **kernel);
 const char *ts_program_isa(const ts_program *program);
 size_t ts_program_arena_bytes(const ts_program *program); /* of all threads together */
-size_t ts_program_weight_bytes(const ts_program *program);
+size_t ts_program_weight_bytes(const ts_program *program); /* packed, of all programs that share them */
 
 #endif

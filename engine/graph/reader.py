@@ -17,6 +17,7 @@ from tessera.engine.graph.ir import Array, Graph, Shape, ValueInfo
 from tessera.engine.graph.operators import normalise, require_supported
 from tessera.engine.graph.source import Source
 from tessera.engine.graph.tensors import embed_external, read_tensor, type_of
+from tessera.engine.sizes import HeightWidth, sizes_of
 from tessera.wording import counted
 
 OLDEST_OPSET, NEWEST_OPSET = 9, 22
@@ -26,11 +27,12 @@ LARGEST_FILE = 2**31 - 1
 MOST_NODES = 20_000
 
 
-def read_model(path: str | Path) -> Graph:
+def read_model(path: str | Path, size: HeightWidth | None = None) -> Graph:
     """Reads an ONNX file.
 
     Args:
         path: the .onnx file. External data is read from its folder only.
+        size: height and width of its images where it leaves them open; None for the first of those that it names.
 
     Returns:
         The graph as the file has it, with attributes normalised and shapes inferred; dimension 0 of every input is
@@ -44,7 +46,7 @@ def read_model(path: str | Path) -> Graph:
     path = Path(path)
     data = read_file(path)
     try:
-        return convert_model(parse_model(data), path.parent, data)
+        return convert_model(parse_model(data), path.parent, data, size)
     except ModelError as error:
         if isinstance(error, UnsupportedOperatorError):
             raise
@@ -95,13 +97,16 @@ def _names(model: ModelProto) -> Iterator[str]:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
 
 
-def convert_model(model: ModelProto, folder: Path | None = None, data: bytes | None = None) -> Graph:
+def convert_model(
+    model: ModelProto, folder: Path | None = None, data: bytes | None = None, size: HeightWidth | None = None
+) -> Graph:
     """Turns a parsed ONNX model into a graph.
 
     Args:
         model: the model; external data is moved into it.
         folder: where its external data lies, None when it may have none.
         data: the bytes it was parsed from, when at hand: they spare packing it again to check it.
+        size: see `read_model`.
 
     Raises:
         ModelError: see `read_model`.
@@ -124,7 +129,7 @@ def convert_model(model: ModelProto, folder: Path | None = None, data: bytes | N
     for name, array in constants.items():
         graph.add_constant(name, array)
     for value in inputs:
-        _add_input(graph, value)
+        _add_input(graph, value, size or next(iter(sizes_of(metadata)), None))
     for index, node in enumerate(model.graph.node):
         _add_node(graph, node, index)
     graph.outputs = [value.name for value in model.graph.output]
@@ -213,7 +218,7 @@ def _constant_value(node: NodeProto, index: int) -> Array:
     raise UnsupportedModelError(f"Constant node '{name}' holds {form}; a dense numeric array is expected.")
 
 
-def _add_input(graph: Graph, value: ValueInfoProto) -> None:
+def _add_input(graph: Graph, value: ValueInfoProto, size: HeightWidth | None) -> None:
     what = f"Graph input '{value.name}'"
     if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
         raise ModelError(f"{what} does not declare a tensor shape.")
@@ -221,6 +226,10 @@ def _add_input(graph: Graph, value: ValueInfoProto) -> None:
     shape: Shape = tuple(int(size.dim_value) if size.dim_value > 0 else None for size in tensor.shape.dim)
     if not shape:
         raise ModelError(f"{what} is a scalar; its first dimension must be the batch.")
+    if size is not None and len(shape) == 4:
+        if any(fixed not in (None, asked) for fixed, asked in zip(shape[2:], size, strict=True)):
+            raise ModelError(f"{what} has height and width {list(shape[2:])} in the file, not {list(size)}.")
+        shape = (*shape[:2], *size)
     graph.inputs.append(value.name)
     graph.values[value.name] = ValueInfo(value.name, shape, type_of(tensor.elem_type, what))
 

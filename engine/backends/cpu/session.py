@@ -20,6 +20,7 @@ from tessera.engine.backends.cpu.program import fill_program
 from tessera.engine.backends.cpu.segments import cut_segments
 from tessera.engine.backends.cpu.tensor import Precision
 from tessera.engine.errors import InputError, ModelError
+from tessera.engine.file_state import check_unchanged, file_state
 from tessera.engine.graph.ir import Graph
 from tessera.engine.graph.passes import lower
 from tessera.engine.graph.reader import read_model
@@ -29,6 +30,7 @@ from tessera.engine.peak import ReadRates, measure_peak, measure_reads
 from tessera.engine.profile import LayerCost, layer_costs
 from tessera.engine.rates import rates_here
 from tessera.engine.session import LayerTiming, Session, SessionInfo, Slice, TensorSpec, check_batch, unavailable
+from tessera.engine.sizes import HeightWidth, sizes_of
 
 # Images that one pass holds per thread: the service's largest batch.
 _CHUNK = 16
@@ -42,13 +44,29 @@ _PRECISIONS: dict[int | None, Precision] = {_native.U8: "int8", _native.BF16: "b
 class CpuSession(Session):
     """Runs an ONNX file with the C core. One call runs all layers; the GIL is released meanwhile."""
 
-    def __init__(self, path: Path, threads: int, precision: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int,
+        precision: str,
+        *,
+        size: HeightWidth | None = None,
+        sharing: _native.Program | None = None,
+    ) -> None:
         """Loads and plans the graph and packs its weights.
+
+        Args:
+            path: the file.
+            threads: threads of one run.
+            precision: see `tessera.engine.load`.
+            size: of the images, where the file leaves it open; None for the first that it names.
+            sharing: a program of the same file, whose packed weights are used where they are the same.
 
         Raises:
             ModelError: the file is corrupt or outside what this engine runs.
         """
-        graph = lower(read_model(path))
+        self._path, self._state, self._asked = path, file_state(path), precision
+        graph = lower(read_model(path, size))
         quantised = any(info.quant is not None for info in graph.values.values())
         if precision == "int8" and not quantised:
             raise ModelError(f"{path} is not quantised; quantise it first, or load it with precision='fp32'.")
@@ -65,13 +83,15 @@ class CpuSession(Session):
         tap = None if self._head is None else self._head.features
         self._plan = plan_graph(graph, floats, self._normalisation, tap)
         self._precision = _PRECISIONS[self._plan.main_type()] if self._plan.macs else floats
-        self._program: _native.Program | None = _native.Program(threads)
+        self._program: _native.Program | None = _native.Program(threads, sharing)
         lay_out(self._plan, choose_blocks(self._plan, self._program))
         cut_segments(self._plan, _CHUNK, matrix_unit=self._program.isa == "amx")
         place_tensors(self._plan)
         fill_program(self._program, self._plan)
         _drop_weights(self._plan)
         self._closing = threading.Lock()
+        self._packing = threading.Lock()  # shared by all sizes
+        self._sized = bool(sizes_of(graph.metadata))
         del graph
         _native.trim_heap()  # the file's weights, freed by now, are a third of what the process holds
 
@@ -80,6 +100,19 @@ class CpuSession(Session):
         program, batch, output = self._prepare(x)
         program.run(batch, batch.dtype == np.uint8, len(batch), output)
         return output
+
+    def at(self, height: int, width: int) -> Session:
+        """See `Session.at`. What is packed alike for both sizes is in memory once."""
+        if not self._sized:
+            return super().at(height, width)
+        with self._packing:
+            program = self._program
+            if program is None:
+                raise unavailable(self._name)
+            other = CpuSession(self._path, self._threads, self._asked, size=(height, width), sharing=program)
+            check_unchanged(self._path, self._state)
+        other._packing = self._packing
+        return other
 
     def explain(self, x: npt.NDArray[Any], top: Sequence[int]) -> tuple[npt.NDArray[np.float32], list[HeatMaps | None]]:
         """See `Session.explain`."""
@@ -116,6 +149,11 @@ class CpuSession(Session):
             normalises=self._normalisation is not None,
             explains=self._head is not None,
         )
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of packed weights, of all sizes that share them."""
+        return 0 if self._program is None else self._program.weight_bytes
 
     @property
     def parallel_images(self) -> int:

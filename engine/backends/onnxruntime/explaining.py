@@ -15,17 +15,6 @@ from tessera.engine.graph.ir import Graph
 from tessera.engine.graph.reader import read_model
 from tessera.engine.head import Head, find_head
 
-FileState = tuple[int, int, int]
-
-
-def file_state(path: Path) -> FileState | None:
-    """What changes when a file is replaced or rewritten; None where there is none."""
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return state.st_ino, state.st_size, state.st_mtime_ns
-
 
 def explains(path: Path, graph: Graph) -> bool:
     """Whether scores can be explained: the graph has such a head, and the file itself names what is pooled.

@@ -8,6 +8,8 @@ import re
 import tempfile
 import threading
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -21,13 +23,13 @@ from tessera.engine import _native
 from tessera.engine.backends.onnxruntime.explaining import (
     ExplainingSession,
     explains,
-    file_state,
     head_of,
     with_output,
 )
 from tessera.engine.backends.onnxruntime.plain_qdq import plain_qdq
 from tessera.engine.backends.onnxruntime.runtime import onnxruntime
 from tessera.engine.errors import InputError, ModelError
+from tessera.engine.file_state import check_unchanged, file_state
 from tessera.engine.graph.ir import Graph
 from tessera.engine.graph.protos import computes_in_integers
 from tessera.engine.graph.reader import read_model
@@ -45,6 +47,7 @@ from tessera.engine.session import (
     no_explanation,
     unavailable,
 )
+from tessera.engine.sizes import HeightWidth, sizes_of
 from tessera.wording import counted
 
 _KERNEL_TIME = "_kernel_time"  # how its profiler ends the names of nodes
@@ -72,15 +75,39 @@ class OnnxRuntimeSession(Session):
                 "each is expected."
             )
         self._input, self._output = _spec(inputs[0]), _spec(outputs[0])
+        self._size: HeightWidth | None = None
+        if len(self._input.shape) == 4 and None in self._input.shape[2:]:
+            self._bind(next(iter(sizes_of(self._session.get_modelmeta().custom_metadata_map)), None))
+        self._first: OnnxRuntimeSession | None = None
         self._explaining: ExplainingSession | None = None
         self._preparing = threading.Lock()
         first = next(iter(inputs[0].shape or ()), None)
         self._only_batch = first if isinstance(first, int) and first > 0 else None
 
+    def _bind(self, size: HeightWidth | None) -> None:
+        """Take images of this size only; None: of any."""
+        self._size = size
+        if size is not None:
+            self._input = replace(self._input, shape=(*self._input.shape[:2], *size))
+
+    def at(self, height: int, width: int) -> Session:
+        """See `Session.at`. ONNX Runtime runs any size in one session; the result checks and describes its own."""
+        first = self._first or self
+        if first._size is None:
+            return super().at(height, width)
+        if first._session is None:
+            raise unavailable(str(self._path))
+        check_unchanged(self._path, self._state)
+        other = copy(first)
+        other.__dict__.pop("_inspected", None)
+        other._first = first
+        other._bind((height, width))
+        return other
+
     @cached_property
     def _inspected(self) -> tuple[int, str, bool]:
         """MACs of one image, precision, and whether it explains. Reading the file again costs a third of loading it."""
-        macs, precision, can_explain = _inspect(self._path)
+        macs, precision, can_explain = _inspect(self._path, self._size)
         return macs, precision, can_explain and self._only_batch is None
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -97,7 +124,8 @@ class OnnxRuntimeSession(Session):
         """See `Session.explain`. In a session of its own, because an output more would cost every run."""
         if self._session is None:
             raise unavailable(str(self._path))
-        explaining = self._explaining or self._prepare_explaining()
+        first = self._first or self
+        explaining = first._explaining or first._prepare_explaining()
         batch = self._prepare(x)
         try:
             scores, features = explaining.run(batch)
@@ -107,7 +135,7 @@ class OnnxRuntimeSession(Session):
 
     def prepare_explaining(self) -> None:
         """See `Session.prepare_explaining`. Takes as long as loading, and as much memory again until `close`."""
-        self._prepare_explaining()
+        (self._first or self)._prepare_explaining()
 
     def _prepare_explaining(self) -> ExplainingSession:
         with self._preparing:
@@ -115,8 +143,7 @@ class OnnxRuntimeSession(Session):
                 return self._explaining
             if not self._inspected[2]:
                 raise no_explanation()
-            if file_state(self._path) != self._state:
-                raise ModelError(f"{self._path} is not the file that was loaded any more; load it again.")
+            check_unchanged(self._path, self._state)
             head = head_of(self._path)
             session = _open(self._path, with_output(self._model, head.features), self._threads)
             made = ExplainingSession(session, head)
@@ -160,7 +187,7 @@ class OnnxRuntimeSession(Session):
         if runs < 1:
             raise InputError(f"profile needs at least one run, not {runs}.")
         batch = self._prepare(x)
-        graph = _read(self._path)
+        graph = _read(self._path, self._size)
         costs = {} if graph is None else layer_costs(graph)
         peak, reads = self.peak(), self.reads()
         rows = []
@@ -174,7 +201,7 @@ class OnnxRuntimeSession(Session):
     def trace(self, x: npt.NDArray[Any]) -> list[Slice]:
         """See `Session.trace`. ONNX Runtime tells of the calling thread only."""
         batch = self._prepare(x)
-        graph = _read(self._path)
+        graph = _read(self._path, self._size)
         events = self._node_events(batch, runs=1)
         last_run = events[len(events) // 2 :]
         began = last_run[0]["ts"] if last_run else 0
@@ -294,9 +321,9 @@ def _loadable(path: Path) -> str | bytes:
         return str(path)
 
 
-def _inspect(path: Path) -> tuple[int, str, bool]:
+def _inspect(path: Path, size: HeightWidth | None) -> tuple[int, str, bool]:
     """MACs of one image, precision, whether it explains; 0 and no for graphs that our reader does not know."""
-    graph = _read(path)
+    graph = _read(path, size)
     if graph is None:
         return 0, "int8" if computes_in_integers(onnx.load(path, load_external_data=False)) else "fp32", False
     quantised = any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes)
@@ -304,10 +331,10 @@ def _inspect(path: Path) -> tuple[int, str, bool]:
     return macs, "int8" if quantised else "fp32", explains(path, graph)
 
 
-def _read(path: Path) -> Graph | None:
+def _read(path: Path, size: HeightWidth | None) -> Graph | None:
     """The file as our reader sees it; None where it does not know it."""
     try:
-        return read_model(path)
+        return read_model(path, size)
     except ModelError:
         return None
 

@@ -95,10 +95,9 @@ static int pack_weights(ts_program *program, const ts_conv_problem *problem, who
     const int panels = ts_conv_panels(problem, width), filter = problem->filter;
     const size_t panel = (size_t)(reduction->count * width); /* elements */
     const size_t bytes = (size_t)(problem->desc->groups * panels) * panel * sizeof(int16_t);
-    data->weights = ts_region_take(&program->weights, bytes);
+    data->weights = ts_weights_take(program->weights, bytes);
     if (!data->weights)
         return -1;
-    program->weight_bytes += bytes;
     for (int channel = 0; channel < problem->target->desc.channels; channel++) {
         const float *weights = (const float *)problem->desc->weights + (size_t)channel * (size_t)filter;
         const int inner = channel % problem->outputs, block = channel / problem->outputs * panels + inner / width;
@@ -110,6 +109,7 @@ static int pack_weights(ts_program *program, const ts_conv_problem *problem, who
                 at[(size_t)(k / 2 * width) * 2 + (size_t)(k % 2)] =
                     (int16_t)lrint((double)weights[reduction->source[k]] / unit);
     }
+    data->weights = ts_weights_keep(program->weights, data->weights, bytes);
     data->panel_elements = panel;
     data->row_elements = panel / (size_t)problem->desc->kernel_h;
     return 0;

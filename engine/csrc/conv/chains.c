@@ -103,9 +103,8 @@ static int chain_rows(const ts_rows *rows, const ts_reduction *reduction, worksp
 
 static const void *keep(ts_program *program, const void *source, size_t bytes)
 {
-    void *target = ts_region_take(&program->weights, bytes);
-    program->weight_bytes += bytes;
-    return target ? memcpy(target, source, bytes) : NULL;
+    void *target = ts_weights_take(program->weights, bytes);
+    return target ? ts_weights_keep(program->weights, memcpy(target, source, bytes), bytes) : NULL;
 }
 
 static int pack_panel(ts_program *program, const ts_rows *rows, const ts_reduction *reduction, workspace *w, chained_panel *panel)

@@ -90,12 +90,12 @@ static int build(ts_program *program, const ts_conv_problem *given, ts_step *ste
     data->taps = desc.kernel_h * desc.kernel_w;
     data->kernel_w = desc.kernel_w;
     const size_t entries = (size_t)problem.source->groups * (size_t)data->taps;
-    data->offsets = ts_region_take(&program->weights, entries * sizeof *data->offsets);
-    data->weights = ts_region_take(&program->weights, entries * TS_DEPTHWISE_BYTES);
+    data->offsets = ts_weights_take(program->weights, entries * sizeof *data->offsets);
+    data->weights = ts_weights_take(program->weights, entries * TS_DEPTHWISE_BYTES);
     if (!data->offsets || !data->weights)
         return ts_fail(program, "out of memory for the weights of a convolution");
-    program->weight_bytes += entries * TS_DEPTHWISE_BYTES;
     pack(&problem, data);
+    data->weights = ts_weights_keep(program->weights, data->weights, entries * TS_DEPTHWISE_BYTES);
     data->rows = ts_rows_of(&problem, &kernel->conv, 0);
     data->rows.rows_first = 0; /* neighbouring rows of one group share pixels; weights are next to nothing */
     data->rows.epilogue = &data->ending.epilogue;

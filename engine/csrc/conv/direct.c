@@ -85,19 +85,19 @@ static void put_channel(const ts_conv_problem *problem, const ts_reduction *redu
 static int pack_panel(ts_program *program, const ts_conv_problem *problem, const ts_reduction *reduction, channel_range channels,
                       int *list, size_t entry_bytes, direct_panel *panel)
 {
-    panel->rows = ts_region_take(&program->weights, ((size_t)problem->desc->kernel_h + 1) * sizeof *panel->rows);
+    panel->rows = ts_weights_take(program->weights, ((size_t)problem->desc->kernel_h + 1) * sizeof *panel->rows);
     if (!panel->rows)
         return -1;
     const int count = list_entries(problem, reduction, channels, list, panel->rows);
-    panel->offsets = ts_region_take(&program->weights, (size_t)count * sizeof *panel->offsets);
-    panel->weights = ts_region_take(&program->weights, (size_t)count * entry_bytes);
+    panel->offsets = ts_weights_take(program->weights, (size_t)count * sizeof *panel->offsets);
+    panel->weights = ts_weights_take(program->weights, (size_t)count * entry_bytes);
     if (!panel->offsets || !panel->weights)
         return -1;
-    program->weight_bytes += (size_t)count * entry_bytes;
     for (int at = 0; at < count; at++)
         panel->offsets[at] = reduction->offsets[channels.group * reduction->entries + list[at]];
     for (int lane = 0; lane < channels.count; lane++)
         put_channel(problem, reduction, list, count, channels.first + lane, lane, panel->weights);
+    panel->weights = ts_weights_keep(program->weights, panel->weights, (size_t)count * entry_bytes);
     return 0;
 }
 

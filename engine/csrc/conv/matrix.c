@@ -91,10 +91,9 @@ static int pack_weights(ts_program *program, const ts_conv_problem *problem, con
     const size_t bytes = (size_t)m->panels * m->panel_bytes;
     int places[TS_MATRIX_CHANNELS];
     list_places(m->kernel, places);
-    m->weights = ts_region_take(&program->weights, bytes);
+    m->weights = ts_weights_take(program->weights, bytes);
     if (!m->weights)
         return -1;
-    program->weight_bytes += bytes;
     for (int oc = 0; oc < problem->outputs; oc++) {
         uint8_t *panel = m->weights + (size_t)(oc / TS_MATRIX_CHANNELS) * m->panel_bytes;
         for (int i = 0; i < (problem->desc->rests + 1) * problem->filter; i++) {
@@ -111,6 +110,7 @@ static int pack_weights(ts_program *program, const ts_conv_problem *problem, con
                 ts_bf16_store(at, ((const float *)problem->desc->weights)[index]);
         }
     }
+    m->weights = ts_weights_keep(program->weights, m->weights, bytes);
     return 0;
 }
 

@@ -132,10 +132,9 @@ static int pack_weights(ts_program *program, const ts_conv_problem *problem, win
     w->most_tiles = w->most_tiles < 1 ? 1 : w->most_tiles > MOST_TILES ? MOST_TILES : w->most_tiles;
     w->group_weights = POSITIONS * position;
     const size_t bytes = (size_t)target->groups * w->group_weights * sizeof(int16_t);
-    w->weights = ts_region_take(&program->weights, bytes);
+    w->weights = ts_weights_take(program->weights, bytes);
     if (!w->weights)
         return -1;
-    program->weight_bytes += bytes;
     for (int oc = 0; oc < outputs; oc++)
         for (int ic = 0; ic < inputs; ic++) {
             int16_t transformed[POSITIONS];
@@ -145,6 +144,7 @@ static int pack_weights(ts_program *program, const ts_conv_problem *problem, win
             for (int p = 0; p < POSITIONS; p++)
                 at[(size_t)p * position] = transformed[p];
         }
+    w->weights = ts_weights_keep(program->weights, w->weights, bytes);
     const size_t scratch = POSITIONS * (input_stride(w->most_tiles, (int)depth) * sizeof(int16_t) +
                                         product_stride(w->most_tiles) * sizeof(int32_t));
     program->scratch_bytes = scratch > program->scratch_bytes ? scratch : program->scratch_bytes;

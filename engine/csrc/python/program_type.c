@@ -30,11 +30,14 @@ static PyObject *none_or_fail(const program_object *self, int result)
 
 static PyObject *program_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"threads", NULL};
+    static char *names[] = {"threads", "sharing", NULL};
     int threads;
+    PyObject *other = Py_None;
     uint32_t features;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "i", names, &threads))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "i|O", names, &threads, &other))
         return NULL;
+    if (other != Py_None && Py_TYPE(other) != type)
+        return PyErr_Format(PyExc_TypeError, "sharing must be a Program or None");
     if (threads < 1)
         return PyErr_Format(PyExc_ValueError, "threads must be at least 1, not %d", threads);
     if (ts_cpu_features(ts_isa_level_asked(), &features))
@@ -48,6 +51,8 @@ static PyObject *program_new(PyTypeObject *type, PyObject *args, PyObject *keywo
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
+    if (other != Py_None)
+        ts_program_share(self->program, ((program_object *)other)->program);
     return (PyObject *)self;
 }
 
@@ -384,7 +389,7 @@ static PyMethodDef program_methods[] = {
 static PyGetSetDef program_properties[] = {
     {"isa", (getter)get_isa, NULL, "Instruction-set level in use.", NULL},
     {"arena_bytes", (getter)get_arena_bytes, NULL, "Bytes of activations of all threads.", NULL},
-    {"weight_bytes", (getter)get_weight_bytes, NULL, "Bytes of packed weights.", NULL},
+    {"weight_bytes", (getter)get_weight_bytes, NULL, "Bytes of packed weights, of all programs that share them.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

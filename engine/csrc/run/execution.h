@@ -7,6 +7,7 @@
 #include "layout/tensor.h"
 #include "program.h"
 #include "run/sharing.h"
+#include "run/weights.h"
 
 /* One call of a step: `count` images from `image` on, of which this thread does what it can take of `share`. */
 typedef struct {
@@ -45,10 +46,10 @@ struct ts_program {
     int *segment_images;
     int segment_count;
     uint8_t *arenas; /* one for each thread */
-    size_t arena_bytes, arenas_bytes, weight_bytes;
+    size_t arena_bytes, arenas_bytes;
     ts_queue *queues; /* one for each thread */
     size_t scratch_bytes; /* what the steps that need most need, at the end of every arena */
-    ts_region *weights; /* packed weights of all steps, in running order */
+    ts_weights *weights; /* packed weights of all steps */
     const ts_tensor *tapped; /* null: none */
     void *lock;
 };

@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #if defined(__GLIBC__)
 #include <malloc.h>
@@ -75,6 +76,12 @@ void *ts_region_take(ts_region **region, size_t bytes)
     unsigned char *taken = block->memory + block->used;
     block->used += bytes;
     return taken;
+}
+
+void ts_region_give(ts_region *region, void *taken, size_t bytes)
+{
+    memset(taken, 0, bytes);
+    region->used = (size_t)((unsigned char *)taken - region->memory);
 }
 
 void ts_region_free(ts_region *region)

@@ -12,6 +12,8 @@ typedef struct ts_region ts_region;
 
 /* Zeroed, aligned to 64 bytes; null when memory runs out. `*region` starts as null. */
 void *ts_region_take(ts_region **region, size_t bytes);
+/* Takes back what was taken last. */
+void ts_region_give(ts_region *region, void *taken, size_t bytes);
 void ts_region_free(ts_region *region);
 
 /* Gives what free() keeps for later back to the system, where the C library can. */

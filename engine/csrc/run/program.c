@@ -63,7 +63,9 @@ ts_program *ts_program_new(int threads, const char *level)
     pthread_mutex_t *lock = malloc(sizeof *lock);
     const int most = threads < TS_MAX_THREADS ? threads : TS_MAX_THREADS;
     ts_queue *queues = most < 1 ? NULL : ts_queues_new(most);
-    if (!program || !lock || !queues || ts_cpu_features(level, &program->features)) {
+    ts_weights *weights = ts_weights_new();
+    if (!program || !lock || !queues || !weights || ts_cpu_features(level, &program->features)) {
+        ts_weights_free(weights);
         free(queues);
         free(program);
         free(lock);
@@ -73,6 +75,7 @@ ts_program *ts_program_new(int threads, const char *level)
     program->lock = lock;
     program->threads = most;
     program->queues = queues;
+    program->weights = weights;
     program->isa = ts_cpu_level_name(program->features);
     return program;
 }
@@ -87,7 +90,7 @@ void ts_program_free(ts_program *program)
     for (int i = 0; i < program->tensor_count; i++)
         ts_tensor_free(program->tensors[i]);
     ts_pages_free(program->arenas, program->arenas_bytes);
-    ts_region_free(program->weights);
+    ts_weights_free(program->weights);
     pthread_mutex_destroy(program->lock);
     free(program->lock);
     free(program->steps);
@@ -95,6 +98,12 @@ void ts_program_free(ts_program *program)
     free(program->segment_images);
     free(program->queues);
     free(program);
+}
+
+void ts_program_share(ts_program *program, const ts_program *other)
+{
+    ts_weights_free(program->weights);
+    program->weights = ts_weights_share(other->weights);
 }
 
 int ts_program_segment(ts_program *program, int images)
@@ -348,5 +357,5 @@ size_t ts_program_arena_bytes(const ts_program *program)
 
 size_t ts_program_weight_bytes(const ts_program *program)
 {
-    return program->weight_bytes;
+    return ts_weights_bytes(program->weights);
 }
