@@ -43,6 +43,7 @@ from tessera.app.scheduling.ticket import InputType, Outcome, Priority
 from tessera.app.served.model import ServedModel
 from tessera.app.served.plan import plan_from
 from tessera.app.settings import Settings
+from tessera.models.image_size import Size
 
 
 class Service:
@@ -69,6 +70,7 @@ class Service:
         self.draining = False
         self.live = LiveFeed(self._metrics_text)
         self._decoders: DecoderPool | None = None
+        self._further_decoders: dict[Size, ImageDecoder] = {}
         self._demand = Demand()
         metrics.watch_demand(self._demand_ratio)
         self._router = Router(plan_from(self.settings))
@@ -173,17 +175,25 @@ class Service:
         """Count a request that was answered with success, `seconds` after its headers."""
         self.metrics.deferral.later(partial(self.experiment.record, Answered(decision, seconds)))
 
-    def check_room(self, variant: str, *, deadline: float | None = None, priority: Priority = Priority.NORMAL) -> None:
+    def check_room(
+        self,
+        variant: str,
+        *,
+        deadline: float | None = None,
+        priority: Priority = Priority.NORMAL,
+        size: Size | None = None,
+    ) -> None:
         """Raise the error that a request of one image would get now, before its body is read."""
+        lane = self.dispatcher.model().lane(variant, size)
         try:
-            self.dispatcher.check_room(variant, deadline=deadline, priority=priority)
+            self.dispatcher.check_room(lane, deadline=deadline, priority=priority)
         except (QueueFullError, DeadlineUnreachableError):
-            self._demand.count_unread(variant)
+            self._demand.count_unread(lane)
             raise
 
-    def late(self, variant: str, allowed: float) -> DeadlineExceededError:
+    def late(self, variant: str, allowed: float, size: Size | None = None) -> DeadlineExceededError:
         """The error of a request that had `allowed` seconds, which have passed; `Retry-After` is as in refusals."""
-        now = self.dispatcher.snapshot().variants.get(variant)
+        now = self.dispatcher.snapshot().variants.get(self.dispatcher.model().lane(variant, size))
         return DeadlineExceededError(
             f"The answer was not ready within {allowed * 1000:.0f} ms.",
             retry_after=1 if now is None else now.retry_after(allowed),
@@ -197,6 +207,7 @@ class Service:
         deadline: float | None = None,
         priority: Priority = Priority.NORMAL,
         explain: int = 0,
+        size: Size | None = None,
     ) -> list[Classified]:
         """Run the image files of one request. Cancelling the call drops whatever has not run yet.
 
@@ -206,6 +217,7 @@ class Service:
             deadline: When the answer is worth nothing any more, on `time.perf_counter`.
             priority: How urgent the request is.
             explain: Of how many of the highest scores to say where they come from; only of a variant that explains.
+            size: One of the model's sizes, which the images are brought to; None: the usual one.
 
         Raises:
             LoadFailedError: The variant's files changed, so that it cannot explain any more.
@@ -218,16 +230,16 @@ class Service:
         """
         if explain:
             await self.dispatcher.prepare_explaining(variant)
-        self._demand.count(variant, len(uploads))
-        reservation = self.dispatcher.reserve(
-            variant, len(uploads), deadline=deadline, priority=priority, explain=explain
-        )
+        lane = self.dispatcher.model().lane(variant, size)
+        self._demand.count(lane, len(uploads))
+        reservation = self.dispatcher.reserve(lane, len(uploads), deadline=deadline, priority=priority, explain=explain)
         decoding = self._decoder_pool().start(
             [upload.data for upload in uploads],
             reservation.rows,
             over=partial(self._run_decoded, reservation, uploads),
             client=client.get(),
             deadline=math.inf if deadline is None else deadline,
+            decoder=self._decoder(size),
         )
         try:
             outcomes = await reservation.done
@@ -252,7 +264,8 @@ class Service:
         """Run the rows of one tensor. Cancelling the call drops whatever has not run yet.
 
         Args:
-            tensor: uint8 [n, height, width, 3] pixels, or float32 [n, 3, height, width] normalised; n at least 1.
+            tensor: uint8 [n, height, width, 3] pixels, or float32 [n, 3, height, width] normalised; n at least 1, of
+                one of the model's sizes.
             variant: One of the model's.
             deadline: When the answer is worth nothing any more, on `time.perf_counter`.
             priority: How urgent the request is.
@@ -265,8 +278,11 @@ class Service:
             ValueError: The tensor has another type or shape; protocols check that before.
         """
         dtype: InputType = "float32" if tensor.dtype == np.float32 else "uint8"
-        self._demand.count(variant, len(tensor), files=False)
-        reservation = self.dispatcher.reserve(variant, len(tensor), dtype=dtype, deadline=deadline, priority=priority)
+        model = self.dispatcher.model()
+        size = model.size_of(tensor)
+        lane = model.lane(variant, size if size in model.sizes else None)
+        self._demand.count(lane, len(tensor), files=False)
+        reservation = self.dispatcher.reserve(lane, len(tensor), dtype=dtype, deadline=deadline, priority=priority)
         try:
             if tensor.dtype != reservation.rows.dtype or tensor.shape != reservation.rows.shape:
                 raise ValueError(f"rows are {reservation.rows.dtype} {reservation.rows.shape}, not {tensor.shape}")
@@ -338,12 +354,18 @@ class Service:
 
     def _decoder_pool(self) -> DecoderPool:
         if self._decoders is None:  # a model never changes how its photos are prepared, see `reload_variant`
-            preprocessing = self.dispatcher.model().preprocessing
-            decoder = ImageDecoder(
-                preprocessing, max_pixels=self.settings.max_pixels, decode_scale=self.settings.decode_scale
-            )
-            self._decoders = DecoderPool(decoder, self.dispatcher.decoders, self.dispatcher.decode_memory)
+            model, settings = self.dispatcher.model(), self.settings
+            usual, *further = [
+                ImageDecoder(each, max_pixels=settings.max_pixels, decode_scale=settings.decode_scale)
+                for each in (model.preprocessing, *model.others)
+            ]
+            self._further_decoders = dict(zip(model.sizes[1:], further, strict=True))
+            self._decoders = DecoderPool(usual, self.dispatcher.decoders, self.dispatcher.decode_memory)
         return self._decoders
+
+    def _decoder(self, size: Size | None) -> ImageDecoder | None:
+        """What decodes images of a further size; None for the usual one."""
+        return None if size is None else self._further_decoders.get(size)
 
 
 def _fail(done: asyncio.Future[list[Outcome]], error: Exception) -> None:

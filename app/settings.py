@@ -13,7 +13,7 @@ from tessera.app.config_file import ConfigFile
 from tessera.app.platform_port import PlatformPort
 from tessera.app.routing.guard import smallest_recovery_window
 from tessera.app.routing.split import parse_split
-from tessera.models.image_size import Size, parse_size
+from tessera.models.image_size import Size, parse_sizes
 
 Backend = Literal["auto", "cpu", "ascend"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     size: str | None = Field(
         default=None,
         description="height and width of the network's images in pixels, 288 or 224x320, where its file leaves them "
-        "open; default: what the model's folder says",
+        "open; several with commas between, the usual one first; default: what the model's folder says",
     )
     models: Path | None = Field(
         default=None,
@@ -239,13 +239,13 @@ class Settings(BaseSettings):
     def _size_is_one(cls, size: object) -> object:
         text = str(size) if type(size) is int else size  # a number in the file
         if isinstance(text, str):
-            parse_size(text)
+            parse_sizes(text)
         return text
 
     @property
-    def image_size(self) -> Size | None:
-        """Height and width of images that `size` asks for; one number where they are equal."""
-        return None if self.size is None else parse_size(self.size)
+    def image_sizes(self) -> tuple[Size, ...]:
+        """Heights and widths of images that `size` asks for; one number where they are equal."""
+        return () if self.size is None else parse_sizes(self.size)
 
     @field_validator("cors_origins")
     @classmethod

@@ -21,7 +21,7 @@ from tessera.engine.rates import rates_here
 from tessera.models.cache import build_folder, exclusive, make_folder
 from tessera.models.calibrations import CalibrationFiles, Choice
 from tessera.models.package import Package
-from tessera.models.source import float_model
+from tessera.models.source import float_model, leave_sizes_open
 from tessera.models.weights import file_sha256
 
 Progress = Callable[[str, float], None]
@@ -155,6 +155,7 @@ def _plan(package: Package, cache: Path) -> _Plan:
         "name": package.name,
         "labels": package.labels,
         "preprocessing": asdict(package.preprocessing),
+        "sizes": [preprocessing.size for preprocessing in package.others],
     }
     fingerprint = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
     return _Plan(build_folder(cache, package.name, fingerprint), choice)
@@ -184,7 +185,10 @@ def _build(package: Package, plan: _Plan, report: Progress) -> None:
     write_whole(plan.folder / BASELINE, payloads[BASELINE])
     if plan.calibration is not None:
         report("quantising", 0.6)
-        payloads[OPTIMISED] = quantised_model(model, plan.calibration).SerializeToString(deterministic=True)
+        quantised = quantised_model(model, plan.calibration)
+        leave_sizes_open(quantised, package)
+        payloads[OPTIMISED] = quantised.SerializeToString(deterministic=True)
+        del quantised
         report(f"writing {OPTIMISED}", 0.9)
         write_whole(plan.folder / OPTIMISED, payloads[OPTIMISED])
     record: dict[str, Any] = {

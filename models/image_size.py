@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 Size = int | tuple[int, int]  # of a square; or height and width, which differ
 
+MOST_SIZES = 8  # of one model that are served together
 LARGEST_IMAGE = 4096  # length of its side, in pixels
 SIZE_FORMS = f"one number of pixels or [height, width], each a whole number from 1 to {LARGEST_IMAGE}"
 
@@ -39,6 +42,26 @@ def read_size(value: Any) -> Size | None:
     return of_sides(*lengths)
 
 
+def parse_sizes(text: str) -> tuple[Size, ...]:
+    """One size or several as a flag has them, with commas between: 224,224x320.
+
+    Raises:
+        ValueError: one of them is none, is there twice, or there are too many.
+    """
+    sizes = tuple(parse_size(part.strip()) for part in text.split(","))
+    if problem := wrong_sizes(sizes):
+        raise ValueError(problem)
+    return sizes
+
+
+def wrong_sizes(sizes: Sequence[Size]) -> str:
+    """What keeps these sizes from being served together; empty where nothing does."""
+    twice = [size_text(size) for size, times in Counter(sizes).items() if times > 1]
+    if twice:
+        return f"names {twice[0]} twice"
+    return "" if len(sizes) <= MOST_SIZES else f"names {len(sizes)} sizes; at most {MOST_SIZES} are served together"
+
+
 def parse_size(text: str) -> Size:
     """A size as a flag has it: 288, or 224x320 for height and width.
 
@@ -47,7 +70,7 @@ def parse_size(text: str) -> Size:
     """
     lengths = text.lower().split("x")
     # Longer numbers are none, and converting a text of many digits would take long.
-    numbers = [int(length) if length.isdecimal() and len(length) <= 9 else 0 for length in lengths]
+    numbers = [int(length) if length.isascii() and length.isdecimal() and len(length) <= 9 else 0 for length in lengths]
     size = read_size(numbers[0] if len(numbers) == 1 else numbers)
     if size is None:
         raise ValueError(f"must be pixels such as 288, or height x width such as 224x320, from 1 to {LARGEST_IMAGE}")

@@ -11,7 +11,16 @@ from typing import Any
 
 from tessera.engine.errors import ModelError
 from tessera.models.foreign import describe_foreign, model_name
-from tessera.models.image_size import LARGEST_IMAGE, SIZE_FORMS, Size, read_size, sides, size_flag, size_text
+from tessera.models.image_size import (
+    LARGEST_IMAGE,
+    SIZE_FORMS,
+    Size,
+    read_size,
+    sides,
+    size_flag,
+    size_text,
+    wrong_sizes,
+)
 from tessera.models.preprocessing import INTERPOLATIONS, Preprocessing
 
 if sys.version_info >= (3, 11):
@@ -60,6 +69,7 @@ class Package:
         calibration: the folder's calibration file, which need not exist.
         description: one line for people.
         ascend: the `.om` files; None when the folder has none.
+        others: how photos are prepared for further sizes that it serves.
         described: how photos are prepared by the folder, where that is for images of another size than was asked for.
     """
 
@@ -72,6 +82,7 @@ class Package:
     calibration: Path
     description: str = ""
     ascend: OfflineModels | None = None
+    others: tuple[Preprocessing, ...] = ()
     described: Preprocessing | None = None
 
     @property
@@ -80,20 +91,22 @@ class Package:
         asked = [] if self.described is None else ["--size", size_flag(self.preprocessing.size)]
         return shlex.join([str(self.folder), *asked])
 
-    def at(self, size: Size | None) -> Package:
-        """The same model for images of another size; None: of its own.
+    def at(self, *sizes: Size) -> Package:
+        """The same model for images of other sizes, the usual one first; none: of its own.
 
         Raises:
             ModelError: it is converted for Ascend, which fixes the size.
         """
-        if size is None or size == self.preprocessing.size:
+        if not sizes or sizes == (self.preprocessing.size, *(other.size for other in self.others)):
             return self
         if self.ascend is not None:
             raise ModelError(
                 f"{self.folder} is converted for images of {size_text(self.preprocessing.size)} pixels, "
-                f"not {size_text(size)}. Give its model that size and convert it again."
+                f"not {', '.join(map(size_text, sizes))}. Give its model that size and convert it again."
             )
-        return replace(self, preprocessing=self.preprocessing.at(size), described=self.preprocessing)
+        first, *others = map(self.preprocessing.at, sizes)
+        described = None if first.size == self.preprocessing.size else self.preprocessing
+        return replace(self, preprocessing=first, others=tuple(others), described=described)
 
 
 def is_package(folder: Path) -> bool:
@@ -150,18 +163,22 @@ def _read_described(folder: Path) -> Package:
     architecture = reader.text("architecture", "") or None
     if architecture is not None and architecture not in _ARCHITECTURES:
         raise reader.complaint("architecture", f"must be one of {', '.join(_ARCHITECTURES)}")
+    preprocessing, others = _read_preprocessing(_Reader(path, reader.table("preprocessing"), "preprocessing."))
     package = Package(
         name=name,
         folder=folder,
         source=reader.file("weights" if architecture else "onnx"),
         architecture=architecture,
         labels=read_labels(reader.file("labels", LABELS)),
-        preprocessing=_read_preprocessing(_Reader(path, reader.table("preprocessing"), "preprocessing.")),
+        preprocessing=preprocessing,
+        others=others,
         calibration=reader.file("calibration", CALIBRATION),
         description=reader.text("description", ""),
         ascend=_read_offline(path, reader),
     )
     reader.refuse_leftovers()
+    if package.ascend is not None and package.others:
+        raise _Reader(path, {}, "preprocessing.").complaint("sizes", "has several sizes; .om files are for one")
     if package.ascend is not None and package.source.suffix != ".onnx":
         raise reader.complaint("onnx", "must name the .onnx file that the .om files of [ascend] were converted from")
     return package
@@ -186,9 +203,11 @@ def _read_offline(path: Path, parent: _Reader) -> OfflineModels | None:
     return offline
 
 
-def _read_preprocessing(reader: _Reader) -> Preprocessing:
+def _read_preprocessing(reader: _Reader) -> tuple[Preprocessing, tuple[Preprocessing, ...]]:
+    """How photos are prepared for the usual size, and for further ones."""
     default = Preprocessing()
-    size, resize = reader.size("size", default.size), reader.pixels("resize", default.resize)
+    size, *others = reader.sizes(default.size)
+    resize = reader.pixels("resize", default.resize)
     if resize < min(sides(size)):
         shorter = "" if isinstance(size, int) else "shorter side of the "
         raise reader.complaint("resize", f"must be at least the {shorter}size, {min(sides(size))}")
@@ -200,7 +219,8 @@ def _read_preprocessing(reader: _Reader) -> Preprocessing:
     if interpolation is None:
         raise reader.complaint("interpolation", f"must be one of {', '.join(INTERPOLATIONS)}")
     reader.refuse_leftovers()
-    return Preprocessing(size, resize, mean, std, interpolation)
+    first = Preprocessing(size, resize, mean, std, interpolation)
+    return first, tuple(map(first.at, others))
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -252,10 +272,26 @@ class _Reader:
             raise self.complaint(key, f"must be a whole number from 1 to {LARGEST_IMAGE}")
         return value
 
-    def size(self, key: str, default: Size) -> Size:
-        size = read_size(self._table.pop(key, default))
+    def sizes(self, default: Size) -> list[Size]:
+        """What `size` says, or `sizes`, of which there is one at most."""
+        if "sizes" not in self._table:
+            return [self._size("size", self._table.pop("size", default))]
+        told = self._table.pop("sizes")
+        if "size" in self._table:
+            raise self.complaint("size", "goes without 'sizes', whose first one is the usual size")
+        if not isinstance(told, list) or not told:
+            raise self.complaint("sizes", f"must be a list of sizes, each {SIZE_FORMS}")
+        sizes = [self._size("sizes", size) for size in told]
+        if problem := wrong_sizes(sizes):
+            raise self.complaint("sizes", problem)
+        return sizes
+
+    def _size(self, key: str, told: object) -> Size:
+        size = read_size(told)
         if size is None:
-            raise self.complaint(key, f"must be {SIZE_FORMS}")
+            raise self.complaint(
+                key, f"must be {SIZE_FORMS}" if key == "size" else f"must hold sizes, each {SIZE_FORMS}"
+            )
         return size
 
     def triple(self, key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:

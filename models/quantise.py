@@ -68,7 +68,7 @@ def quantise_model(
     Raises:
         ModelError: model or photos cannot be read, or the result cannot be written.
     """
-    package = read_package(Path(model_path)).at(size)
+    package = read_package(Path(model_path)).at(*([] if size is None else [size]))
     photos = find_photos(Path(images_folder), min(limit or MOST_PHOTOS, MOST_PHOTOS))
     source_sha256 = file_sha256(package.source)
     files = CalibrationFiles.of(package, default_cache() if cache is None else Path(cache), source_sha256)

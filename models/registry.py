@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,6 +33,7 @@ class Model:
         preprocessing: how photos are prepared.
         variants: by name, the baseline first.
         description: one line for people; may be empty.
+        others: how photos are prepared for further sizes.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Model:
     preprocessing: Preprocessing
     variants: dict[str, Variant]
     description: str = ""
+    others: tuple[Preprocessing, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def open_model(
     cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     target: Target = "cpu",
-    size: Size | None = None,
+    sizes: Sequence[Size] = (),
 ) -> Model:
     """Open a model folder; the graphs for the CPU are built on first use.
 
@@ -81,19 +84,19 @@ def open_model(
         progress: called as `progress(stage, fraction)` while building, with fractions from 0 to 1.
         target: what the variants run on. "ascend" takes the folder's .om files, or those of the one conversion of
             this model in the cache's library; "auto" does so where the folder has them and this machine an NPU.
-        size: of the images; None for what the folder says.
+        sizes: of the images that are served, the usual one first; empty for what the folder says.
 
     Raises:
         ModelError: the folder is not a model, its files are damaged, it is not converted for Ascend and should be, it
-            takes no images of that size, or the cache cannot be written.
+            takes no images of these sizes, or the cache cannot be written.
     """
     package = read_package(BUNDLED if path is None else Path(path))
     kept = default_cache() if cache is None else Path(cache)
     if target == "ascend" or (target == "auto" and package.ascend is not None and BACKENDS["ascend"].available()):
-        package = find_conversion(package, library_folder(kept)).at(size)
+        package = find_conversion(package, library_folder(kept)).at(*sizes)
         variants = _offline_variants(package)
     else:
-        package = package.at(size)
+        package = package.at(*sizes)
         variants = _variants(package, build_model(package, kept, progress))
     return Model(
         name=package.name,
@@ -102,6 +105,7 @@ def open_model(
         preprocessing=package.preprocessing,
         variants={variant.name: variant for variant in variants},
         description=package.description,
+        others=package.others,
     )
 
 

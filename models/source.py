@@ -11,6 +11,8 @@ import onnx
 
 from tessera.engine.errors import ModelError
 from tessera.engine.graph.reader import parse_model
+from tessera.engine.sizes import open_sizes
+from tessera.models.image_size import sides
 from tessera.models.package import Package
 from tessera.models.resnet import build_resnet
 from tessera.models.serving_form import to_serving_form
@@ -41,15 +43,31 @@ def float_model(package: Package) -> onnx.ModelProto:
             labels=package.labels,
         )
         _check_labels(package, model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
+        leave_sizes_open(model, package)
         return model
     model = _read_onnx(package.source)
     try:
+        for other in package.others:  # each by itself, because what fits one size need not fit another
+            to_serving_form(_copy(model), other.size)
         form = to_serving_form(model, preprocessing.size)
     except ModelError as error:
         raise ModelError(f"{package.source}: {error}") from error
     _check_labels(package, form.classes)
     _annotate(model, package)
+    leave_sizes_open(model, package)
     return model
+
+
+def leave_sizes_open(model: onnx.ModelProto, package: Package) -> None:
+    """Leave height and width of a graph open where its package serves several sizes, and name them, in place."""
+    if package.others:
+        open_sizes(model, [sides(each.size) for each in (package.preprocessing, *package.others)])
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
 
 
 def _check_labels(package: Package, classes: int) -> None:

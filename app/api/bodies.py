@@ -123,7 +123,7 @@ class ServedVariantBody(BaseModel):
     precision: str = Field(description="what most multiplications run in", examples=["int8"])
     threads: int
     macs_per_image: int
-    arena_bytes: int = Field(description="activation memory held between runs")
+    arena_bytes: int = Field(description="activation memory held between runs, of all sizes")
     explains: bool = Field(description="whether it takes explain=1")
     gate: GateBody | None = Field(None, description="absent where it was not kept")
     note: str | None = Field(None, description="where it is not what people may expect")
@@ -146,6 +146,9 @@ class ModelBody(BaseModel):
     default_variant: Name
     classes: int
     input: InputBody
+    sizes: list[InputBody] | None = Field(
+        None, description="all that `size` may ask for, the usual one first; absent where there is one"
+    )
     variants: list[ServedVariantBody]
 
 

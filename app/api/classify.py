@@ -17,13 +17,14 @@ from tessera.app.errors import InvalidParameterError, UnexplainableError, Unsupp
 from tessera.app.observability import tracing
 from tessera.app.observability.recording import recorded
 from tessera.app.observability.tracing import trace_images
-from tessera.app.protocol.classify import Classified, build_answer, resolve_explain, resolve_top_k
+from tessera.app.protocol.classify import Classified, build_answer, resolve_explain, resolve_size, resolve_top_k
 from tessera.app.protocol.multipart import ImageFile, is_multipart, parse_multipart
 from tessera.app.protocol.urgency import PRIORITY_HEADER, TIMEOUT_HEADER, parse_priority, parse_timeout
 from tessera.app.routing.variants import HEADER
 from tessera.app.scheduling.ticket import Priority
 from tessera.app.served.model import ServedModel
 from tessera.app.service import Service
+from tessera.models.image_size import Size
 
 router = APIRouter(tags=["classification"], route_class=DirectRoute)
 
@@ -56,10 +57,13 @@ async def classify(request: Request, service: ServiceDependency) -> JSONResponse
             _check_encoding(request)
             top_k = resolve_top_k(_single(request, "top_k"), len(model.labels))
             explain = _resolve_explain(_single(request, "explain"), top_k, model, variant)
+            size = resolve_size(_single(request, "size"), model.sizes)
             priority = parse_priority(request.headers.getlist(PRIORITY_HEADER))
             timeout_ms = parse_timeout(request.headers.getlist(TIMEOUT_HEADER), service.settings.request_timeout_ms)
-            service.check_room(variant, deadline=record.started + timeout_ms / 1000, priority=priority)
-            images = await _answer_in_time(request, service, variant, priority, record.started, timeout_ms, explain)
+            service.check_room(variant, deadline=record.started + timeout_ms / 1000, priority=priority, size=size)
+            images = await _answer_in_time(
+                request, service, variant, priority, record.started, timeout_ms, explain, size
+            )
             postprocessing = time.perf_counter()
             trace_images(images, postprocessing)
             answer = build_answer(model.name, variant, images, model.labels, top_k)
@@ -80,6 +84,7 @@ async def _answer_in_time(
     started: float,
     timeout_ms: int,
     explain: int,
+    size: Size | None,
 ) -> list[Classified]:
     """Read, decode and run the request's images; give up when the time is over or the client leaves."""
     settings = service.settings
@@ -95,8 +100,10 @@ async def _answer_in_time(
         uploads = parse_multipart(content_type, body, max_files=settings.max_images_per_request)
     else:
         uploads = [ImageFile(None, body)]
-    work = service.classify(uploads, variant, deadline=deadline, priority=priority, explain=explain)
-    return await answer_in_time(request, work, deadline=deadline, late=lambda: service.late(variant, timeout_ms / 1000))
+    work = service.classify(uploads, variant, deadline=deadline, priority=priority, explain=explain, size=size)
+    return await answer_in_time(
+        request, work, deadline=deadline, late=lambda: service.late(variant, timeout_ms / 1000, size)
+    )
 
 
 def _resolve_explain(sent: str | None, top_k: int, model: ServedModel, variant: str) -> int:

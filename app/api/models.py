@@ -22,13 +22,15 @@ router = APIRouter(tags=["models"])
 async def models(service: ServiceDependency) -> dict[str, object]:
     """Answer with the loaded model, its labels' count and, per variant, backend, precision and work per image."""
     model = service.check_ready()
-    entry = {
+    entry: dict[str, object] = {
         "name": model.name,
         "default_variant": service.settings.default_variant,
         "classes": len(model.labels),
         "input": {"size": model.preprocessing.size, "resize": model.preprocessing.resize},
         "variants": [_describe(name, variant) for name, variant in sorted(model.variants.items())],
     }
+    if model.others:
+        entry["sizes"] = [{"size": each.size, "resize": each.resize} for each in (model.preprocessing, *model.others)]
     return {"models": [entry]}
 
 
@@ -41,7 +43,7 @@ def _describe(name: str, variant: ServedVariant) -> dict[str, object]:
         "precision": variant.precision,
         "threads": variant.threads,
         "macs_per_image": variant.macs,
-        "arena_bytes": variant.arena_bytes,
+        "arena_bytes": variant.all_arena_bytes,
         "explains": variant.explains,
     }
     if variant.gate is not None:

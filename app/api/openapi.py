@@ -72,8 +72,8 @@ CLASSIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
     },
     422: {
         "model": ErrorBody,
-        "description": "top_k, explain, X-Request-Timeout-Ms or X-Priority has no valid value, the query has another "
-        "parameter, or the variant explains nothing",
+        "description": "top_k, explain, size, X-Request-Timeout-Ms or X-Priority has no valid value, the query has "
+        "another parameter, or the variant explains nothing",
     },
     500: {"model": ErrorBody, "description": "the service or the engine failed"},
     **ERROR_RESPONSES,
@@ -136,6 +136,14 @@ CLASSIFY_OPENAPI: dict[str, Any] = {
             "description": "1: every label comes with a heat map, which says where in the image its score comes from; "
             f"for at most {MOST_EXPLAINED} labels, of variants that /v1/models says explain",
             "schema": {"type": "integer", "enum": [0, 1], "default": 0},
+        },
+        {
+            "name": "size",
+            "in": "query",
+            "required": False,
+            "description": "one of the model's sizes in /v1/models that photos are brought to, such as 288, or 224x320 "
+            "for height and width; the first unless given",
+            "schema": {"type": "string", "pattern": "^[0-9]+(x[0-9]+)?$", "examples": ["224"]},
         },
         *HEADERS,
     ],

@@ -46,7 +46,7 @@ class Reservation(Protocol):
     """Room for the images of one request.
 
     Attributes:
-        variant: The variant that will run them.
+        variant: The lane that will run them.
         rows: Where the images go, writable and contiguous: uint8 [n, height, width, 3], or float32
             [n, 3, height, width], of the model's size. The engine reads them where they lie.
         done: One outcome per image, in order, or the error that the request ends with. The engine may refuse it after
@@ -120,7 +120,7 @@ class Dispatcher(Protocol):
         """Make room for `images` (at least 1), before they are decoded.
 
         Args:
-            variant: One of the model's.
+            variant: One of the model's lanes: a variant at a size.
             images: How many.
             dtype: What they are written as.
             deadline: When the answer is worth nothing any more; None for never.

@@ -19,6 +19,7 @@ from tessera.app.errors import InternalError, NotReadyError, StartupError
 from tessera.app.figures.background import IdleProfile
 from tessera.app.heap import freeze_heap
 from tessera.app.observability.metrics import Metrics
+from tessera.app.scheduling.lanes import variant_of
 from tessera.app.scheduling.scheduler import ENGINE_THREAD, Around, Runner, Scheduler
 from tessera.app.scheduling.ticket import Ticket
 from tessera.app.served.loading import LoadedModel, Progress, default_decode_threads, load
@@ -177,7 +178,10 @@ class ModelExecutor:
         model = loaded.served
         loop = asyncio.get_running_loop()
         scheduler = Scheduler(
-            {name: self._watch(session, model.variants[name]) for name, session in loaded.sessions.items()},
+            {
+                lane: self._watch(session, model.variants[variant_of(lane)].at(lane))
+                for lane, session in loaded.sessions.items()
+            },
             size=model.preprocessing.size,
             max_batch=self._settings.max_batch,
             capacity=self._settings.max_queue_images,
@@ -185,13 +189,15 @@ class ModelExecutor:
             observer=self._metrics,
             decoders=min(self.decoders, engine.cpu_budget()),
             around=self._around,
-            retired=model.variants.keys() - loaded.sessions.keys(),
+            retired=model.lanes.keys() - loaded.sessions.keys(),
+            further={lane: preprocessing.size for lane, preprocessing in model.lanes.items()},
         )
         self._metrics.describe_model(model)
         self._metrics.watch_queue(lambda: scheduler.depth)
-        for name, variant in model.variants.items():
-            for images, seconds in variant.batch_seconds.items():
-                scheduler.measured(name, images, seconds)
+        for variant in model.variants.values():
+            for lane in (variant.name, *variant.further):
+                for images, seconds in variant.at(lane).batch_seconds.items():
+                    scheduler.measured(lane, images, seconds)
         scheduler.start()
         return scheduler
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tessera.app.errors import LoadFailedError, StartupError
+from tessera.app.scheduling.lanes import variant_of
 from tessera.app.scheduling.scheduler import Runner, Scheduler
 from tessera.app.served.loading import LoadedModel, reload_variant
 from tessera.app.served.model import ServedModel, ServedVariant
@@ -54,20 +55,22 @@ class ModelLifecycle:
         with self._lock:
             described = self.served.variants[name]
             try:
-                session, fresh = reload_variant(self._settings, self.served, described)
+                sessions, fresh = reload_variant(self._settings, self.served, described)
             except StartupError as error:
                 logger.warning("a variant could not be loaded, nothing changes: %s", error)
                 raise LoadFailedError(f"The variant {name!r} cannot be loaded: {error}") from error
             if self._closed:
-                session.close()
+                for session in sessions.values():
+                    session.close()
                 return
-            before = self._sessions.get(name)
-            self._scheduler.replace(name, self._watch(session, fresh))
-            self._sessions[name] = session
+            before = [self._sessions[lane] for lane in sessions if lane in self._sessions]
+            for lane, session in sessions.items():
+                self._scheduler.replace(lane, self._watch(session, fresh.at(lane)))
+                self._sessions[lane] = session
             self._show(fresh)
-            if before is not None:
-                before.close()
-            logger.info("a variant was loaded", extra={"fields": {"variant": name, "replaced": before is not None}})
+            for session in before:
+                session.close()
+            logger.info("a variant was loaded", extra={"fields": {"variant": name, "replaced": bool(before)}})
 
     def unload(self, name: str) -> None:
         """Refuse further requests for a variant, wait for those admitted, and free it; harmless when it is unloaded."""
@@ -75,8 +78,9 @@ class ModelLifecycle:
             if name not in self._sessions:
                 return
             self._show(replace(self.served.variants[name], loaded=False))
-            self._scheduler.retire(name)
-            self._sessions.pop(name).close()
+            for lane in [lane for lane in self._sessions if variant_of(lane) == name]:
+                self._scheduler.retire(lane)
+                self._sessions.pop(lane).close()
             logger.info("a variant was unloaded", extra={"fields": {"variant": name}})
 
     def prepare_explaining(self, name: str) -> None:
@@ -98,7 +102,8 @@ class ModelLifecycle:
 
     def devices(self) -> dict[str, tuple[DeviceStatus, ...]]:
         """How the accelerators of each loaded variant are doing; none on a CPU."""
-        return {name: session.devices() for name, session in dict(self._sessions).items()}
+        sessions = dict(self._sessions)
+        return {name: sessions[name].devices() for name in self.served.variants if name in sessions}
 
     def close(self) -> None:
         """Free every session; after the scheduler has stopped. What is being loaded meanwhile is freed when it is."""

@@ -106,7 +106,7 @@ class LocalDispatcher:
         explain: int = 0,
     ) -> LocalReservation:
         """Make room for `images`."""
-        shape = row_shapes(self._executor.model.preprocessing.size)[dtype]
+        shape = row_shapes(self._executor.model.lanes[variant].size)[dtype]
         rows = np.empty((images, *shape), dtype)  # before there is a place in the queue to lose
         ticket = self._executor.scheduler.admit(
             variant, images, deadline=deadline, priority=priority, dtype=dtype, explain=explain

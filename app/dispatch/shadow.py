@@ -16,6 +16,7 @@ from tessera.app.errors import QueueFullError, RequestError
 from tessera.app.routing.events import Compared, Event, NotCompared
 from tessera.app.routing.router import BASELINE, shadow_of
 from tessera.app.routing.shadow import Run, compare, pixel_digest
+from tessera.app.scheduling.lanes import beside, variant_of
 from tessera.app.scheduling.ticket import InputType, Outcome, Priority
 
 logger = logging.getLogger(__name__)
@@ -77,10 +78,11 @@ class Shadow:
         """
         if self._share == 0 or self._chance() >= self._share:
             return
-        variant, rows = reservation.variant, reservation.rows
-        other = shadow_of(variant, variants())
-        if other is None:
+        variant, rows = variant_of(reservation.variant), reservation.rows
+        name = shadow_of(variant, variants())
+        if name is None:
             return
+        other = beside(reservation.variant, name)
         waiting = sum(len(job.rows) for job in self._jobs)
         room = 0 if self._busy() else min(MOST_WAITING - waiting, len(rows))
         if room > 0:

@@ -24,6 +24,7 @@ class Decoding:
         rows: Where they go.
         over: Called once, when all are decoded or one is bad.
         withdraw: Called when the request was abandoned before all of it was decoded.
+        decoder: Reads and decodes them.
 
     Attributes:
         seconds: What each image took of the clock; complete once all are decoded.
@@ -38,6 +39,7 @@ class Decoding:
         rows: np.ndarray,
         over: Callable[[Decoding], None],
         withdraw: Callable[[Decoding], None],
+        decoder: ImageDecoder,
     ) -> None:
         self.seconds = [0.0] * len(files)
         self.failures: dict[int, Exception] = {}
@@ -47,6 +49,7 @@ class Decoding:
         self._rows = rows
         self._over = over
         self._withdraw = withdraw
+        self._decoder = decoder
         self._opened: dict[int, OpenedImage] = {}
         self._lock = threading.Lock()
         self._left = len(files)
@@ -76,17 +79,16 @@ class Decoding:
             self._withdraw(self)
         return idle
 
-    def look(self, index: int, decoder: ImageDecoder, queue: Callable[[OpenedImage], bool]) -> None:
+    def look(self, index: int, queue: Callable[[OpenedImage], bool]) -> None:
         """Read an image's header, and have it wait for its turn; called on a thread of the pool.
 
         Args:
             index: Which image.
-            decoder: Reads it.
             queue: Lets it wait; returns whether it is small, and what has been read of it worth keeping.
         """
 
         def step() -> bool:
-            opened = decoder.open(self._files[index])
+            opened = self._decoder.open(self._files[index])
             self._opened[index] = opened
             if not queue(opened):
                 self._opened.pop(index, None)
@@ -94,12 +96,12 @@ class Decoding:
 
         self._step(index, step)
 
-    def decode(self, index: int, decoder: ImageDecoder, *, large: bool) -> bool:
+    def decode(self, index: int, *, large: bool) -> bool:
         """Decode an image that has been looked at; called on a thread of the pool. Returns whether it was decoded."""
 
         def step() -> bool:
             self._large |= large
-            opened = self._opened.pop(index, None) or decoder.open(self._files[index])
+            opened = self._opened.pop(index, None) or self._decoder.open(self._files[index])
             opened.decode(self._rows[index], wanted=lambda: not self._abandoned)
             return True
 
@@ -139,7 +141,7 @@ class DecoderPool:
     """Decodes images side by side, cheap ones first and every client in its turn; see `tessera.app.imaging.order`.
 
     Args:
-        decoder: What every thread decodes with.
+        decoder: What every thread decodes with, unless `start` says otherwise.
         threads: How many images at once. From the first large one on, one more thread decodes small ones beside them.
         memory: What large images take their memory from; None: this process has all of it.
     """
@@ -164,6 +166,7 @@ class DecoderPool:
         *,
         client: str = "",
         deadline: float = math.inf,
+        decoder: ImageDecoder | None = None,
     ) -> Decoding:
         """Begin to decode the images of a request.
 
@@ -175,11 +178,12 @@ class DecoderPool:
             client: Who sent them.
             deadline: When they are worth nothing any more, on `time.perf_counter`; large images that would come later
                 are refused with a `DeadlineUnreachableError`.
+            decoder: What they are decoded with, for images of another size; of the same limits as the pool's own.
 
         Returns:
             What comes of it; the caller ends it with `Decoding.abandon`.
         """
-        decoding = Decoding(files, rows, over, self._withdraw)
+        decoding = Decoding(files, rows, over, self._withdraw, decoder or self._decoder)
         with self._ready:
             self._looks.extend(partial(self._look, decoding, index, client, deadline) for index in range(len(files)))
             self._ready.notify(len(files))
@@ -230,7 +234,7 @@ class DecoderPool:
                     self._ready.notify_all()
             return not job.large
 
-        decoding.look(index, self._decoder, queue)
+        decoding.look(index, queue)
 
     def _decode_large(self, job: Job[Decoding], express: bool) -> None:
         try:
@@ -246,7 +250,7 @@ class DecoderPool:
 
     def _decode(self, job: Job[Decoding], _: bool) -> None:
         started = time.perf_counter()
-        decoded = job.request.decode(job.index, self._decoder, large=job.large)
+        decoded = job.request.decode(job.index, large=job.large)
         with self._ready:
             self._order.finish(job, time.perf_counter() - started if decoded else None)
 

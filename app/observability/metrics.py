@@ -11,6 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from tessera.app.observability.deferral import Deferral, deferred
 from tessera.app.observability.devices import DeviceCollector, ReadDevices
 from tessera.app.observability.utilisation import BusyRatio, ComputeUtilisation
+from tessera.app.scheduling.lanes import variant_of
 from tessera.app.scheduling.ticket import Outcome
 from tessera.app.served.model import ServedModel, ServedVariant
 from tessera.app.version import service_version
@@ -156,6 +157,7 @@ class Metrics:
         self._busy = BusyRatio()
         self.engine_busy_ratio.set_function(self._busy.value)
         self._utilisation: dict[str, ComputeUtilisation] = {}
+        self._work: dict[str, float] = {}  # of an image of a further size, by lane, over that of the usual one
         for stage in STAGES:
             self.stage_duration.labels(stage)
         for process in ("engine", "frontend"):
@@ -190,6 +192,7 @@ class Metrics:
     @deferred
     def batch_finished(self, variant: str, images: int, seconds: float, share: float) -> None:
         """Count a batch of `images` that ran for `seconds`; `share` is its part of the engine's time."""
+        lane, variant = variant, variant_of(variant)
         self.batch_size.labels(variant).observe(images)
         self.images.labels(variant).inc(images)
         self.engine_busy.inc(share)
@@ -197,7 +200,7 @@ class Metrics:
         self.batch_duration.labels(variant, images).observe(seconds)
         self._busy.observe(share)
         if variant in self._utilisation:
-            self._utilisation[variant].observe(images, share)
+            self._utilisation[variant].observe(images * self._work.get(lane, 1.0), share)
 
     @deferred
     def stage(self, stage: str, seconds: float) -> None:
@@ -282,4 +285,5 @@ class Metrics:
         if variant.peak:  # where it is not known there is no utilisation
             utilisation = ComputeUtilisation(variant.macs, variant.peak)
             self._utilisation[variant.name] = utilisation
+            self._work |= {lane: further.macs / variant.macs for lane, further in variant.further.items()}
             self.compute_utilisation.labels(variant.name).set_function(utilisation.value)

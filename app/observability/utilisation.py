@@ -56,11 +56,11 @@ class ComputeUtilisation:
     def __init__(self, macs: int, peak: float, batches: int = 64) -> None:
         self._macs = macs
         self._peak = peak
-        self._runs: deque[tuple[int, float]] = deque(maxlen=batches)
+        self._runs: deque[tuple[float, float]] = deque(maxlen=batches)
         self._lock = threading.Lock()
 
-    def observe(self, images: int, seconds: float) -> None:
-        """Count a batch of `images` that ran for `seconds`."""
+    def observe(self, images: float, seconds: float) -> None:
+        """Count a batch that was as much work as `images` of the usual size, and ran for `seconds`."""
         with self._lock:
             self._runs.append((images, seconds))
 

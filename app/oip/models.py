@@ -30,6 +30,7 @@ class ModelViews:
             input_name=self._served.input_name,
             output_name=self._served.output_name,
             image=sides(self._served.preprocessing.size),
+            others=tuple(map(sides, self._served.sizes[1:])),
             labels=self._served.labels,
             max_images=service.settings.max_images_per_request,
         )
@@ -50,6 +51,7 @@ class ModelViews:
             input_name=self.interface.input_name,
             output_name=self.interface.output_name,
             image=self.interface.image,
+            others=self.interface.others,
             classes=len(self.interface.labels),
             max_batch=self._service.settings.max_batch,
         )
@@ -83,7 +85,7 @@ class ModelViews:
                 entry.name,
                 number,
                 counted.get(variant, VariantStatistics()),
-                memory=self._served.variants[variant].arena_bytes,
+                memory=self._served.variants[variant].all_arena_bytes,
             )
             for entry in ([self.catalogue.entry(model)] if model else self.catalogue.entries.values())
             for number, variant in entry.versions.items()

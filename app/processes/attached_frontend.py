@@ -63,7 +63,8 @@ class AttachedFrontend:
         self._on_gone = on_gone
         self._on_changed = on_changed
         self._changes: set[asyncio.Task[None]] = set()
-        self._variants = sorted(executor.model.variants)
+        self._lanes = sorted(executor.model.lanes)
+        self._sizes = {lane: preprocessing.size for lane, preprocessing in executor.model.lanes.items()}
         self._tickets: dict[int, Ticket] = {}
         self._places: dict[Ticket, _Place] = {}
         self._channel = Channel(end, self._receive, self._gone)
@@ -147,7 +148,7 @@ class AttachedFrontend:
     def _admit(self, identity: int, request: Request) -> None:
         try:
             self._tickets[identity] = self._executor.scheduler.admit(
-                self._variants[request.variant],
+                self._lanes[request.variant],
                 request.images,
                 deadline=None if math.isinf(request.deadline) else request.deadline,
                 priority=PRIORITIES[request.priority],
@@ -164,7 +165,7 @@ class AttachedFrontend:
             return  # refused at admission; the frontend knows by now
         scheduler = self._executor.scheduler
         try:
-            rows = self._area.rows(first, ticket.images, ticket.dtype)
+            rows = self._area.rows(first, ticket.images, ticket.dtype, self._sizes[ticket.variant])
             if core_seconds > 0:
                 for _ in range(ticket.images):
                     scheduler.decoded(core_seconds / ticket.images)

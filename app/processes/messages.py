@@ -121,7 +121,7 @@ class Request(NamedTuple):
     """The body of ADMIT.
 
     Attributes:
-        variant: Index in the sorted names of the model's variants.
+        variant: Index in the sorted names of the model's lanes.
         images: How many.
         dtype: Index in `INPUT_TYPES`.
         priority: Index in `PRIORITIES`.

@@ -44,6 +44,7 @@ from tessera.app.processes.messages import (
 from tessera.app.processes.reservation import RemoteReservation
 from tessera.app.processes.shared_rows import SLOTS_PER_ROW, SlotAllocator, SlotArea, SlotLayout
 from tessera.app.processes.status_page import StatusPage
+from tessera.app.scheduling.lanes import variant_of
 from tessera.app.scheduling.snapshot import Snapshot
 from tessera.app.scheduling.ticket import InputType, Outcome, Priority
 from tessera.app.served.model import ServedModel
@@ -163,8 +164,8 @@ class RemoteDispatcher:
         """Raise what `reserve` would raise now."""
         if self._status.phase is not Phase.READY:
             raise NotReadyError("The engine is being restarted.", retry_after=1)
-        if not self.model().variants[variant].loaded:
-            raise ModelUnavailableError(f"The variant {variant!r} is unloaded.")
+        if not self.model().variants[variant_of(variant)].loaded:
+            raise ModelUnavailableError(f"The variant {variant_of(variant)!r} is unloaded.")
         self._status_page.check_room(
             self._places[variant], images, capacity=self._capacity, deadline=deadline, priority=priority
         )
@@ -193,7 +194,7 @@ class RemoteDispatcher:
             math.inf if deadline is None else deadline,
             explain=explain,
         )
-        rows = self._area.rows(first, images, dtype)
+        rows = self._area.rows(first, images, dtype, self.model().lanes[variant].size)
         done: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
         reservation = RemoteReservation(variant, rows, done, next(self._identities), first, dtype, admission)
         self._reservations[reservation.identity] = reservation
@@ -302,7 +303,7 @@ class RemoteDispatcher:
 
     def _take_model(self, message: Message) -> None:
         self._model = ServedModel.from_json(unpack_file(message.files[0]))
-        self._places = {name: place for place, name in enumerate(sorted(self._model.variants))}
+        self._places = {name: place for place, name in enumerate(sorted(self._model.lanes))}
         self._explaining.clear()
 
     def _take_slots(self, file: int) -> None:

@@ -29,7 +29,7 @@ class SlotLayout(NamedTuple):
     """How large slots are, which the model decides.
 
     Attributes:
-        size: Height and width of its images, in pixels; one number where they are equal.
+        size: Height and width of its largest images, in pixels; one number where they are equal.
         classes: Scores per image.
     """
 
@@ -39,7 +39,7 @@ class SlotLayout(NamedTuple):
     @classmethod
     def of(cls, model: ServedModel) -> SlotLayout:
         """The layout for a model."""
-        return cls(model.preprocessing.size, len(model.labels))
+        return cls(max(model.sizes, key=lambda size: math.prod(sides(size))), len(model.labels))
 
     @property
     def row_bytes(self) -> int:
@@ -78,11 +78,12 @@ class SlotArea:
         size = os.fstat(file).st_size
         self.slots = size // (layout.row_bytes + layout.result_bytes)
         self._layout = layout
-        self._shapes = row_shapes(layout.size)
         self._memory = np.frombuffer(mmap.mmap(file, size), np.uint8)
 
-    def rows(self, first: int, images: int, dtype: InputType) -> npt.NDArray[Any]:
+    def rows(self, first: int, images: int, dtype: InputType, size: Size | None = None) -> npt.NDArray[Any]:
         """The rows of a request, in place: uint8 [images, height, width, 3] or float32 [images, 3, height, width].
+
+        A row of any size has as many slots as one of the largest, which is the one that None means.
 
         Raises:
             ValueError: They are not within the area.
@@ -91,7 +92,7 @@ class SlotArea:
         if images < 1 or first < 0 or first + slots > self.slots:
             raise ValueError(f"slots {first} to {first + slots} are not within {self.slots}")
         # Rows lie side by side, so where slots are longer than rows the rest is at the end of them all.
-        start, shape = first * self._layout.row_bytes, (images, *self._shapes[dtype])
+        start, shape = first * self._layout.row_bytes, (images, *row_shapes(size or self._layout.size)[dtype])
         flat = self._memory[start : start + math.prod(shape) * np.dtype(dtype).itemsize]
         return flat.view(dtype).reshape(shape)
 

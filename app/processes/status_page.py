@@ -133,7 +133,7 @@ class StatusPage:
         """Raise what the engine would most likely answer to a request, without asking it.
 
         Args:
-            place: The variant's index in the sorted names.
+            place: The lane's index in the sorted names.
             images: How many.
             capacity: Most images that may wait.
             deadline: Reading of `time.perf_counter`; None for none.

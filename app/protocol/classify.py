@@ -9,6 +9,7 @@ import numpy as np
 
 from tessera.app.errors import InvalidParameterError
 from tessera.app.scheduling.ticket import HeatMaps
+from tessera.models.image_size import Size, parse_size, size_flag
 from tessera.wording import counted
 
 DEFAULT_TOP_K = 5
@@ -18,7 +19,7 @@ MOST_EXPLAINED = 10  # labels per image; 64 images of the largest maps are then 
 class HeatMap(TypedDict):
     """Where a label's score comes from: logit = bias + sum(values) / (height x width).
 
-    `values` are the rows from top to bottom, over the square that the network sees.
+    `values` are the rows from top to bottom, over what the network sees.
     """
 
     logit: float
@@ -105,6 +106,28 @@ def resolve_explain(sent: str | None, top_k: int) -> int:
         most = counted(MOST_EXPLAINED, "label")
         raise InvalidParameterError(f"explain=1 gives heat maps of at most {most}; set top_k so.")
     return top_k if sent == "1" else 0
+
+
+def resolve_size(sent: str | None, sizes: Sequence[Size]) -> Size | None:
+    """Turn the query parameter into a further size of the model's images; None for the usual one.
+
+    Args:
+        sent: Its text, or None when it is absent.
+        sizes: The model's, the usual one first.
+
+    Raises:
+        InvalidParameterError: It is none of them.
+    """
+    if sent is None:
+        return None
+    try:
+        size = parse_size(sent)
+    except ValueError:
+        size = None
+    if size not in sizes:
+        known = ", ".join(map(size_flag, sizes))
+        raise InvalidParameterError(f"size must be one that this model is served at: {known}.")
+    return None if size == sizes[0] else size
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ def check_rows(rows: Rows, images: int, dtype: InputType, shapes: RowShapes) -> 
 
 
 class RowBuffers:
-    """The memory in which rows of several requests come together; one array per kind of input, made at first use.
+    """The memory in which rows of several requests come together; an array for each lane and kind of input.
 
     A request's images are decoded into one array, so a request alone in its batch is never copied. Mixed batches cost
     one copy of each row, as do rows that arrive as a list of views. A row of 224 x 224 pixels has 150 kB; its copy
@@ -43,13 +43,13 @@ class RowBuffers:
 
     Args:
         max_batch: The most rows.
-        shapes: As `row_shapes` gives them.
+        shapes: As `row_shapes` gives them, for each lane.
     """
 
-    def __init__(self, max_batch: int, shapes: RowShapes) -> None:
+    def __init__(self, max_batch: int, shapes: Mapping[str, RowShapes]) -> None:
         self._max_batch = max_batch
         self._shapes = shapes
-        self._buffers: dict[InputType, npt.NDArray[Any]] = {}
+        self._buffers: dict[tuple[str, InputType], npt.NDArray[Any]] = {}
 
     def gather(self, batch: Batch) -> npt.NDArray[Any]:
         """The batch's rows, [N, ...]; valid until the next call."""
@@ -60,15 +60,15 @@ class RowBuffers:
             other is ticket and index == start + place for place, (other, index) in enumerate(batch.members)
         ):
             return rows[start : start + len(batch)] if isinstance(rows, np.ndarray) else rows[start][np.newaxis]
-        buffer = self._buffer(batch.dtype)[: len(batch)]
+        buffer = self._buffer(batch.variant, batch.dtype)[: len(batch)]
         for row, (other, index) in zip(buffer, batch.members, strict=True):
             np.copyto(row, _rows(other.rows)[index])
         return buffer
 
-    def _buffer(self, dtype: InputType) -> npt.NDArray[Any]:
-        buffer = self._buffers.get(dtype)
+    def _buffer(self, lane: str, dtype: InputType) -> npt.NDArray[Any]:
+        buffer = self._buffers.get((lane, dtype))
         if buffer is None:
-            buffer = self._buffers[dtype] = np.empty((self._max_batch, *self._shapes[dtype]), dtype)
+            buffer = self._buffers[lane, dtype] = np.empty((self._max_batch, *self._shapes[lane][dtype]), dtype)
         return buffer
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tessera import engine
 from tessera.app.errors import DeviceFailedError, InferenceError, ModelUnavailableError, RequestError
+from tessera.app.scheduling.lanes import variant_of
 from tessera.app.scheduling.queue import ImageQueue
 from tessera.app.scheduling.rows import RowBuffers, check_rows, row_shapes
 from tessera.app.scheduling.shares import EngineShares
@@ -65,8 +66,10 @@ class Scheduler:
     free, so batches grow with load and a lone request never waits.
 
     Args:
-        runners: The session of each variant.
+        runners: The session of each variant, or of each lane where there are several sizes; a lane counts as a
+            variant of its own here.
         size: Height and width of the model's images, in pixels; one number where they are equal.
+        further: The sizes of the lanes that are not for images of that size.
         max_batch: Most images in one batch.
         capacity: Most images admitted and not yet in a batch.
         deliver: Called on an engine thread, at most twice per batch, with requests that are over: DONE ones, whose
@@ -91,6 +94,7 @@ class Scheduler:
         decoders: int = 1,
         around: Around = nullcontext,
         retired: Collection[str] = (),
+        further: Mapping[str, Size] | None = None,
     ) -> None:
         self._runners = dict(runners)
         self._deliver = deliver
@@ -114,7 +118,8 @@ class Scheduler:
         self._over = threading.Condition(lock)  # a batch or a request is over
         self._stopping = False
         self._begun = 0
-        self._shapes = row_shapes(size)
+        sizes = dict.fromkeys([*self._runners, *retired], size) | dict(further or {})
+        self._shapes = {lane: row_shapes(size) for lane, size in sizes.items()}
         self._threads = [
             threading.Thread(target=self._loop, args=(max_batch,), name=ENGINE_THREAD, daemon=True)
             for _ in range(self._parallel())
@@ -209,7 +214,7 @@ class Scheduler:
         Raises:
             ValueError: The rows are not of the admitted type, shape or number.
         """
-        check_rows(rows, ticket.images, ticket.dtype, self._shapes)
+        check_rows(rows, ticket.images, ticket.dtype, self._shapes[ticket.variant])
         with self._work:
             self._queue.enqueue(ticket, rows)
             self._work.notify()
@@ -269,8 +274,8 @@ class Scheduler:
             return self._runners.pop(variant, None)
 
     def _check_served(self, variant: str | None) -> None:
-        if variant in self._retired:
-            raise ModelUnavailableError(f"The variant {variant!r} is unloaded.")
+        if variant is not None and variant in self._retired:
+            raise ModelUnavailableError(f"The variant {variant_of(variant)!r} is unloaded.")
 
     def _parallel(self) -> int:
         """How many batches may run at once: what the sessions allow, which is less while a device is out."""

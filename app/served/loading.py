@@ -15,7 +15,8 @@ import numpy as np
 
 from tessera import engine
 from tessera.app.errors import StartupError
-from tessera.app.served.model import ServedModel, ServedVariant
+from tessera.app.scheduling.lanes import lane_of
+from tessera.app.served.model import FurtherSize, ServedModel, ServedVariant
 from tessera.app.served.plan import check_plan
 from tessera.app.served.profile import kept_profile
 from tessera.app.served.selection import cache_folder, find_model, locate
@@ -25,6 +26,7 @@ from tessera.engine.errors import EngineError
 from tessera.engine.normalisation import Normalisation
 from tessera.models import contest
 from tessera.models.foreign import ForeignModel
+from tessera.models.image_size import sides, size_text
 from tessera.models.package import LABELS, read_package
 from tessera.models.preprocessing import Preprocessing
 from tessera.models.registry import Model, open_model
@@ -53,6 +55,10 @@ class Described(Protocol):
     def preprocessing(self) -> Preprocessing:
         """How photos become its input."""
 
+    @property
+    def others(self) -> tuple[Preprocessing, ...]:
+        """The same for further sizes."""
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -60,7 +66,7 @@ class LoadedModel:
 
     Attributes:
         served: All of it described without the sessions, unloaded variants included.
-        sessions: By name, of those variants that are loaded.
+        sessions: By lane, of those variants that are loaded.
     """
 
     served: ServedModel
@@ -86,7 +92,7 @@ def open_configured_model(settings: Settings, progress: Progress | None = None) 
             cache=settings.cache_dir,
             progress=progress,
             target=settings.backend,
-            size=settings.image_size,
+            sizes=settings.image_sizes,
         )
         return contest.remembered(model, _threads(settings)) if settings.backend == "auto" else model
     except (EngineError, OSError) as error:
@@ -130,7 +136,8 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
         sessions = _open_sessions(model.name, files, settings, opened)
         if opened_model is not None and files.keys() == opened_model.variants.keys():
             files = _settle(opened_model, sessions, settings, opened, progress).variants
-        variants = {}
+        variants: dict[str, ServedVariant] = {}
+        further: dict[str, engine.Session] = {}
         for position, (name, session) in enumerate(sessions.items()):
             progress(f"warming {name}", position / len(sessions))
             try:
@@ -146,10 +153,37 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
                 else:
                     info = _check(model, files[name], session)
                     variants[name] = _described(files[name], info, before.peak, before.batch_seconds)
+                sized = _open_further(model, files[name], session, settings.max_batch, before, opened)
+                further |= {lane: one for lane, (one, _) in sized.items()}
+                variants[name] = replace(variants[name], further={lane: of for lane, (_, of) in sized.items()})
             except (EngineError, OSError) as error:
                 raise _not_loadable(model.name, name, error) from error
         opened.pop_all()
-    return LoadedModel(_describe(model, variants, sessions, known, cache_folder(settings)), sessions)
+    return LoadedModel(_describe(model, variants, sessions, known, cache_folder(settings)), {**sessions, **further})
+
+
+def _open_further(
+    model: Described,
+    variant: Variant,
+    session: engine.Session,
+    max_batch: int,
+    known: ServedVariant | None,
+    opened: ExitStack,
+) -> dict[str, tuple[engine.Session, FurtherSize]]:
+    """Open a variant's sessions for further sizes, by lane, from the weights of the first, and warm them.
+
+    What an earlier process has measured of them is not measured again.
+    """
+    found = {}
+    for preprocessing in model.others:
+        lane = lane_of(variant.name, preprocessing.size)
+        one = session.at(*sides(preprocessing.size))
+        opened.callback(one.close)
+        _try(model, variant, one, preprocessing)
+        info, before = one.describe(), None if known is None else known.further.get(lane)
+        measured = before.batch_seconds if before else measure_batches(one, max_batch, preprocessing.shape)
+        found[lane] = one, FurtherSize(info.macs, info.arena_bytes, measured)
+    return found
 
 
 def _settle(
@@ -192,7 +226,7 @@ def _describe(
         info = next(iter(sessions.values())).describe()  # all variants are made from one graph, so they share its names
         names = info.inputs[0].name, info.outputs[0].name
     kept = kept_profile(cache, model.name, variants, model.preprocessing, _machine(sessions))
-    return ServedModel(model.name, tuple(model.labels), *names, model.preprocessing, variants, kept)
+    return ServedModel(model.name, tuple(model.labels), *names, model.preprocessing, variants, kept, model.others)
 
 
 def _machine(sessions: Mapping[str, engine.Session]) -> str:
@@ -206,6 +240,8 @@ def _tell(model: Model, settings: Settings) -> None:
     found = locate(settings)
     source, labels = (found.file, found.labels) if isinstance(found, ForeignModel) else (found, found / LABELS)
     fields = {"name": model.name, "path": str(source), **asdict(model.preprocessing), "description": model.description}
+    if model.others:
+        fields["sizes"] = ", ".join(size_text(each.size) for each in (model.preprocessing, *model.others))
     logger.info("the model", extra={"fields": fields})
     if model.labels[0] == "class 0":
         fields = {"classes": len(model.labels), "labels": str(labels)}
@@ -277,8 +313,8 @@ def _not_loadable(model: str, variant: str, error: Exception) -> StartupError:
 
 def reload_variant(
     settings: Settings, served: ServedModel, known: ServedVariant
-) -> tuple[engine.Session, ServedVariant]:
-    """Load and warm one variant from the model's files as they are now, while others answer.
+) -> tuple[dict[str, engine.Session], ServedVariant]:
+    """Load and warm one variant from the model's files as they are now, while others answer; sessions are by lane.
 
     Args:
         settings: The settings.
@@ -295,7 +331,7 @@ def reload_variant(
         raise StartupError(f"{model.name} has no variant {name!r} any more.")
     if (model.name, list(model.labels)) != (served.name, list(served.labels)):
         raise StartupError("The files hold another model or other labels by now; that needs a restart of the service.")
-    if model.preprocessing != served.preprocessing:
+    if (model.preprocessing, model.others) != (served.preprocessing, served.others):
         raise StartupError("The files want photos prepared otherwise by now; that needs a restart of the service.")
     _warn({name: variant})
     with ExitStack() as opened:
@@ -308,10 +344,13 @@ def reload_variant(
             opened.callback(session.close)
             info = _check(model, variant, session)
             session.run(np.zeros((settings.max_batch, *model.preprocessing.shape), np.uint8))
+            sized = _open_further(model, variant, session, settings.max_batch, known, opened)
         except (EngineError, OSError) as error:
             raise StartupError(str(error)) from error
         opened.pop_all()
-    return session, _described(variant, info, known.peak, known.batch_seconds)
+    fresh = _described(variant, info, known.peak, known.batch_seconds)
+    further = {lane: of for lane, (_, of) in sized.items()}
+    return {name: session, **{lane: one for lane, (one, _) in sized.items()}}, replace(fresh, further=further)
 
 
 def default_decode_threads() -> int:
@@ -344,9 +383,11 @@ def _check(model: Described, variant: Variant, session: engine.Session) -> engin
     return info
 
 
-def _try(model: Described, variant: Variant, session: engine.Session) -> None:
+def _try(
+    model: Described, variant: Variant, session: engine.Session, preprocessing: Preprocessing | None = None
+) -> None:
     """Run one image, which also warms the session up, and look at how many scores it gives."""
-    logits = session.run(np.zeros((1, *model.preprocessing.shape), np.uint8))
+    logits = session.run(np.zeros((1, *(preprocessing or model.preprocessing).shape), np.uint8))
     if logits.shape[1] != len(model.labels):
         raise StartupError(
             f"Variant {variant.name!r} of {model.name} gives {counted(logits.shape[1], 'score')} for "

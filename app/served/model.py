@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from tessera.app.scheduling.lanes import lane_of
+from tessera.models.image_size import Size, of_sides
 from tessera.models.preprocessing import Preprocessing
 from tessera.models.variant import Variant
+
+
+@dataclass(frozen=True)
+class FurtherSize:
+    """What differs of a variant at a further size.
+
+    Attributes:
+        macs: Multiply-accumulates per image.
+        arena_bytes: Activation memory held between runs.
+        batch_seconds: How long a batch took while warming up, by its images.
+    """
+
+    macs: int
+    arena_bytes: int
+    batch_seconds: dict[int, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +48,7 @@ class ServedVariant(Variant):
         batch_seconds: How long a batch took while warming up, by its size.
         explains: Whether it can say where its scores come from.
         loaded: Whether it answers; it was unloaded otherwise, and can be loaded again.
+        further: By lane, the same figures for further sizes.
     """
 
     platform: str
@@ -39,6 +60,16 @@ class ServedVariant(Variant):
     batch_seconds: dict[int, float]
     explains: bool = False
     loaded: bool = True
+    further: dict[str, FurtherSize] = field(default_factory=dict)
+
+    @property
+    def all_arena_bytes(self) -> int:
+        """Activation memory held between runs, of all sizes."""
+        return self.arena_bytes + sum(further.arena_bytes for further in self.further.values())
+
+    def at(self, lane: str) -> ServedVariant:
+        """The variant with the figures of one of its lanes."""
+        return self if lane == self.name else replace(self, **vars(self.further[lane]))
 
 
 @dataclass(frozen=True)
@@ -53,6 +84,7 @@ class ServedModel:
         preprocessing: How photos become its input.
         variants: By name.
         profile: Where a profile of it is kept, once there is one; None: nowhere.
+        others: How photos become its input for further sizes.
     """
 
     name: str
@@ -62,6 +94,30 @@ class ServedModel:
     preprocessing: Preprocessing
     variants: dict[str, ServedVariant]
     profile: Path | None = None
+    others: tuple[Preprocessing, ...] = ()
+
+    @cached_property
+    def sizes(self) -> tuple[Size, ...]:
+        """The sizes of its images, the usual one first."""
+        return (self.preprocessing.size, *(other.size for other in self.others))
+
+    def lane(self, variant: str, size: Size | None) -> str:
+        """The lane of a variant at one of its sizes; None: the usual one."""
+        return lane_of(variant, None if size == self.preprocessing.size else size)
+
+    def size_of(self, tensor: np.ndarray) -> Size:
+        """The size of the images in a tensor: [N, height, width, 3] of uint8, else [N, 3, height, width]."""
+        height, width = tensor.shape[1:3] if tensor.dtype == np.uint8 else tensor.shape[2:4]
+        return of_sides(height, width)
+
+    @cached_property
+    def lanes(self) -> dict[str, Preprocessing]:
+        """Every lane, and how photos become its input."""
+        return {
+            self.lane(variant, each.size): each
+            for variant in self.variants
+            for each in (self.preprocessing, *self.others)
+        }
 
     def to_json(self) -> bytes:
         """Everything as JSON, for another process."""
@@ -71,18 +127,21 @@ class ServedModel:
     def from_json(cls, data: bytes) -> ServedModel:
         """The inverse of `to_json`."""
         fields = json.loads(data)
-        preprocessing: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in fields["preprocessing"].items()
-        }
         return cls(
             fields["name"],
             tuple(fields["labels"]),
             fields["input_name"],
             fields["output_name"],
-            Preprocessing(**preprocessing),
+            _preprocessing(fields["preprocessing"]),
             {name: _variant(variant) for name, variant in fields["variants"].items()},
             None if fields["profile"] is None else Path(fields["profile"]),
+            tuple(map(_preprocessing, fields["others"])),
         )
+
+
+def _preprocessing(fields: dict[str, Any]) -> Preprocessing:
+    told: dict[str, Any] = {name: tuple(of) if isinstance(of, list) else of for name, of in fields.items()}
+    return Preprocessing(**told)
 
 
 def _variant(fields: dict[str, Any]) -> ServedVariant:
@@ -92,5 +151,7 @@ def _variant(fields: dict[str, Any]) -> ServedVariant:
     for name in ("mean", "std"):
         if fields[name] is not None:
             fields[name] = tuple(fields[name])
-    fields["batch_seconds"] = {int(size): seconds for size, seconds in fields["batch_seconds"].items()}
+    for figures in (fields, *fields["further"].values()):
+        figures["batch_seconds"] = {int(images): seconds for images, seconds in figures["batch_seconds"].items()}
+    fields["further"] = {lane: FurtherSize(**figures) for lane, figures in fields["further"].items()}
     return ServedVariant(**fields)

@@ -32,13 +32,13 @@ def find_model(settings: Settings, progress: Progress | None = None) -> Path:
 
 
 def read_model_folder(settings: Settings, progress: Progress | None = None) -> Package:
-    """Read the model folder that the settings mean, for images of the size that they say.
+    """Read the model folder that the settings mean, for images of the sizes that they say.
 
     Raises:
         StartupError: As for `locate`.
-        ModelError: It cannot be read, or takes no images of that size.
+        ModelError: It cannot be read, or takes no images of these sizes.
     """
-    return read_package(find_model(settings, progress)).at(settings.image_size)
+    return read_package(find_model(settings, progress)).at(*settings.image_sizes)
 
 
 def locate(settings: Settings) -> Path | ForeignModel:

@@ -25,6 +25,7 @@ def test_the_api_describes_itself(client: httpx.Client) -> None:
     assert {parameter["name"] for parameter in classify["parameters"]} == {
         "top_k",
         "explain",
+        "size",
         "X-Model-Variant",
         "X-Experiment-Key",
         "X-Request-Timeout-Ms",

@@ -39,7 +39,7 @@ def test_every_way_takes_images_of_the_models_size(
     folder = small_folder(tmp_path / "small", size=size, resize=110)
     size = parse_size(flags[1]) if flags else size
     height, width = sides(size)
-    model = open_model(folder, cache=CACHE, size=size)
+    model = open_model(folder, cache=CACHE, sizes=[size])
     pixels = np.empty((len(FILES), height, width, 3), np.uint8)
     for data, row in zip(FILES, pixels, strict=True):
         ImageDecoder(model.preprocessing, max_pixels=10**6).decode(data, row)

@@ -1,6 +1,7 @@
 /* Programs refuse what they cannot run, in words, and leak nothing when they do; steps without a test of their own. */
 #include "check.h"
 #include "run/cpu.h"
+#include "run/weights.h"
 #include "program.h"
 
 #include <math.h>
@@ -175,8 +176,43 @@ static void gives_out_what_is_averaged(int threads)
     ts_program_free(program);
 }
 
+static void *pack(ts_weights *weights, size_t bytes, unsigned char first)
+{
+    unsigned char *taken = ts_weights_take(weights, bytes);
+    for (size_t i = 0; i < bytes; i++) {
+        CHECK(!taken[i], "byte %zu of %zu is not zero", i, bytes);
+        taken[i] = (unsigned char)(first + i);
+    }
+    return ts_weights_keep(weights, taken, bytes);
+}
+
+static void keeps_equal_weights_once(void)
+{
+    enum { BLOCKS = 600, LARGE = 40 << 20 }; /* more than one entry of the list, and one piece of memory, has room for */
+    unsigned char *all[BLOCKS];
+    ts_weights *first = ts_weights_new();
+    for (int i = 0; i < BLOCKS; i++)
+        all[i] = pack(first, 100 + (size_t)(i % 7), (unsigned char)(i / 7));
+    const unsigned char *large = pack(first, LARGE, 1);
+    CHECK(pack(first, 100, 200) != pack(first, 100, 200), "one owner shares with itself");
+    const size_t alone = ts_weights_bytes(first);
+    ts_weights *second = ts_weights_share(first);
+    for (int i = BLOCKS - 1; i >= 0; i--)
+        CHECK(pack(second, 100 + (size_t)(i % 7), (unsigned char)(i / 7)) == all[i], "block %d is there twice", i);
+    CHECK(pack(second, LARGE, 1) == large, "a large block is there twice");
+    CHECK(ts_weights_bytes(second) == alone, "%zu bytes instead of %zu", ts_weights_bytes(second), alone);
+    const unsigned char *other = pack(second, 100, 255);
+    CHECK(ts_weights_bytes(second) == alone + 100, "%zu bytes instead of %zu", ts_weights_bytes(second), alone + 100);
+    CHECK(pack(ts_weights_share(second), 100, 255) == other, "what the second packed is not shared with the third");
+    ts_weights_free(first);
+    ts_weights_free(second);
+    CHECK(other[1] == 0 && large[1] == 2 && all[BLOCKS - 1][0] == (BLOCKS - 1) / 7, "the last owner lost its weights");
+    ts_weights_free(second);
+}
+
 int main(void)
 {
+    keeps_equal_weights_once();
     CHECK(!ts_program_new(1, "sse9"), "an unknown level was accepted");
     CHECK(!ts_program_new(0, NULL), "zero threads were accepted");
     refuses_impossible_tensors();

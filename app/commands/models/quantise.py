@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             cache=settings.cache_dir,
             into_folder=arguments.into_folder,
             accept=arguments.accept,
-            size=settings.image_size,
+            size=next(iter(settings.image_sizes), None),
             limit=arguments.limit,
             method=arguments.method,
             bias_correction=not arguments.no_bias_correction,
@@ -89,7 +89,7 @@ def _accept(folder: Path, arguments: argparse.Namespace, settings: Settings) -> 
     """Use the calibration that failed its gate."""
     if not arguments.accept:
         raise StartupError("Name a folder of photos to quantise with, or accept the last result with --accept.")
-    files = CalibrationFiles.of(read_package(folder).at(settings.image_size), cache_folder(settings))
+    files = CalibrationFiles.of(read_package(folder).at(*settings.image_sizes[:1]), cache_folder(settings))
     print(f"calibration: {files.accept(into_folder=arguments.into_folder)}")
     _tell(folder, settings)
     return 0

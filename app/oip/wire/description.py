@@ -27,7 +27,7 @@ LOADING = "LOADING"
 UNLOADING = "UNLOADING"
 
 # What the one input takes besides the tensor that the metadata declare; a datatype has one line there.
-_ACCEPTS = "FP32 [N,3,{height},{width}] normalised | UINT8 [N,{height},{width},3] RGB pixels | BYTES [N] image files"
+_ACCEPTS = "FP32 {normalised} normalised | UINT8 {pixels} RGB pixels | BYTES [N] image files"
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class ModelDescription:
         image: Height and width of the input.
         classes: Scores per image.
         max_batch: Most images that the engine runs together.
+        others: Heights and widths of further images that it takes.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ModelDescription:
     image: tuple[int, int]
     classes: int
     max_batch: int
+    others: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass
@@ -118,7 +120,10 @@ def describe_model(model: ModelDescription) -> dict[str, object]:
 def configure_model(model: ModelDescription) -> dict[str, object]:
     """A model's configuration, as much of Triton's `ModelConfig` as has a meaning here; dims leave out the batch."""
     height, width = model.image
-    accepts = _ACCEPTS.format(height=height, width=width)
+    accepts = _ACCEPTS.format(
+        normalised=" or ".join(f"[N,3,{high},{wide}]" for high, wide in (model.image, *model.others)),
+        pixels=" or ".join(f"[N,{high},{wide},3]" for high, wide in (model.image, *model.others)),
+    )
     return {
         "name": model.name,
         "platform": model.platform,

@@ -21,6 +21,7 @@ class Interface:
         image: Height and width of a picture.
         labels: Names of the classes.
         max_images: Most images in one request.
+        others: Heights and widths of further pictures that it takes.
     """
 
     input_name: str
@@ -28,12 +29,12 @@ class Interface:
     image: tuple[int, int]
     labels: Sequence[str]
     max_images: int
+    others: tuple[tuple[int, int], ...] = ()
 
     @property
     def row_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of one picture by the datatype that it travels in."""
-        height, width = self.image
-        return {"FP32": (3, height, width), "UINT8": (height, width, 3), BYTES: ()}
+        """Shape of one picture of the usual size by the datatype that it travels in."""
+        return _shapes(*self.image)
 
     @property
     def raw_bytes(self) -> int:
@@ -64,10 +65,12 @@ class Interface:
                 f"UINT8 [N,{height},{width},3] or BYTES [N]."
             )
         count = shape[0] if shape else 0
-        if not count or (shape[1:] != row and (datatype != BYTES or shape[1:] != (1,))):
+        rows = dict.fromkeys([row, *(_shapes(*size)[datatype] for size in self.others)])
+        if not count or (shape[1:] not in rows and (datatype != BYTES or shape[1:] != (1,))):
+            expected = " or ".join(f"[{', '.join(['N', *map(str, known)])}]" for known in rows)
             raise InvalidInferenceRequestError(
-                f"Input {name!r} of datatype {datatype} has shape {list(shape)}; expected is "
-                f"[{', '.join(['N', *map(str, row)])}] with N at least 1."
+                f"Input {name!r} of datatype {datatype} has shape {list(shape)}; expected is {expected} "
+                "with N at least 1."
             )
         if count > self.max_images:
             raise TooManyImagesError(f"The request has {count} images; the limit is {self.max_images}.")
@@ -100,3 +103,7 @@ class Interface:
                 raise InvalidInferenceRequestError(
                     f"The model has no output {quoted(name)}; its only output is {self.output_name!r}."
                 )
+
+
+def _shapes(height: int, width: int) -> dict[str, tuple[int, ...]]:
+    return {"FP32": (3, height, width), "UINT8": (height, width, 3), BYTES: ()}

@@ -24,7 +24,7 @@ def ticket(rows: Rows, dtype: InputType = "uint8") -> Ticket:
 
 
 def gathered(*members: tuple[Ticket, int]) -> np.ndarray:
-    return RowBuffers(16, SHAPES).gather(Batch("baseline", members[0][0].dtype, members))
+    return RowBuffers(16, {"baseline": SHAPES}).gather(Batch("baseline", members[0][0].dtype, members))
 
 
 @pytest.mark.parametrize("listed", [False, True])

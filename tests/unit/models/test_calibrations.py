@@ -6,14 +6,17 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from tessera import engine
 from tessera.app.cli import main
 from tessera.engine.errors import ModelError
 from tessera.engine.quantize import Calibration, Gate
 from tessera.engine.quantize.calibration import Verdict
 from tessera.models.calibrations import CalibrationFiles
+from tessera.models.image_size import Size, sides
 from tessera.models.package import read_package
 from tessera.models.quantise import quantise_model
 from tessera.models.registry import BUNDLED, open_model
@@ -201,3 +204,40 @@ def test_what_could_not_be_kept_is_not_computed(folder: Path, tmp_path: Path, ph
     with pytest.raises(ModelError, match="Cannot create the cache folder"):
         quantise_model(folder, photos, cache=cache, progress=lambda stage, _: stages.append(stage))
     assert stages == []
+
+
+def test_another_size_borrows_the_calibration_until_it_has_its_own(folder: Path, cache: Path, photos: Path) -> None:
+    quantise_model(folder, photos, cache=cache, gate=EASY)
+    usual, other = optimised(folder, cache), open_model(folder, cache=cache, sizes=[(48, 64)]).variants["optimised"]
+    assert (other.precision, usual.precision) == ("int8", "int8")
+    assert other.path != usual.path, "each size is a build of its own"
+    assert "made on images of 32 x 32 pixels; for 48 x 64" in other.note
+    assert f"tessera models quantise --model-path {folder} --size 48x64" in other.note
+    assert "pixels" not in usual.note
+    quantise_model(folder, photos, cache=cache, gate=EASY, size=(48, 64))
+    own = open_model(folder, cache=cache, sizes=[(48, 64)]).variants["optimised"]
+    assert "pixels" not in own.note
+    assert optimised(folder, cache) == usual, "the size of the folder keeps what it has"
+    assert models("reset", folder, "--cache-dir", cache, "--size", "48x64") == 0
+    assert open_model(folder, cache=cache, sizes=[(48, 64)]).variants["optimised"] == other
+
+
+def test_a_quantised_file_for_several_sizes_gives_what_onnx_runtime_gives(
+    folder: Path, cache: Path, photos: Path
+) -> None:
+    quantise_model(folder, photos, cache=cache, gate=EASY)
+    sizes: list[Size] = [32, 96, (48, 64)]
+    model = open_model(folder, cache=cache, sizes=sizes)
+    assert [each.size for each in (model.preprocessing, *model.others)] == sizes
+    variant = model.variants["optimised"]
+    with engine.load(variant.path, backend="cpu") as ours, engine.load(variant.path, backend="onnxruntime") as theirs:
+        assert ours.describe().precision == "int8"
+        for size in sizes:
+            pixels = np.random.default_rng(0).integers(0, 256, (3, *sides(size), 3), np.uint8)
+            with ours.at(*sides(size)) as here, theirs.at(*sides(size)) as there:
+                wanted = there.run(pixels)
+                assert np.linalg.norm(here.run(pixels) - wanted) <= 0.02 * np.linalg.norm(wanted)
+    alone = open_model(folder, cache=cache, sizes=[96]).variants["optimised"]
+    with engine.load(alone.path, backend="cpu") as of_one, engine.load(variant.path, backend="cpu") as of_all:
+        pixels = np.random.default_rng(1).integers(0, 256, (3, 96, 96, 3), np.uint8)
+        assert np.array_equal(of_one.run(pixels), of_all.at(96, 96).run(pixels)), "as a service of that size alone"

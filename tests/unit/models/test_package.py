@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tessera.engine.errors import ModelError
+from tessera.models.image_size import Size
 from tessera.models.package import read_package
 from tessera.models.preprocessing import Preprocessing
 from tessera.models.registry import BUNDLED
@@ -92,7 +94,7 @@ def test_missing_folder_is_told(tmp_path: Path) -> None:
         (GOOD + "[preprocessing]\nstd = [0.2, 0.0, 0.2]", r"'preprocessing\.std' must be above zero"),
         (GOOD + '[preprocessing]\ninterpolation = "nearest"', "must be one of bilinear, bicubic"),
         (GOOD + "[preprocessing]\ninterpolation = 1", r"'preprocessing\.interpolation' must be a text"),
-        (GOOD + "[preprocessing]\nsizes = 224", r"'preprocessing\.sizes' is not a known key"),
+        (GOOD + "[preprocessing]\nshape = 224", r"'preprocessing\.shape' is not a known key"),
     ],
 )
 def test_mistakes_in_the_description_are_named(folder: Path, text: str, message: str) -> None:
@@ -113,3 +115,46 @@ def test_any_description_is_read_or_refused(junk: bytes, tmp_path_factory: pytes
     (folder / "model.toml").write_bytes(junk)
     with pytest.raises(ModelError):
         read_package(folder)
+
+
+@pytest.mark.parametrize(
+    ("told", "sizes", "resizes"),
+    [
+        ("size = 224\nresize = 256", [224], [256]),
+        ("size = [224, 224]\nresize = 256", [224], [256]),
+        ("size = [224, 320]\nresize = 256", [(224, 320)], [256]),
+        ("sizes = [224, 288, [320, 224]]\nresize = 256", [224, 288, (320, 224)], [256, 329, 256]),
+        ("sizes = [[160, 256], 384]\nresize = 200", [(160, 256), 384], [200, 480]),
+    ],
+)
+def test_sizes_are_numbers_or_heights_and_widths(
+    folder: Path, told: str, sizes: list[Size], resizes: list[int]
+) -> None:
+    package = read_package(describe(folder, f"{GOOD}[preprocessing]\n{told}\n"))
+    every = (package.preprocessing, *package.others)
+    assert [each.size for each in every] == sizes
+    assert [each.resize for each in every] == resizes, "all see as much of a photo"
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ("size = [224]", "'preprocessing.size' must be one number of pixels or"),
+        ("size = [224, 0]", "from 1 to 4096"),
+        ("size = [224.0, 224]", "'preprocessing.size' must be"),
+        ("size = '224x320'", "'preprocessing.size' must be"),
+        (
+            "size = [224, 320]\nresize = 200",
+            "'preprocessing.resize' must be at least the shorter side of the size",
+        ),
+        ("sizes = []", "'preprocessing.sizes' must be a list of sizes"),
+        ("sizes = 224", "'preprocessing.sizes' must be a list of sizes"),
+        ("sizes = [224, 5000]", "'preprocessing.sizes' must hold sizes, each one number"),
+        ("sizes = [224, [224, 224]]", "'preprocessing.sizes' names 224 x 224 twice"),
+        ("sizes = [1, 2, 3, 4, 5, 6, 7, 8, 9]", "names 9 sizes; at most 8"),
+        ("size = 224\nsizes = [224]", "'preprocessing.size' goes without 'sizes'"),
+    ],
+)
+def test_sizes_that_make_no_sense_are_named(folder: Path, told: str, words: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(words)):
+        read_package(describe(folder, f"{GOOD}[preprocessing]\n{told}\n"))
