@@ -72,7 +72,7 @@ class Service:
         self._decoders: DecoderPool | None = None
         self._further_decoders: dict[Size, ImageDecoder] = {}
         self._demand = Demand()
-        metrics.watch_demand(self._demand_ratio)
+        metrics.watch_demand(self.demand_ratio)
         self._router = Router(plan_from(self.settings))
         self._shadow = Shadow(dispatcher, share=self.settings.effective_shadow_share)
 
@@ -319,14 +319,15 @@ class Service:
         """Encode the metrics of all processes for a scraper that accepts `accept`: body and Content-Type."""
         return await self.dispatcher.render_metrics(accept)
 
-    async def _metrics_text(self) -> str:
-        return (await self.render_metrics(""))[0].decode()
-
-    def _demand_ratio(self) -> float:
+    def demand_ratio(self) -> float:
+        """What the last minute's requests ask of the machine over what it has; see `Demand.ratio`."""
         if self.dispatcher.status().phase is not Phase.READY:
             return 0.0
         on_cpu = [v.threads for v in self.dispatcher.model().variants.values() if v.backend != "ascend"]
         return self._demand.ratio(self.dispatcher.snapshot(), max(on_cpu, default=None))
+
+    async def _metrics_text(self) -> str:
+        return (await self.render_metrics(""))[0].decode()
 
     def _available(self) -> Collection[str]:
         """The variants that answer requests."""
