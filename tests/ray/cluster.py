@@ -1,0 +1,165 @@
+"""A real Ray cluster of one node on the loopback interface, and the application of deploy/ray on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import yaml
+
+from tests.servers import REPOSITORY, environment
+from tests.waiting import NEVER, until
+
+DEPLOY = REPOSITORY / "deploy" / "ray"
+# Not 127.0.0.1, for which Ray takes the address of an interface that others reach.
+_HOST = "127.0.0.2"
+_NAME = "tessera"
+
+
+class Replica(NamedTuple):
+    """An actor that answers requests."""
+
+    id: str
+    pid: int
+    log: Path
+
+
+class Cluster:
+    """A running cluster; a context manager that stops it.
+
+    Args:
+        cpus: How many it may give away, whatever the machine has.
+    """
+
+    def __init__(self, cpus: int) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="ray-"))  # names of sockets must be short
+        self._log = self._folder / "log"
+        names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
+        command = [_program("ray"), "start", "--head", "--block", "--disable-usage-stats"]
+        command += ["--node-ip-address", _HOST, "--dashboard-host", _HOST, "--num-cpus", str(cpus)]
+        command += ["--object-store-memory", str(128 * 1024 * 1024), "--temp-dir", str(self._folder)]
+        command += [f"--{name}={port}" for name, port in ports.items()]
+        self._environment = environment(
+            PYTHONPATH=os.pathsep.join([str(DEPLOY), str(REPOSITORY)]),
+            # Seconds; a test need not wait for ten.
+            RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S="1",
+        )
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+        self.address = f"{_HOST}:{ports['port']}"
+        self._dashboard = f"http://{_HOST}:{ports['dashboard-port']}"
+        self.http, self.first_port = free_ports(2)
+        until(self._is_up, pause=0.2)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run("serve", "shutdown", "--yes", "--address", self._dashboard)
+        self._process.send_signal(signal.SIGTERM)  # it ends what it has started
+        self._process.wait(NEVER)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def deploy(self, *, autoscaling: dict[str, Any], **settings: object) -> None:
+        """Deploy serve.yaml with changes, over whatever runs; see `wait_for_replicas`."""
+        file = self._folder / "serve.yaml"
+        config = yaml.safe_load((DEPLOY / "serve.yaml").read_text())
+        config["http_options"] |= {"host": _HOST, "port": self.http}
+        (application,) = config["applications"]
+        application["args"] |= {"host": _HOST, "port": self.first_port, **settings}
+        (deployment,) = application["deployments"]
+        deployment["ray_actor_options"] = {"num_cpus": 1}
+        deployment["autoscaling_config"] |= autoscaling
+        file.write_text(yaml.safe_dump(config), encoding="utf-8")
+        self.run("serve", "deploy", "--address", self._dashboard, str(file))
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run one of Ray's programs, or Python, to its end, which must be a good one; returns what it wrote."""
+        command = [_program(program), *arguments]
+        done = subprocess.run(
+            command, env=self._environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=NEVER, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def client(self) -> httpx.Client:
+        """A client of the application, through Ray's proxy."""
+        return httpx.Client(base_url=f"http://{_HOST}:{self.http}", timeout=NEVER)
+
+    def wait_for_replicas(self, count: int, *, without: list[Replica] | None = None) -> list[Replica]:
+        """Wait until `count` replicas run, those of `without` not among them, and the application is as deployed."""
+        gone = {replica.pid for replica in without or ()}
+        until(lambda: self._steady(count, gone), pause=0.2)
+        return self.replicas()
+
+    def replicas(self) -> list[Replica]:
+        """The replicas that run."""
+        found = self._deployment().get("replicas", [])
+        return [
+            Replica(
+                entry["replica_id"], entry["pid"], self._folder / f"session_latest/logs{entry['log_file_path']}"
+            )
+            for entry in found
+            if entry["state"] == "RUNNING"
+        ]
+
+    def message(self) -> str:
+        """What Ray tells of the application: why it could not be deployed, where that is so."""
+        told = [self._application(), self._deployment()]
+        return " ".join(entry.get("message", "") for entry in told)
+
+    def metrics(self) -> list[str]:
+        """What each replica tells of itself, on the ports that Prometheus scrapes."""
+        found = []
+        for port in range(self.first_port, self.first_port + 8):
+            try:
+                found.append(httpx.get(f"http://{_HOST}:{port}/metrics", timeout=NEVER).text)
+            except httpx.ConnectError:
+                continue
+        return found
+
+    def _steady(self, count: int, gone: set[int]) -> bool:
+        application = self._application()
+        assert application.get("status") != "DEPLOY_FAILED", application["message"]
+        states = [entry["state"] for entry in self._deployment().get("replicas", [])]
+        pids = {replica.pid for replica in self.replicas()}
+        return application.get("status") == "RUNNING" and states == ["RUNNING"] * count and not pids & gone
+
+    def _deployment(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._application().get("deployments", {}).get(_NAME, {})
+        return found
+
+    def _application(self) -> dict[str, Any]:
+        answer = httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=NEVER)
+        assert answer.is_success, answer.text
+        found: dict[str, Any] = answer.json()["applications"].get(_NAME, {})
+        return found
+
+    def _is_up(self) -> bool:
+        assert self._process.poll() is None, self._log.read_text()
+        try:
+            return httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=NEVER).is_success
+        except httpx.TransportError:
+            return False
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago."""
+    held = [socket.create_server((_HOST, 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in held]
+    for listener in held:
+        listener.close()
+    return ports
+
+
+def _program(name: str) -> str:
+    return sys.executable if name == "python" else str(Path(sys.executable).with_name(name))
