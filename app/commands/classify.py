@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tessera.app.commands.batch.output import BatchOutput, check_output
-from tessera.app.commands.batch.running import Outcome, Unreadable, classify
+from tessera.app.commands.batch.running import Outcome, Unreadable, classify, row_of
 from tessera.app.commands.batch.sources import STANDARD_INPUT, Photo, find_photos
-from tessera.app.commands.batch.tables import Row
 from tessera.app.commands.batch.tally import Tally
 from tessera.app.commands.identity import identify
 from tessera.app.commands.progress import ProgressDisplay
@@ -119,7 +118,7 @@ def _keep(
     """Write results to a file; say what is kept when that is stopped."""
     try:
         for batch in outcomes:
-            output.append([_row(outcome, labels, top_k) for outcome in batch])
+            output.append([row_of(outcome, labels, top_k) for outcome in batch])
     except (KeyboardInterrupt, SystemExit):
         print(
             f"tessera: stopped; the results of {counted(tally.photos, 'photo', form=',')} are kept in "
@@ -129,12 +128,6 @@ def _keep(
         raise
     output.finish()
     print(f"tessera: {output.path}: {tally}.", file=sys.stderr)
-
-
-def _row(outcome: Outcome, labels: Sequence[str], top_k: int) -> Row:
-    if isinstance(outcome, Unreadable):
-        return {"file": outcome.filename, "error": outcome.reason}
-    return {"file": str(outcome.filename), "predictions": top_predictions(outcome.logits, labels, top_k)}
 
 
 class Answerer(NamedTuple):

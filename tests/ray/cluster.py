@@ -105,9 +105,7 @@ class Cluster:
         """The replicas that run."""
         found = self._deployment().get("replicas", [])
         return [
-            Replica(
-                entry["replica_id"], entry["pid"], self._folder / f"session_latest/logs{entry['log_file_path']}"
-            )
+            Replica(entry["replica_id"], entry["pid"], self._folder / f"session_latest/logs{entry['log_file_path']}")
             for entry in found
             if entry["state"] == "RUNNING"
         ]

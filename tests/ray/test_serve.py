@@ -28,12 +28,6 @@ TWO = {"min_replicas": 2, "max_replicas": 2}
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster(cpus=4) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def settings(small_model: Path) -> dict[str, object]:
     return {
         "backend": "cpu",
@@ -102,7 +96,8 @@ def test_each_replica_is_scraped_for_itself(pair: Cluster) -> None:
     with pair.client() as client:
         assert client.post("/v1/classify", content=imagefiles.jpeg()).is_success
     after = pair.metrics()
-    more = [count(now, "tessera_images_total") - count(then, "tessera_images_total") for now, then in zip(after, before, strict=True)]
+    counts = [[count(text, "tessera_images_total") for text in texts] for texts in (before, after)]
+    more = [now - then for then, now in zip(*counts, strict=True)]
     assert sorted(more) == [0, 1]
 
 
@@ -157,15 +152,16 @@ def test_a_redeployment_under_load_loses_no_answer(pair: Cluster, settings: dict
 
 
 def test_demand_brings_another_replica(cluster: Cluster, settings: dict[str, object]) -> None:
-    scaled = {"min_replicas": 1, "max_replicas": 2, "upscale_delay_s": 1, "downscale_delay_s": 600}
-    # So little that a small model's load is past it.
-    scaled["policy"] = {"policy_function": "tessera_ray:Demand", "policy_kwargs": {"target": 0.001}}
-    idle = {**scaled, "policy": {"policy_function": "tessera_ray:Demand", "policy_kwargs": {"target": 1e6}}, "downscale_delay_s": 0}
-    cluster.deploy(autoscaling=idle, **settings)
-    cluster.wait_for_replicas(1)
-    cluster.deploy(autoscaling=scaled, **settings)
+    def scaled(target: float) -> dict[str, object]:
+        policy = {"policy_function": "tessera_ray:Demand", "policy_kwargs": {"target": target}}
+        return {"min_replicas": 1, "max_replicas": 2, "upscale_delay_s": 1, "downscale_delay_s": 0, "policy": policy}
+
+    cluster.deploy(autoscaling=scaled(1e6), **settings)
     cluster.wait_for_replicas(1)
     with load(cluster) as seen:
+        until(lambda: seen["small"] > 100)
+        assert len(cluster.replicas()) == 1
+        cluster.deploy(autoscaling=scaled(0.001), **settings)  # so little that a small model's load is past it
         cluster.wait_for_replicas(2)
     assert seen.keys() == {"small"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from tessera import engine
 from tessera.app.commands.batch.sources import Photo
+from tessera.app.commands.batch.tables import Row
 from tessera.app.errors import RequestError
 from tessera.app.imaging.decoder import ImageDecoder
-from tessera.app.protocol.classify import Classified
+from tessera.app.protocol.classify import Classified, top_predictions
 from tessera.models.decoding import DecodedBatch, decoded_ahead
 
 
@@ -28,6 +29,13 @@ class Unreadable(NamedTuple):
 
 
 Outcome = Classified | Unreadable
+
+
+def row_of(outcome: Outcome, labels: Sequence[str], top_k: int) -> Row:
+    """What is written of an outcome."""
+    if isinstance(outcome, Unreadable):
+        return {"file": outcome.filename, "error": outcome.reason}
+    return {"file": str(outcome.filename), "predictions": top_predictions(outcome.logits, labels, top_k)}
 
 
 def classify(

@@ -52,13 +52,45 @@ def count_photos(sources: Iterable[Path]) -> int | None:
     return sum(_count(path) for path in paths)
 
 
+def portions(sources: Iterable[Path], size: int) -> Iterator[list[str]]:
+    """What `find_photos` would find, as names that other processes can take to `find_portion`, in the same order.
+
+    Args:
+        sources: as for `find_photos`.
+        size: most names in a portion; a tar file, which is read in one go, is a portion by itself.
+    """
+    portion: list[str] = []
+    for source in sources:
+        is_tar = _is_tar(source) and not source.is_dir()
+        if is_tar and portion:
+            yield portion
+            portion = []
+        for name in (str(source),) if is_tar else (photo.name for photo in _expand(source)):
+            portion.append(name)
+            if is_tar or len(portion) == size:
+                yield portion
+                portion = []
+    if portion:
+        yield portion
+
+
+def find_portion(names: Iterable[str]) -> Iterator[Photo]:
+    """The photos of one of `portions`."""
+    for name in names:
+        path = Path(name)
+        if _is_tar(path):
+            yield from _unpack(path)
+        else:
+            yield Photo(name, partial(_read, path, regular=True))
+
+
 def _expand(source: Path) -> Iterator[Photo]:
     name = source.name.lower()
     if str(source) == STANDARD_INPUT:
         yield from _listed(sys.stdin.buffer)
     elif source.is_dir():
         yield from _walk(source)
-    elif name.endswith(_TARS):
+    elif _is_tar(source):
         yield from _unpack(source)
     elif name.endswith(_LISTS):
         try:
@@ -70,8 +102,12 @@ def _expand(source: Path) -> Iterator[Photo]:
         yield Photo(str(source), partial(_read, source))
 
 
+def _is_tar(source: Path) -> bool:
+    return source.name.lower().endswith(_TARS)
+
+
 def _count(source: Path) -> int:
-    if source.is_file() and source.name.lower().endswith(_TARS):
+    if source.is_file() and _is_tar(source):
         try:
             return sum(1 for _ in _members(source))
         except _DAMAGE:
