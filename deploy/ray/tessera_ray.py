@@ -1,4 +1,4 @@
-"""Tessera as an application of Ray Serve: a replica is the whole service, and Ray's proxies take the place of a balancer.
+"""Tessera as an application of Ray Serve: a replica is the whole service, Ray's proxies are the balancer.
 
 cd deploy/ray
 ray start --head
@@ -155,8 +155,8 @@ class Demand:
 
 def tessera(settings: ReplicaSettings) -> serve.Application:
     """Build the application; `args` of serve.yaml are settings by name."""
-    # What a replica holds: its queue and a batch. As many again are let through, to have the replica's own refusal, which
-    # says when to come again. What is more than that waits at the proxy, for the few milliseconds that refusals take.
+    # What a replica holds: its queue and a batch. As many again are let through, to have the replica's own refusal,
+    # which says when to come again. What is more than that waits at the proxy while those are refused, in milliseconds.
     held = settings.max_queue_images + settings.max_batch
     deployment = serve.deployment(
         serve.ingress()(Replica),

@@ -20,7 +20,7 @@ from tests.waiting import NEVER, until
 
 DEPLOY = REPOSITORY / "deploy" / "ray"
 # Not 127.0.0.1, for which Ray takes the address of an interface that others reach.
-_HOST = "127.0.0.2"
+HOST = "127.0.0.2"
 _NAME = "tessera"
 
 
@@ -30,6 +30,25 @@ class Replica(NamedTuple):
     id: str
     pid: int
     log: Path
+
+
+def configure(http: dict[str, Any], *, cpus: int, autoscaling: dict[str, Any], **settings: object) -> dict[str, Any]:
+    """What serve.yaml says, with changes.
+
+    Args:
+        http: Where Ray's proxy listens.
+        cpus: Of a replica.
+        autoscaling: Options of Ray's.
+        settings: Settings.
+    """
+    found: dict[str, Any] = yaml.safe_load((DEPLOY / "serve.yaml").read_text())
+    found["http_options"] |= http
+    (application,) = found["applications"]
+    application["args"] |= settings
+    (deployment,) = application["deployments"]
+    deployment["ray_actor_options"] = {"num_cpus": cpus}
+    deployment["autoscaling_config"] |= autoscaling
+    return found
 
 
 class Cluster:
@@ -45,7 +64,7 @@ class Cluster:
         names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         command = [_program("ray"), "start", "--head", "--block", "--disable-usage-stats"]
-        command += ["--node-ip-address", _HOST, "--dashboard-host", _HOST, "--num-cpus", str(cpus)]
+        command += ["--node-ip-address", HOST, "--dashboard-host", HOST, "--num-cpus", str(cpus)]
         command += ["--object-store-memory", str(128 * 1024 * 1024), "--temp-dir", str(self._folder)]
         command += [f"--{name}={port}" for name, port in ports.items()]
         self._environment = environment(
@@ -55,8 +74,8 @@ class Cluster:
         )
         with self._log.open("w") as log:
             self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
-        self.address = f"{_HOST}:{ports['port']}"
-        self._dashboard = f"http://{_HOST}:{ports['dashboard-port']}"
+        self.address = f"{HOST}:{ports['port']}"
+        self._dashboard = f"http://{HOST}:{ports['dashboard-port']}"
         self.http, self.first_port = free_ports(2)
         until(self._is_up, pause=0.2)
 
@@ -72,13 +91,8 @@ class Cluster:
     def deploy(self, *, autoscaling: dict[str, Any], **settings: object) -> None:
         """Deploy serve.yaml with changes, over whatever runs; see `wait_for_replicas`."""
         file = self._folder / "serve.yaml"
-        config = yaml.safe_load((DEPLOY / "serve.yaml").read_text())
-        config["http_options"] |= {"host": _HOST, "port": self.http}
-        (application,) = config["applications"]
-        application["args"] |= {"host": _HOST, "port": self.first_port, **settings}
-        (deployment,) = application["deployments"]
-        deployment["ray_actor_options"] = {"num_cpus": 1}
-        deployment["autoscaling_config"] |= autoscaling
+        place = {"host": HOST, "port": self.first_port}
+        config = configure({"host": HOST, "port": self.http}, cpus=1, autoscaling=autoscaling, **place, **settings)
         file.write_text(yaml.safe_dump(config), encoding="utf-8")
         self.run("serve", "deploy", "--address", self._dashboard, str(file))
 
@@ -93,7 +107,7 @@ class Cluster:
 
     def client(self) -> httpx.Client:
         """A client of the application, through Ray's proxy."""
-        return httpx.Client(base_url=f"http://{_HOST}:{self.http}", timeout=NEVER)
+        return httpx.Client(base_url=f"http://{HOST}:{self.http}", timeout=NEVER)
 
     def wait_for_replicas(self, count: int, *, without: list[Replica] | None = None) -> list[Replica]:
         """Wait until `count` replicas run, those of `without` not among them, and the application is as deployed."""
@@ -120,7 +134,7 @@ class Cluster:
         found = []
         for port in range(self.first_port, self.first_port + 8):
             try:
-                found.append(httpx.get(f"http://{_HOST}:{port}/metrics", timeout=NEVER).text)
+                found.append(httpx.get(f"http://{HOST}:{port}/metrics", timeout=NEVER).text)
             except httpx.ConnectError:
                 continue
         return found
@@ -152,7 +166,7 @@ class Cluster:
 
 def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago."""
-    held = [socket.create_server((_HOST, 0)) for _ in range(count)]
+    held = [socket.create_server((HOST, 0)) for _ in range(count)]
     ports = [listener.getsockname()[1] for listener in held]
     for listener in held:
         listener.close()
