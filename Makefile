@@ -11,8 +11,9 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 SERVING := build/serving
 LOWEST := build/lowest
 PYTHONS := build/pythons
+RAY := build/ray
 
-.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz image-check kserve page lint types native-test native-plain native-asan native-tsan native-aarch64 descriptors lowest pythons generated-client python-test format clean
+.PHONY: serve test accuracy bench bench-serving bench-kernels tune peers quantisers test-export chaos soak fuzz image-check kserve page lint types native-test native-plain native-asan native-tsan native-aarch64 descriptors lowest pythons generated-client ray python-test format clean
 
 serve: $(VENV)/installed
 	@$(BIN)/tessera serve
@@ -125,6 +126,13 @@ kserve: $(VENV)/test-installed
 	$(PYTHON) -m venv build/kserve
 	build/kserve/bin/python -m pip install --quiet --disable-pip-version-check 'kserve>=0.21,<0.22'
 	$(BIN)/python -m pytest tests/integration/test_kserve.py
+
+# deploy/ray on a real cluster of this machine: Ray is large, and wants the newest of some packages.
+ray: $(VENV)/test-installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(RAY)
+	$(BIN)/uv pip install --quiet --python $(RAY)/bin/python --editable . 'ray[data,serve]>=2.60' \
+		hypothesis pytest pytest-timeout pyyaml
+	$(RAY)/bin/python -m pytest tests/ray
 
 # On every Python of the classifiers that is on this machine, each in an environment of its own: the service, and some of what
 # differs between versions of Python and of the packages that they get.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import shlex
 import sys
 import tempfile
@@ -34,7 +35,7 @@ from benchmarks.serving.tables import percentile
 from tessera.engine import cpu_budget
 from tessera.engine.machine import cpu_name
 from tests.envoy import configure as configure_envoy
-from tests.ray.cluster import DEPLOY
+from tests.ray.cluster import DEPLOY, private
 from tests.ray.cluster import configure as configure_ray
 from tests.servers import CACHE, REPOSITORY
 
@@ -140,7 +141,8 @@ def _ray(folder: Path, environment: Path, cores: int) -> Start:
     settings = {
         "PYTHONPATH": os.pathsep.join([str(DEPLOY), str(REPOSITORY)]),
         "TESSERA_CACHE_DIR": str(CACHE),
-        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": str(folder),
+        **private(secrets.token_hex(32)),
     }
     return Start([str(programs / "serve"), "run", str(file)], settings, port, _PATH)
 

@@ -1,10 +1,10 @@
 """Tessera as an application of Ray Serve: a replica is the whole service, Ray's proxies are the balancer.
 
-cd deploy/ray
+export PYTHONPATH=$PWD/deploy/ray RAY_AUTH_MODE=token
 ray start --head
-serve run serve.yaml
+serve deploy deploy/ray/serve.yaml
 
-See docs/scaling.md; tests/ray runs it on a real cluster.
+See docs/scaling.md; `make ray` runs it on a real cluster.
 """
 
 # Annotations are evaluated here: Serve makes the argument of `tessera` by its annotation, which must not be a text.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -56,6 +57,11 @@ class Cluster:
 
     Args:
         cpus: How many it may give away, whatever the machine has.
+
+    Attributes:
+        environment: In which programs find it.
+        http: Port of Ray's proxy.
+        first_port: Where replicas listen, as in serve.yaml.
     """
 
     def __init__(self, cpus: int) -> None:
@@ -63,19 +69,23 @@ class Cluster:
         self._log = self._folder / "log"
         names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
         ports = dict(zip(names, free_ports(len(names)), strict=True))
-        command = [_program("ray"), "start", "--head", "--block", "--disable-usage-stats"]
+        command = [_program("ray"), "start", "--head", "--block"]
         command += ["--node-ip-address", HOST, "--dashboard-host", HOST, "--num-cpus", str(cpus)]
         command += ["--object-store-memory", str(128 * 1024 * 1024), "--temp-dir", str(self._folder)]
         command += [f"--{name}={port}" for name, port in ports.items()]
-        self._environment = environment(
+        token = secrets.token_hex(32)
+        self.environment = environment(
+            **private(token),
             PYTHONPATH=os.pathsep.join([str(DEPLOY), str(REPOSITORY)]),
             # Seconds; a test need not wait for ten.
             RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S="1",
         )
         with self._log.open("w") as log:
-            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
-        self.address = f"{HOST}:{ports['port']}"
+            self._process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        self.environment["RAY_ADDRESS"] = f"{HOST}:{ports['port']}"  # for what is run after it
         self._dashboard = f"http://{HOST}:{ports['dashboard-port']}"
+        headers = {"Authorization": f"Bearer {token}"}
+        self._api = httpx.Client(base_url=self._dashboard, headers=headers, timeout=NEVER)
         self.http, self.first_port = free_ports(2)
         until(self._is_up, pause=0.2)
 
@@ -86,6 +96,7 @@ class Cluster:
         self.run("serve", "shutdown", "--yes", "--address", self._dashboard)
         self._process.send_signal(signal.SIGTERM)  # it ends what it has started
         self._process.wait(NEVER)
+        self._api.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def deploy(self, *, autoscaling: dict[str, Any], **settings: object) -> None:
@@ -100,7 +111,7 @@ class Cluster:
         """Run one of Ray's programs, or Python, to its end, which must be a good one; returns what it wrote."""
         command = [_program(program), *arguments]
         done = subprocess.run(
-            command, env=self._environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=NEVER, check=False
+            command, env=self.environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=NEVER, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -151,7 +162,7 @@ class Cluster:
         return found
 
     def _application(self) -> dict[str, Any]:
-        answer = httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=NEVER)
+        answer = self._api.get("/api/serve/applications/")
         assert answer.is_success, answer.text
         found: dict[str, Any] = answer.json()["applications"].get(_NAME, {})
         return found
@@ -159,9 +170,14 @@ class Cluster:
     def _is_up(self) -> bool:
         assert self._process.poll() is None, self._log.read_text()
         try:
-            return httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=NEVER).is_success
+            return self._api.get("/api/serve/applications/").is_success
         except httpx.TransportError:
             return False
+
+
+def private(token: str) -> dict[str, str]:
+    """Variables of a cluster that takes orders from nobody else, and leaves nothing in the home directory."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def free_ports(count: int) -> list[int]:

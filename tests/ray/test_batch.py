@@ -11,7 +11,7 @@ import pytest
 
 from tests import imagefiles
 from tests.ray.cluster import DEPLOY, Cluster
-from tests.servers import REPOSITORY, environment
+from tests.servers import REPOSITORY
 from tests.waiting import NEVER
 
 pytest.importorskip("ray", reason="`make ray` installs it, in an environment of its own")
@@ -49,7 +49,7 @@ def test_the_file_is_that_of_one_process(
     for name, command in commands.items():
         done = subprocess.run(
             [*command, *map(str, sources), "--output", str(files[name]), "--top-k", "2"],
-            env=environment(**settings, RAY_ADDRESS=cluster.address),
+            env={**cluster.environment, **settings},
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
