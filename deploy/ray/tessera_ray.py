@@ -24,6 +24,7 @@ from pydantic import Field, model_validator
 from ray import serve
 from ray.serve.config import AutoscalingContext, BackpressureConfig
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tessera.app.dispatch.dispatcher import Phase
 from tessera.app.errors import InternalError
@@ -72,7 +73,9 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the application that Ray calls; it waits for its start and, when the replica ends, for its end."""
-        return _RayAnswers(self._app)
+        app = _RayAnswers(self._app)
+        trusted = self._settings.trusted_proxies
+        return app if trusted is None else ProxyHeadersMiddleware(app, trusted)  # in front of Ray's
 
     async def check_health(self) -> None:
         """Return when the replica works, which at first is when the model is loaded; Ray sends no requests before.

@@ -166,6 +166,19 @@ def test_demand_brings_another_replica(cluster: Cluster, settings: dict[str, obj
     assert seen.keys() == {"small"}
 
 
+def test_clients_are_known_by_their_addresses(cluster: Cluster, settings: dict[str, object]) -> None:
+    limits = {"rate_limit": 1e-6, "rate_burst": 1, "trusted_proxies": "127.0.0.0/8"}
+    before = cluster.replicas()
+    cluster.deploy(autoscaling={"min_replicas": 1, "max_replicas": 1}, **settings, **limits)
+    cluster.wait_for_replicas(1, without=before)
+    with cluster.client() as client:
+        statuses = [
+            client.get("/v1/models", headers={"X-Forwarded-For": address}).status_code
+            for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1")
+        ]
+    assert statuses == [200, 200, 429]
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "told"),
     [("frontends", 2, "frontends: "), ("model_path", "/nowhere", "The model could not be loaded: ")],
