@@ -1,4 +1,4 @@
-"""The float network as the quantiser sees it: everything constant folded, each layer's weights its own, in float64."""
+"""The float network as the quantiser sees it: everything constant folded, each layer's weights its own."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def read_network(model: str | os.PathLike[str] | onnx.ModelProto) -> Graph:
         model: a file, or a model in memory.
 
     Returns:
-        A graph in which nothing is fused, with the names of the file. Its constants are float64, so that quantising
-        them rounds once. Each layer (see `weight_names`) has a weight, output channels first, and a bias of its own.
+        A graph in which nothing is fused, with the names of the file. Its vectors are float64, its weights float32: folded
+        in float64, and half as large. Each layer (see `weight_names`) has a weight, output channels first, and a bias of its own.
 
     Raises:
         ModelError: the file cannot be read, is not a float32 image network, or is already quantised.
@@ -40,6 +40,10 @@ def read_network(model: str | os.PathLike[str] | onnx.ModelProto) -> Graph:
     _widen(graph)
     run_passes(graph, (plain_gemm, fold_batchnorm))
     _own_constants(graph)
+    for name, value in graph.constants.items():
+        if value.dtype == np.float64 and value.ndim > 1:
+            graph.constants[name] = value.astype(np.float32)
+            graph.values[name].dtype = graph.constants[name].dtype
     graph.metadata = dict(sorted(graph.metadata.items()))
     return graph
 

@@ -67,6 +67,7 @@ def choose_ranges(
         ):
             for method, error in found.items():
                 errors[name][method] += error / len(pieces)
+        del values  # before the next are there
     choices = [TensorChoice(name, min(found, key=found.__getitem__), found) for name, found in errors.items()]
     methods = {choice.name: choice.method for choice in choices}
     ranges = {name: rounded_range(found[methods.get(name, next(iter(found)))]) for name, found in candidates.items()}

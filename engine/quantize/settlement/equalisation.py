@@ -102,7 +102,7 @@ def apply_scales(graph: Graph, scales: Scales) -> None:
             weight = weight * read.reshape(1, -1, *([1] * (weight.ndim - 2)))
         if written is not None:
             weight, bias = weight / written.reshape(-1, *([1] * (weight.ndim - 1))), bias / written
-        graph.constants[names[0]], graph.constants[names[1]] = weight, bias
+        graph.constants[names[0]], graph.constants[names[1]] = weight.astype(np.float32), bias
 
 
 def tied_tensors(graph: Graph) -> list[set[str]]:

@@ -90,7 +90,9 @@ def measure_sensitivities(
 
         for tensor, more in zip(tensors, runners.each(measure, tensors), strict=True):
             noise[tensor] += more
-    costs, readers = _multiplications(runners, values), graph.readers()
+        sizes = {name: value[0].size for name, value in values.items()}
+        del values, wanted, measure  # before the next are there
+    costs, readers = _multiplications(runners, sizes), graph.readers()
     total = max(sum(costs.values()), 1)
 
     def entry(tensor: str) -> Sensitivity:
@@ -101,8 +103,8 @@ def measure_sensitivities(
         return Sensitivity(
             noise=float(f"{relative:.4g}"),  # as it is written down, so that builds choose alike
             macs=macs,
-            elements=values[tensor][0].size * (1 + len(readers.get(tensor, ()))) + weights,
-            rounded=sum(values[name][0].size for name in names if name not in graph.outputs),
+            elements=sizes[tensor] * (1 + len(readers.get(tensor, ()))) + weights,
+            rounded=sum(sizes[name] for name in names if name not in graph.outputs),
             tensor=tensor,
             layers=names,
             share=macs / total,
@@ -111,15 +113,13 @@ def measure_sensitivities(
     return sorted(map(entry, tensors), key=lambda found: -found.noise)
 
 
-def _multiplications(runners: NodeRunners, values: Mapping[str, Array]) -> dict[str, int]:
-    """Multiply-accumulates of one image, by layer."""
+def _multiplications(runners: NodeRunners, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Multiply-accumulates of one image, by layer, from the numbers in each value of one image."""
     graph, costs = runners.graph, {}
     for node in graph.nodes:
         names = weight_names(graph, node)
         if names is not None:
-            result = values[node.output]
-            weight = graph.constants[names[0]]
-            costs[node.output] = int(result[0].size) * int(weight[0].size)
+            costs[node.output] = sizes[node.output] * int(graph.constants[names[0]][0].size)
     return costs
 
 
