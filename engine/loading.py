@@ -55,7 +55,9 @@ def load(
 def obstacle(model: str | Path) -> str:
     """What keeps our engine from running a file, in one sentence without its last dot; empty where it runs it."""
     try:
-        load(model, backend="cpu", threads=1).close()
+        with load(model, backend="cpu", threads=1) as session:
+            for size in session.describe().sizes[1:]:
+                session.at(*size).close()
     except UnsupportedModelError as error:
         return error.brief
     except ModelError as error:

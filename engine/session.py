@@ -16,6 +16,7 @@ from tessera.engine.head import HeatMaps
 from tessera.engine.normalisation import Normalisation
 from tessera.engine.peak import ReadRates
 from tessera.engine.profile import LayerCost
+from tessera.engine.sizes import HeightWidth
 
 Precision = Literal["auto", "int8", "bf16", "fp32"]
 Bound = Literal["products", "memory", "other"]
@@ -48,6 +49,8 @@ class SessionInfo:
         arena_bytes: activation memory held between runs; 0 where the backend does not say.
         normalises: True when `run` also takes uint8 [N, H, W, C] and normalises it.
         explains: True when `explain` can say where scores come from.
+        sizes: heights and widths that the file is meant for, the usual one first; empty where it does not
+            say. `Session.at` opens the others.
     """
 
     backend: str
@@ -60,6 +63,7 @@ class SessionInfo:
     arena_bytes: int
     normalises: bool
     explains: bool = False
+    sizes: tuple[HeightWidth, ...] = ()
 
 
 @dataclass(frozen=True)

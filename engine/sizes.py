@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-
-from onnx import ModelProto
+from typing import TYPE_CHECKING
 
 from tessera.engine.errors import ModelError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 SIZES_KEY = "tessera.sizes"
 

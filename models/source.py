@@ -12,7 +12,7 @@ import onnx
 from tessera.engine.errors import ModelError
 from tessera.engine.graph.reader import parse_model
 from tessera.engine.sizes import open_sizes
-from tessera.models.image_size import sides
+from tessera.models.image_size import sides, size_text
 from tessera.models.package import Package
 from tessera.models.resnet import build_resnet
 from tessera.models.serving_form import to_serving_form
@@ -46,9 +46,12 @@ def float_model(package: Package) -> onnx.ModelProto:
         leave_sizes_open(model, package)
         return model
     model = _read_onnx(package.source)
-    try:
-        for other in package.others:  # each by itself, because what fits one size need not fit another
+    for other in package.others:  # each by itself, because what fits one size need not fit another
+        try:
             to_serving_form(_copy(model), other.size)
+        except ModelError as error:
+            raise ModelError(f"{package.source}, at {size_text(other.size)} pixels: {error}") from error
+    try:
         form = to_serving_form(model, preprocessing.size)
     except ModelError as error:
         raise ModelError(f"{package.source}: {error}") from error

@@ -85,7 +85,7 @@ def test_each_size_is_answered_as_by_a_service_of_its_own(tmp_path: Path, fronte
         for size in SIZES
         for variant in ("baseline", "optimised")
     }
-    settings = {"admin": True, "admin_token": TOKEN, "request_timeout_ms": 600_000}
+    settings = {"admin": True, "admin_token": TOKEN, "request_timeout_ms": 600_000, "shadow_share": 1.0}
     with (
         ServerProcess(model_path=folder, frontends=frontends, threads=1, **settings) as server,
         server.client() as client,
@@ -122,6 +122,14 @@ def test_each_size_is_answered_as_by_a_service_of_its_own(tmp_path: Path, fronte
             os.kill(former, signal.SIGKILL)
             until(replaced(server, "engine", former))
             check((131, 97), "optimised")
+
+        before = client.get("/v1/experiments").json()["shadow"]["agreement"]["images"]
+
+        def compared() -> bool:
+            best(client, "optimised", size=160)
+            return client.get("/v1/experiments").json()["shadow"]["agreement"]["images"] > before
+
+        until(compared)
         text = client.get("/metrics").text
         assert "@" not in text, "sizes have no labels"
         assert server.stop() == 0

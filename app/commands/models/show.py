@@ -31,15 +31,20 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         "weights": f"{package.source.name}, {package.source.stat().st_size / 1e6:,.1f} MB",
         "classes": _classes(package),
         "photos": _photos(package),
+        "also at": ", ".join(size_text(other.size) for other in package.others),
         "optimised": _optimised(package, cache_folder(settings)),
         "built": "yes" if is_built(package, cache_folder(settings)) else "at first start",
         "ascend": package.ascend.soc if package.ascend is not None else "",
-        "serve it": shlex.join(["tessera", "serve", shortest_name(package.folder, settings)]),
+        "serve it": shlex.join(["tessera", "serve", shortest_name(package.folder, settings), *_asked(settings)]),
     }
     for title, text in lines.items():
         if text:
             print(f"{title:<12} {text}")
     return 0
+
+
+def _asked(settings: Settings) -> list[str]:
+    return [] if settings.size is None else ["--size", settings.size]
 
 
 def _classes(package: Package) -> str:

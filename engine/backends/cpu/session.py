@@ -91,7 +91,7 @@ class CpuSession(Session):
         _drop_weights(self._plan)
         self._closing = threading.Lock()
         self._packing = threading.Lock()  # shared by all sizes
-        self._sized = bool(sizes_of(graph.metadata))
+        self._sizes = sizes_of(graph.metadata)
         del graph
         _native.trim_heap()  # the file's weights, freed by now, are a third of what the process holds
 
@@ -103,7 +103,7 @@ class CpuSession(Session):
 
     def at(self, height: int, width: int) -> Session:
         """See `Session.at`. What is packed alike for both sizes is in memory once."""
-        if not self._sized:
+        if not self._sizes:
             return super().at(height, width)
         with self._packing:
             program = self._program
@@ -148,6 +148,7 @@ class CpuSession(Session):
             arena_bytes=self._program.arena_bytes,
             normalises=self._normalisation is not None,
             explains=self._head is not None,
+            sizes=self._sizes,
         )
 
     @property

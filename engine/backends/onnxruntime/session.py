@@ -76,8 +76,10 @@ class OnnxRuntimeSession(Session):
             )
         self._input, self._output = _spec(inputs[0]), _spec(outputs[0])
         self._size: HeightWidth | None = None
+        self._sizes: tuple[HeightWidth, ...] = ()
         if len(self._input.shape) == 4 and None in self._input.shape[2:]:
-            self._bind(next(iter(sizes_of(self._session.get_modelmeta().custom_metadata_map)), None))
+            self._sizes = sizes_of(self._session.get_modelmeta().custom_metadata_map)
+            self._bind(next(iter(self._sizes), None))
         self._first: OnnxRuntimeSession | None = None
         self._explaining: ExplainingSession | None = None
         self._preparing = threading.Lock()
@@ -172,6 +174,7 @@ class OnnxRuntimeSession(Session):
             arena_bytes=0,
             normalises=self._normalisation is not None,
             explains=can_explain,
+            sizes=self._sizes,
         )
 
     def peak(self) -> float:
