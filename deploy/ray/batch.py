@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from tessera.app.settings import Settings
 from tessera.engine import EngineError
 from tessera.engine.quantize.files import check_target, whole_file
 from tessera.models.package import read_package
+from tessera.wording import counted
 
 # Names of photos that an actor takes at once: many batches of 16, so that the same ones form as in a single process.
 _PORTION = 256
@@ -75,14 +77,15 @@ def main() -> int:
         top_k = resolve_top_k(arguments.top_k, len(read_package(find_model(settings)).labels))
         ray.init(log_to_driver=False)
         rows = _classified(arguments, settings, variant, top_k)
-        unreadable: list[str] = []
+        seen: Counter[str] = Counter()
         with whole_file(arguments.output) as file:
-            write_table(_watched(rows, unreadable), top_k, arguments.output, file)
+            write_table(_watched(rows, seen), top_k, arguments.output, file)
     except (TesseraError, EngineError) as error:
         print(f"tessera: {error}", file=sys.stderr)
         return 1
-    print(f"tessera: {arguments.output}: {len(unreadable):,} could not be read", file=sys.stderr)
-    return 1 if unreadable else 0
+    photos = counted(seen["photos"], "photo", form=",")
+    print(f"tessera: {arguments.output}: {photos}; {seen['unreadable']:,} could not be read.", file=sys.stderr)
+    return 1 if seen["unreadable"] else 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -116,10 +119,11 @@ def _classified(arguments: argparse.Namespace, settings: Settings, variant: str,
     return (json.loads(entry["row"]) for entry in rows.iter_rows())
 
 
-def _watched(rows: Iterator[Row], unreadable: list[str]) -> Iterator[Row]:
+def _watched(rows: Iterator[Row], seen: Counter[str]) -> Iterator[Row]:
     for row in rows:
+        seen["photos"] += 1
         if "error" in row:
-            unreadable.append(row["file"])
+            seen["unreadable"] += 1
             print(f"tessera: {row['file']}: {row['error']}", file=sys.stderr)
         yield row
 

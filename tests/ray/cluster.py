@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import httpx
 import yaml
 
+from tests.processes import command_of
 from tests.servers import REPOSITORY, environment
 from tests.waiting import NEVER, until
 
@@ -73,9 +74,9 @@ class Cluster:
         command += ["--node-ip-address", HOST, "--dashboard-host", HOST, "--num-cpus", str(cpus)]
         command += ["--object-store-memory", str(128 * 1024 * 1024), "--temp-dir", str(self._folder)]
         command += [f"--{name}={port}" for name, port in ports.items()]
-        token = secrets.token_hex(32)
+        self._token = secrets.token_hex(32)
         self.environment = environment(
-            **private(token),
+            **private(self._token),
             PYTHONPATH=os.pathsep.join([str(DEPLOY), str(REPOSITORY)]),
             # Seconds; a test need not wait for ten.
             RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S="1",
@@ -84,7 +85,7 @@ class Cluster:
             self._process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         self.environment["RAY_ADDRESS"] = f"{HOST}:{ports['port']}"  # for what is run after it
         self._dashboard = f"http://{HOST}:{ports['dashboard-port']}"
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {self._token}"}
         self._api = httpx.Client(base_url=self._dashboard, headers=headers, timeout=NEVER)
         self.http, self.first_port = free_ports(2)
         until(self._is_up, pause=0.2)
@@ -149,6 +150,15 @@ class Cluster:
             except httpx.ConnectError:
                 continue
         return found
+
+    def actors(self, name: str) -> list[int]:
+        """The processes of actors whose title has a name in it."""
+        return [
+            int(process.name)
+            for process in Path("/proc").iterdir()
+            if process.name.isdigit() and name in (title := command_of(int(process.name))) and title.startswith("ray::")
+            if self._token in (process / "environ").read_text(errors="replace")
+        ]
 
     def _steady(self, count: int, gone: set[int]) -> bool:
         application = self._application()
