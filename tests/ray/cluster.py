@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import secrets
 import shutil
@@ -34,17 +35,17 @@ class Replica(NamedTuple):
     log: Path
 
 
-def configure(http: dict[str, Any], *, cpus: int, autoscaling: dict[str, Any], **settings: object) -> dict[str, Any]:
+def configure(proxy: dict[str, Any], *, cpus: int, autoscaling: dict[str, Any], **settings: object) -> dict[str, Any]:
     """What serve.yaml says, with changes.
 
     Args:
-        http: Where Ray's proxy listens.
+        proxy: Where Ray's proxy listens.
         cpus: Of a replica.
         autoscaling: Options of Ray's.
         settings: Settings.
     """
     found: dict[str, Any] = yaml.safe_load((DEPLOY / "serve.yaml").read_text())
-    found["http_options"] |= http
+    found["http_options"] |= proxy
     (application,) = found["applications"]
     application["args"] |= settings
     (deployment,) = application["deployments"]
@@ -120,6 +121,14 @@ class Cluster:
     def client(self) -> httpx.Client:
         """A client of the application, through Ray's proxy."""
         return httpx.Client(base_url=f"http://{HOST}:{self.http}", timeout=NEVER)
+
+    def upload_nothing(self) -> http.client.HTTPConnection:
+        """A request through Ray's proxy whose body does not come."""
+        connection = http.client.HTTPConnection(HOST, self.http, timeout=NEVER)
+        connection.putrequest("POST", "/v1/classify")
+        connection.putheader("Content-Length", "100")
+        connection.endheaders()
+        return connection
 
     def wait_for_replicas(self, count: int, *, without: list[Replica] | None = None) -> list[Replica]:
         """Wait until `count` replicas run, those of `without` not among them, and the application is as deployed."""

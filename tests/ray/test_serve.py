@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import cycle
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests import imagefiles
 from tests.ray.cluster import Cluster
-from tests.waiting import until
+from tests.waiting import NEVER, until
 
 pytest.importorskip("ray", reason="`make ray` installs it, in an environment of its own")
 
@@ -177,6 +178,19 @@ def test_clients_are_known_by_their_addresses(cluster: Cluster, settings: dict[s
             for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1")
         ]
     assert statuses == [200, 200, 429]
+
+
+def test_past_its_own_limits_ray_says_when_to_come_again_too(cluster: Cluster, settings: dict[str, object]) -> None:
+    before = cluster.replicas()
+    few = {**settings, "max_queue_images": 1, "max_images_per_request": 1, "max_batch": 1}
+    cluster.deploy(autoscaling={"min_replicas": 1, "max_replicas": 1}, **few)
+    cluster.wait_for_replicas(1, without=before)
+    places = 2 * (1 + 1)  # in the replica, and as many at the proxy
+    with ExitStack() as opened:
+        uploads = [opened.enter_context(closing(cluster.upload_nothing())) for _ in range(2 * places + 1)]
+        (answered, *_), _, _ = select.select([upload.sock for upload in uploads], [], [], NEVER)
+        (refused,) = [upload.getresponse() for upload in uploads if upload.sock is answered]
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
 
 
 @pytest.mark.parametrize(
