@@ -23,7 +23,7 @@ from pyarrow import parquet
 from tessera.app.cli import main
 from tessera.app.commands.batch.output import journal_of
 from tessera.app.commands.batch.running import Unreadable, classify
-from tessera.app.commands.batch.sources import Photo, count_photos, find_photos
+from tessera.app.commands.batch.sources import Photo, count_photos, find_photos, find_portion, portions
 from tessera.app.commands.batch.tally import Tally
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.app.served.loading import open_session
@@ -354,3 +354,15 @@ def test_the_bar_says_how_fast_and_how_long(root: Path) -> None:
     assert fraction == tally.photos / COUNT
     assert re.fullmatch(rf"{tally.photos} of {COUNT} photos, [\d.]+/s, \d+:\d\d:\d\d left", detail)
     assert str(tally).endswith(f"; {tally.photos} could not be read")
+
+
+def test_portions_hold_the_same_photos_in_the_same_order(root: Path, tmp_path: Path) -> None:
+    shard = tmp_path / "shard.tar"
+    with tarfile.open(shard, "w") as tar:
+        tar.add(root / "photos" / "a" / "00.jpg", "00.jpg")
+    (tmp_path / "list.txt").write_text(f"{root / 'photos' / 'b' / '01.jpg'}\nmissing.jpg\n")
+    sources = [root / "photos", shard, tmp_path / "list.txt"]
+    made = list(portions(sources, 16))
+    assert [len(portion) for portion in made] == [16, 16, 8, 1, 2]
+    found = [photo.name for portion in made for photo in find_portion(portion)]
+    assert found == [photo.name for photo in find_photos(sources)]
