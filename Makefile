@@ -75,7 +75,7 @@ soak: $(VENV)/test-installed
 # The image, built and run without a daemon over a base of Debian's packages; needs root, debootstrap, buildah, podman, runc.
 image-check: $(VENV)/test-installed
 	$(PIP) 'cyclonedx-python-lib[json-validation]>=11'
-	$(BIN)/python -m tests.image.check $(IMAGE)
+	$(BIN)/python -m tests.image.check $(IMAGE_FLAGS)
 
 # Against real torch, torchvision and timm: a large download.
 test-export: $(VENV)/test-installed

@@ -213,23 +213,26 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--replicas", type=int, default=1000)
-    parser.add_argument("--loads", type=float, nargs="+", default=LOADS, help="requests over what the fleet can do")
+    parser.add_argument("--loads", type=float, nargs="+", default=LOADS, help="images over what the fleet can do")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    cells = [
-        (rule, load, retries) for load in arguments.loads for rule in RULES for retries in TRIED.get(rule, (0, RETRIES))
-    ]
+    loads, replicas, seed = arguments.loads, arguments.replicas, arguments.seed
+    rows = [(rule, retries) for rule in RULES for retries in TRIED.get(rule, (0, RETRIES))]
     with ProcessPoolExecutor() as pool:
-        waiting = [pool.submit(outcome, *cell, arguments.replicas, arguments.seed) for cell in cells]
-        print("| load | rule | 503 tried elsewhere | goodput | p50 / p99 ms | refused | sent per request |")
-        print("|---:|---|---|---:|---:|---:|---:|")
-        for (rule, load, retries), future in zip(cells, waiting, strict=True):
-            found = future.result()
-            print(
-                f"| {load} | {rule} | {'yes' if retries else 'no'} | {found.goodput:.3f} "
-                f"| {found.p50 * 1e3:.0f} / {found.p99 * 1e3:.0f} | {found.refused:.1%} | {found.attempts:.2f} |",
-                flush=True,
-            )
+        table = [
+            [pool.submit(outcome, rule, load, retries, replicas, seed) for load in loads] for rule, retries in rows
+        ]
+        print(f"| goodput, p50 / p99 ms, refused, sent | {' | '.join(f'load {load}' for load in loads)} |")
+        print(f"|---|{'---|' * len(loads)}")
+        for (rule, retries), row in zip(rows, table, strict=True):
+            name = f"{rule}, {'503 tried elsewhere' if retries else 'no retries'}"
+            print(f"| {name} | {' | '.join(described(cell.result()) for cell in row)} |", flush=True)
+
+
+def described(found: Outcome) -> str:
+    """A cell of the table."""
+    times = f"{found.p50 * 1e3:.0f} / {found.p99 * 1e3:.0f}"
+    return f"{found.goodput:.3f}, {times}, {found.refused:.1%}, {found.attempts:.2f}"
 
 
 if __name__ == "__main__":
