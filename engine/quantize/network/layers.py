@@ -27,8 +27,9 @@ def read_network(model: str | os.PathLike[str] | onnx.ModelProto) -> Graph:
         model: a file, or a model in memory.
 
     Returns:
-        A graph in which nothing is fused, with the names of the file. Its vectors are float64, its weights float32: folded
-        in float64, and half as large. Each layer (see `weight_names`) has a weight, output channels first, and a bias of its own.
+        A graph in which nothing is fused, with the names of the file. Its vectors are float64, its weights float32:
+        folded in float64, and half as large. Each layer (see `weight_names`) has a weight, output channels first, and
+        a bias of its own.
 
     Raises:
         ModelError: the file cannot be read, is not a float32 image network, or is already quantised.
