@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tessera.app.api import admin, classify, docs, experiments, health, live, metrics, models, page, profile
 from tessera.app.api.context import PROBES, DirectOperation, HeadAsGet, InFlight, RequestContext
 from tessera.app.api.cors import cors
+from tessera.app.api.examples import add_examples
 from tessera.app.api.handlers import install_error_handlers
 from tessera.app.api.openapi import FAULT_RESPONSES, QUERY_RESPONSES, RATE_RESPONSES
 from tessera.app.api.query import refuse_unknown_query
@@ -54,7 +56,8 @@ class Application(FastAPI):
             for path, operations in document["paths"].items():
                 common = FAULT_RESPONSES if path in PROBES else {**FAULT_RESPONSES, **RATE_RESPONSES}
                 for operation in operations.values():
-                    operation["responses"] = {**common, **operation["responses"]}
+                    operation["responses"] = copy.deepcopy(common) | operation["responses"]
+            add_examples(document)
         return super().openapi()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -33,7 +33,9 @@ def test_the_api_describes_itself(client: httpx.Client) -> None:
         "X-Request-ID",
     }
     assert {"400", "408", "413", "415", "422", "500", "503"} <= set(classify["responses"])
-    assert set(document["components"]["schemas"]["ErrorBody"]["properties"]) == {"error", "code", "request_id"}
+    schemas = document["components"]["schemas"]
+    assert set(schemas["ErrorBody"]["properties"]) == {"error", "code", "request_id"}
+    assert all(name == schema["title"] for name, schema in schemas.items()), "generators take the title as a name"
 
 
 def test_no_answer_is_a_5xx_but_a_fault_and_what_may_pass(client: httpx.Client) -> None:
@@ -143,3 +145,41 @@ def test_the_open_inference_protocol_is_described(client: httpx.Client) -> None:
     infer = paths["/v2/models/{model}/infer"]["post"]
     assert {"200", "400", "404", "503"} <= set(infer["responses"])
     assert "Inference-Header-Content-Length" in {parameter["name"] for parameter in infer["parameters"]}
+
+
+def test_every_answer_in_json_has_a_whole_example_that_is_like_real_ones(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    for path, method, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            content = answer.get("content", {}).get("application/json")
+            if content is None:
+                continue
+            assert "example" in content, f"{method} {path} {status}"
+            jsonschema_rs.validate(resolved(content["schema"], document), content["example"])
+            url = path.replace("{model}", "resnet50-imagenette").replace("{version}", "1")
+            if status == "200" and method == "get" and path != "/v1/profile":
+                real = client.get(url).json()
+                assert shape(content["example"]) == shape(real), path
+
+
+def shape(value: Any) -> Any:
+    """The keys of a document, all the way down; of a list, those of its first entry."""
+    if isinstance(value, dict):
+        return {key: shape(entry) for key, entry in value.items()}
+    return [shape(value[0])] if isinstance(value, list) and value else None
+
+
+def test_an_example_of_an_error_has_the_status_that_it_stands_under(client: httpx.Client) -> None:
+    from tessera.app import errors
+
+    statuses = {
+        (found.code, str(found.status))
+        for found in vars(errors).values()
+        if isinstance(found, type) and issubclass(found, errors.RequestError)
+    }
+    document = client.get("/openapi.json").json()
+    for path, method, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            if not status.startswith("2"):
+                code = answer["content"]["application/json"]["example"]["code"]
+                assert (code, status) in statuses, f"{method} {path}"

@@ -29,13 +29,13 @@ class LiveBody(_Body):
     live: bool = Field(examples=[True])
 
 
-class ReadyBody(_Body):
+class ServerReadyBody(_Body):
     """The server takes requests."""
 
     ready: bool = Field(examples=[True])
 
 
-class ModelReadyBody(ReadyBody):
+class ModelReadyBody(ServerReadyBody):
     """A model takes requests."""
 
     name: str = Field(examples=["resnet50-imagenette"])

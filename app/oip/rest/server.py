@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from tessera.app.api.bodies import ErrorBody, answer
 from tessera.app.api.context import ServiceDependency
 from tessera.app.api.openapi import ERROR_RESPONSES
-from tessera.app.oip.rest.bodies import LiveBody, ReadyBody, ServerBody
+from tessera.app.oip.rest.bodies import LiveBody, ServerBody, ServerReadyBody
 from tessera.app.oip.wire.description import describe_server
 from tessera.app.version import service_version
 
@@ -44,7 +44,7 @@ async def live(service: ServiceDependency) -> dict[str, bool]:
     operation_id="oip_server_ready",
     summary="Should it get traffic?",
     response_model=None,
-    responses={**answer(ReadyBody, "it should"), **ERROR_RESPONSES},
+    responses={**answer(ServerReadyBody, "it should"), **ERROR_RESPONSES},
 )
 async def ready(service: ServiceDependency) -> dict[str, bool]:
     """Answer 200 when the model is loaded and warm."""
