@@ -161,10 +161,12 @@ def test_a_calibration_belongs_to_how_photos_are_prepared(folder: Path, cache: P
 def test_the_verdict_survives_its_file_and_files_without_one_stay_as_they_are() -> None:
     text = (BUNDLED / "calibration.json").read_text(encoding="utf-8")
     bundled = Calibration.from_json(text)
-    assert bundled.verdict is None
+    assert bundled.verdict is not None
+    assert bundled.verdict.met
     assert bundled.to_json() == text
-    judged = dataclasses.replace(bundled, verdict=Verdict(False, 96, 12.5, None, 30.0, 0.98))
-    assert Calibration.from_json(judged.to_json()) == judged
+    for verdict in (None, Verdict(False, 96, 12.5, None, 30.0, 0.98)):
+        judged = dataclasses.replace(bundled, verdict=verdict)
+        assert Calibration.from_json(judged.to_json()) == judged
 
 
 @pytest.mark.parametrize(
