@@ -16,7 +16,7 @@ from tessera.engine import _native
 from tessera.engine.errors import InputError
 from tessera.engine.graph.ir import Graph
 from tessera.engine.quantize.calibration import Calibration
-from tessera.engine.quantize.measures import agreement, is_below, sqnr
+from tessera.engine.quantize.measures import agreement, sqnr
 from tessera.engine.quantize.network.layers import read_network
 from tessera.engine.quantize.network.runners import NodeRunners
 from tessera.engine.quantize.network.sessions import file_in_memory
@@ -331,4 +331,4 @@ def _settled(seen: Observation) -> int:
 def _meets(attempt: Round, gate: Gate, images: int) -> bool:
     if attempt.sqnr is None or attempt.agreement is None:
         return True
-    return attempt.sqnr >= gate.sqnr and not is_below(round(attempt.agreement * images), images, gate.agreement)
+    return gate.is_met(attempt.sqnr, attempt.agreement, images)

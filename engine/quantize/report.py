@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass, field
 
 from tessera.engine.quantize.calibration import Verdict
+from tessera.engine.quantize.measures import is_below
 from tessera.engine.quantize.settlement.choice import TensorChoice
 from tessera.engine.quantize.settlement.propagation import LayerNoise
 from tessera.engine.quantize.settlement.sensitivity import Sensitivity
@@ -29,6 +30,10 @@ class Gate:
 
     sqnr: float = 30.0
     agreement: float = 0.98
+
+    def is_met(self, sqnr: float, agreement: float, images: int) -> bool:
+        """Whether what was measured on so many images reaches what is asked."""
+        return sqnr >= self.sqnr and not is_below(round(agreement * images), images, self.agreement)
 
 
 @dataclass(frozen=True)

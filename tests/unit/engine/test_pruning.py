@@ -11,9 +11,11 @@ from onnx import helper, numpy_helper
 
 from tessera import engine
 from tessera.engine.backends.cpu.session import CpuSession
-from tessera.engine.errors import ModelError
-from tessera.engine.pruning import prune
+from tessera.engine.errors import InputError, ModelError
+from tessera.engine.pruning import Pruner, block_energies, prune, prune_for_photos
+from tessera.engine.quantize import Gate
 from tests.unit.engine.test_isa import levels
+from tests.unit.quantize.networks import run
 
 SIDE = 12
 OUTPUTS, INPUTS = 64, 32
@@ -112,6 +114,79 @@ def test_pruned_blocks_take_no_memory_and_no_answer_changes(
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(ModelError, match="from 0 to 1"):
         prune(network(1), share)
+
+
+def correlated(count: int) -> np.ndarray:
+    """Images whose three colours are nearly one, as those of photos are."""
+    random = np.random.default_rng(7)
+    grey = random.normal(size=(count, 1, SIDE, SIDE))
+    return (grey + 0.1 * random.normal(size=(count, 3, SIDE, SIDE))).astype(np.float32)
+
+
+def zero_blocks(weights: np.ndarray) -> np.ndarray:
+    zero: np.ndarray = block_energies(weights, (16, 4)) == 0
+    return zero
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_a_share_of_the_multiplications_is_left_out_in_whole_blocks(kernel: int, share: float) -> None:
+    pruner = Pruner(network(kernel), correlated(6), block=(16, 4))
+    zeros = pruner.zeros(share)
+    weights = middle(pruner.pruned(zeros))
+    (flags,) = zeros.values()
+    np.testing.assert_array_equal(zero_blocks(weights), flags)
+    np.testing.assert_array_equal(weights == 0, np.repeat(np.repeat(flags, 16, axis=0), 4, axis=1))
+    assert flags.mean() == pytest.approx(share, abs=1 / flags.size)
+
+
+def test_nothing_pruned_changes_nothing() -> None:
+    pruner = Pruner(network(3), correlated(4))
+    np.testing.assert_allclose(run(pruner.pruned(pruner.zeros(0.0)), images(2)), run(network(3), images(2)), rtol=1e-5)
+
+
+def test_photos_tell_better_what_can_go_than_weights_do() -> None:
+    dense, unseen = network(3), correlated(64)[32:]
+    wanted = run(dense, unseen)
+    pruner = Pruner(dense, correlated(32), block=(16, 4))
+
+    def lost(model: onnx.ModelProto) -> float:
+        return float(np.square(run(model, unseen) - wanted).sum() / np.square(wanted).sum())
+
+    assert lost(pruner.pruned(pruner.zeros(0.5))) < 0.5 * lost(prune(dense, 0.5, block=(16, 4), evenly=True))
+
+
+def test_a_block_that_repeats_what_others_say_costs_nothing() -> None:
+    """The second half of the channels is a copy of the first, so the weights of one half can take over the other's."""
+    dense = network(1)
+    stem = next(tensor for tensor in dense.graph.initializer if tensor.name == "stem")
+    half = numpy_helper.to_array(stem)[: INPUTS // 2]
+    stem.CopyFrom(numpy_helper.from_array(np.concatenate([half, half]), "stem"))
+    result, report = prune_for_photos(dense, images(16), images(20)[16:], share=0.5, block=(16, 4))
+    assert report.kept.sqnr > 25
+    assert zero_blocks(middle(result)).mean() == pytest.approx(report.blocks)
+
+
+def test_the_largest_share_that_meets_the_gate_is_found() -> None:
+    gate = Gate(sqnr=12.0, agreement=0.0)
+    result, report = prune_for_photos(network(3), correlated(24), correlated(32)[24:], gate=gate, block=(16, 4))
+    assert report.kept.met
+    assert report.kept.sqnr >= 12.0
+    assert report.kept.share == max(attempt.share for attempt in report.attempts if attempt.met)
+    assert all(attempt.share > report.kept.share for attempt in report.attempts if not attempt.met)
+    assert zero_blocks(middle(result)).mean() == pytest.approx(report.blocks)
+
+
+def test_a_gate_that_nothing_meets_is_told() -> None:
+    _, report = prune_for_photos(network(3), images(8), images(10)[8:], gate=Gate(sqnr=200.0))
+    assert not report.kept.met
+    assert report.kept == report.attempts[-1]
+
+
+@pytest.mark.parametrize("counts", [(0, 4), (4, 0)])
+def test_no_images_are_refused(counts: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="no images"):
+        prune_for_photos(network(1), images(counts[0]), images(counts[1]), share=0.5)
 
 
 def test_a_network_without_blocks_is_refused() -> None:
