@@ -80,7 +80,7 @@ image-check: $(VENV)/test-installed
 # Against real torch, torchvision and timm: a large download.
 test-export: $(VENV)/test-installed
 	$(PIP) --editable '.[export]'
-	$(BIN)/python -m pytest tests/unit/models/test_export.py tests/unit/app/test_torch_graph.py
+	$(BIN)/python -m pytest tests/unit/models/test_export.py tests/unit/models/test_torch_graph.py tests/unit/models/test_fine_tuning.py
 
 # Accuracy of our quantiser against ONNX Runtime's and NNCF's, on photos that none of them saw.
 quantisers: $(VENV)/installed

@@ -44,6 +44,7 @@ class ImportOptions:
     Attributes:
         name: the model's name; default: the file's.
         labels: file of class names, one per line; default: "class 0", "class 1" and so on.
+        wnids: file of other names of the classes, which comes along; default: none.
         mean: per-channel mean of images, in 0..1 units; default: ImageNet's.
         std: per-channel standard deviation, likewise.
         size: height and width of the network's input in pixels, one number where they are equal; default: the graph's,
@@ -55,6 +56,7 @@ class ImportOptions:
 
     name: str | None = None
     labels: Path | None = None
+    wnids: Path | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     size: Size | None = None
@@ -100,6 +102,8 @@ def add_model(path: Path, into: Path, options: ImportOptions | None = None) -> P
         labels = _labels(contents, options)
         write_whole(folder / LABELS, "".join(f"{label}\n" for label in labels).encode())
         write_whole(folder / DESCRIPTION, _description(name, contents, options).encode())
+        if options.wnids is not None:
+            write_whole(folder / "wnids.txt", options.wnids.read_bytes())
         try_model(folder)
         place(folder, target)
     return read_package(target)

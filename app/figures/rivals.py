@@ -129,7 +129,7 @@ class _Torch(_Rival):
     def __init__(self, variant: Variant, threads: int) -> None:
         torch = importlib.import_module("torch")
         super().__init__(variant, threads, "torch", f"torch {version('torch')}, eager")
-        from tessera.app.figures.torch_graph import TorchGraph
+        from tessera.models.torch_graph import TorchGraph
 
         torch.set_num_threads(threads)
         self._graph = TorchGraph(variant.path)

@@ -23,31 +23,42 @@ Tensor = Any
 class TorchGraph:
     """Runs the nodes in their order.
 
+    Args:
+        source: an ONNX file, or its graph before anything is fused.
+
+    Attributes:
+        graph: what is run.
+        constants: its weights and biases by name, tensors that may be trained.
+
     Raises:
         ModelError: the graph has an operator that is not among those of ResNets.
     """
 
-    def __init__(self, path: Path) -> None:
-        graph: Graph = lower(read_model(path))
-        unknown = sorted({node.op for node in graph.nodes} - set(_OPERATORS))
+    def __init__(self, source: Path | Graph) -> None:
+        self.graph = lower(read_model(source) if isinstance(source, Path) else source)
+        unknown = sorted({node.op for node in self.graph.nodes} - set(_OPERATORS))
         if unknown:
             raise ModelError(f"no PyTorch form of {', '.join(unknown)} here")
-        self._graph = graph
-        self._constants = {name: _tensor(array) for name, array in graph.constants.items()}
+        self.constants = {name: tensor_of(array) for name, array in self.graph.constants.items()}
 
     def run(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits of a batch, float32 [N, classes]."""
-        values = dict(self._constants)
         with torch.inference_mode():
-            values[self._graph.inputs[0]] = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
-            for node in self._graph.nodes:
-                given = [values[name] if name else None for name in node.inputs]
-                values[node.output] = _clipped(_OPERATORS[node.op](node, given), node)
-        logits: npt.NDArray[np.float32] = values[self._graph.outputs[0]].numpy()
+            logits: npt.NDArray[np.float32] = self.values(x)[self.graph.outputs[0]].numpy()
         return logits
 
+    def values(self, x: npt.NDArray[np.float32]) -> dict[str, Tensor]:
+        """Every value of the graph by name, for a batch [N, C, H, W]."""
+        values = dict(self.constants)
+        values[self.graph.inputs[0]] = tensor_of(x)
+        for node in self.graph.nodes:
+            given = [values[name] if name else None for name in node.inputs]
+            values[node.output] = _clipped(_OPERATORS[node.op](node, given), node)
+        return values
 
-def _tensor(array: npt.NDArray[Any]) -> Tensor:
+
+def tensor_of(array: npt.NDArray[Any]) -> Tensor:
+    """A float32 tensor of its own, channels last where it has four dimensions."""
     tensor = torch.from_numpy(np.array(array, np.float32))
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 

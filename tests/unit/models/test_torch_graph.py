@@ -14,7 +14,7 @@ from tests.small_model import small_folder
 
 def test_it_answers_as_the_baseline_does(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is an optional extra; run: make test-export")
-    from tessera.app.figures.torch_graph import TorchGraph
+    from tessera.models.torch_graph import TorchGraph
 
     model = open_model(small_folder(tmp_path / "small"), cache=tmp_path / "cache")
     path = model.variants["baseline"].path
