@@ -63,6 +63,14 @@ def share(text: str) -> float:
     return number
 
 
+def some(text: str) -> float:
+    """A number above 0, at most 1."""
+    number = share(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return number
+
+
 def gate(text: str) -> Gate:
     """A limit on what may be lost, such as top5=0.5."""
     from tessera.models.evaluation.gates import Gate  # loads numpy, which a wrong call of something else has no need of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tessera.app.arguments.kinds import at_least_one, decibels, gate, numbers, pixels, share, size, triple
+from tessera.app.arguments.kinds import at_least_one, decibels, gate, numbers, pixels, share, size, some, triple
 from tessera.app.arguments.parser import Parser
 from tessera.app.arguments.settings import MODEL_SETTINGS, PLACES, RUN_SETTINGS, add_settings_flags
 from tessera.models.preprocessing import INTERPOLATIONS
@@ -138,6 +138,46 @@ def quantise(parser: Parser) -> None:
     add_settings_flags(parser, (*MODEL_SETTINGS, "size", "threads"))
 
 
+def prune(parser: Parser) -> None:
+    """Set the blocks of a model's weights to zero that its answers need least, and prove that they are still right.
+
+    What comes of it is another model, in standard ONNX; our engine leaves out blocks of zeros, on every CPU without
+    AMX. The model that was given stays as it is, and nothing is written where the gate does not hold.
+    """
+    parser.add_argument("photos", metavar="PHOTOS", type=Path, help="folder of photos; 100 to 500 do well")
+    parser.add_argument(
+        "--share",
+        metavar="SHARE",
+        type=some,
+        help="of the multiplications in blocks, more than 0, at most 1 (default: the largest that meets the gate)",
+    )
+    parser.add_argument(
+        "--min-agreement",
+        metavar="SHARE",
+        type=share,
+        help="gate: least share of photos with the same first class (default 0.98)",
+    )
+    parser.add_argument("--min-sqnr", metavar="DB", type=decibels, help="gate (default: none)")
+    parser.add_argument(
+        "--fine-tune",
+        metavar="FOLDER",
+        type=Path,
+        help="train what is left on the photos of a folder until it answers as before; needs torch: the extra `export`",
+    )
+    parser.add_argument(
+        "--epochs", metavar="N", type=at_least_one, help="how often --fine-tune goes through them (default 4)"
+    )
+    parser.add_argument(
+        "--limit",
+        metavar="N",
+        type=at_least_one,
+        help="most of PHOTOS to use, spread evenly over the folder (default, and at most, 160)",
+    )
+    parser.add_argument("--name", help="the new model's name (default: the model's, and -pruned)")
+    parser.add_argument("--into", metavar="FOLDER", type=Path, help="folder of models to put it in")
+    add_settings_flags(parser, (*MODEL_SETTINGS, "threads"))
+
+
 def reset(parser: Parser) -> None:
     """Undo every quantisation of a model that was made on this machine: back to what its folder came with."""
     _add_name(parser, "size")
@@ -200,6 +240,7 @@ ACTIONS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "add": ("import a model file (.onnx, .safetensors, .pth, .pt)", add),
     "export": ("export a network of torchvision or timm (needs torch)", export),
     "quantise": ("quantise a model to int8, with an accuracy gate", quantise),
+    "prune": ("leave out the weights of a model that count least, with an accuracy gate", prune),
     "reset": ("undo the quantisation of a model", reset),
     "convert": ("make the .om files of both variants for an Ascend chip", convert),
     "evaluate": ("accuracy of every variant over labelled photos", evaluate),

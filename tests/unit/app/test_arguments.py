@@ -47,7 +47,7 @@ def test_every_command_has_a_module_that_runs_it() -> None:
     found = {command.get_default("module") for command in commands(build_parser())}
     for module in found:
         assert callable(importlib.import_module(module).run)
-    assert len(found) == 17
+    assert len(found) == 18
 
 
 @pytest.mark.parametrize(
