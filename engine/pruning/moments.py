@@ -68,7 +68,8 @@ def observe_moments(
     """
     source = graph.inputs[0]
     kinds = {_kind(layer): layer for layer in layers}
-    observer = Observer(graph, dict.fromkeys(layer.inputs[0] for layer in layers if layer.inputs[0] != source))
+    inner = [layer.inputs[0] for layer in layers if layer.inputs[0] != source]
+    observer = Observer(graph, dict.fromkeys((*inner, *graph.outputs)))  # where all layers read images, inner is empty
     found: dict[tuple[object, ...], Moments] = {}
 
     def add(image: Array, values: dict[str, Array]) -> None:
