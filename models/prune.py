@@ -125,7 +125,7 @@ def _options(package: Package, name: str | None) -> ImportOptions:
 def _description(package: Package, found: PruningReport) -> str:
     return (
         f"{package.name}, pruned: {found.blocks:.0%} of its blocks of weights are zeros, with "
-        f"{found.kept.share:.0%} of the multiplications in blocks"
+        f"{found.saved:.0%} of the multiplications in blocks"
     )
 
 

@@ -67,3 +67,8 @@ class PruningReport:
     layers: list[LayerReport]
     milliseconds: tuple[float, float]
     seconds: float
+
+    @property
+    def saved(self) -> float:
+        """The share of the multiplications in blocks that zeros take, 0 to 1; near what was asked for."""
+        return sum(layer.zeros * layer.share for layer in self.layers)

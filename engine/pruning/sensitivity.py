@@ -24,6 +24,8 @@ PROBED = (0.25, 0.5)
 
 # Noise that grows by less than this power of the share would be no curve to choose by, by more is an accident.
 _FLATTEST, _STEEPEST = 1.25, 6.0
+# What most layers of ResNet-50 have.
+_USUAL = 2.0
 _HALVINGS = 60
 
 
@@ -32,22 +34,26 @@ class Curve:
     """The noise at the network's end, over the signal there, where a layer loses a share of its blocks by itself.
 
     Attributes:
-        noise: power over power, at the shares of `PROBED`.
+        noise: power over power, at the shares.
+        shares: those of `PROBED`, or what comes nearest in a layer of few blocks: one block at least.
     """
 
     noise: tuple[float, float]
+    shares: tuple[float, float] = PROBED
 
     @property
     def exponent(self) -> float:
         """The noise grows with this power of the share."""
+        if self.shares[0] == self.shares[1]:
+            return _USUAL
         first, second = (max(noise, 1e-12) for noise in self.noise)
-        steepness = math.log(second / first) / math.log(PROBED[1] / PROBED[0])
+        steepness = math.log(second / first) / math.log(self.shares[1] / self.shares[0])
         return min(max(steepness, _FLATTEST), _STEEPEST)
 
     @property
     def whole(self) -> float:
         """The noise where the whole layer is lost, were the curve to go on so far."""
-        return float(max(self.noise[1], 1e-12) / PROBED[1] ** self.exponent)
+        return float(max(self.noise[1], 1e-12) / self.shares[1] ** self.exponent)
 
 
 def allot(curves: Mapping[str, Curve], prices: Mapping[str, float], share: float) -> dict[str, float]:
@@ -119,13 +125,24 @@ def measure_sensitivities(
             noise[of] += more
     first, second = PROBED
     scale = max(signal, 1e-30)
-    return {name: Curve((noise[name, first] / scale, noise[name, second] / scale)) for name in layers}
+    return {
+        name: Curve(
+            (noise[name, first] / scale, noise[name, second] / scale),
+            (_nearest(layer, first), _nearest(layer, second)),
+        )
+        for name, (_, layer) in layers.items()
+    }
+
+
+def _nearest(layer: PrunableLayer, share: float) -> float:
+    """The share nearest to another that at least one block makes."""
+    return max(1, round(share * layer.costs.size)) / layer.costs.size
 
 
 def _pruned(runners: NodeRunners, node: Node, layer: PrunableLayer, share: float) -> NodeRunner:
     names = weight_names(runners.graph, node)
     assert names is not None, "layers have weights"
-    changed = layer.pruned(cheapest({node.output: layer.costs}, share)[node.output])
+    changed = layer.pruned(cheapest({node.output: layer.costs}, _nearest(layer, share))[node.output])
     return runners.quantised(node, dict(zip(names, changed, strict=True)))
 
 

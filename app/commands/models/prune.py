@@ -112,7 +112,7 @@ def _print(report: PruningReport) -> None:
     )
     dense, pruned = report.milliseconds
     console.print(
-        f"zeros: {report.blocks:.1%} of all blocks, with {kept.share:.1%} of the multiplications in blocks; "
+        f"zeros: {report.blocks:.1%} of all blocks, with {report.saved:.1%} of the multiplications in blocks; "
         f"here an image by itself takes {pruned:.2f} ms instead of {dense:.2f} in fp32",
         highlight=False,
     )

@@ -6,9 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
+from tessera.engine.pruning import Pruner
 from tessera.engine.pruning.moments import observe_moments
 from tessera.engine.pruning.sensitivity import Curve, allot
 from tessera.engine.quantize.network.layers import read_network
+from tests.unit.models.tiny import tiny_images, tiny_model
 from tests.unit.quantize.networks import run
 
 
@@ -54,3 +56,11 @@ def test_a_layer_that_costs_nothing_goes_first() -> None:
     parts = allot(curves, {"free": 1.0, "dear": 1.0}, 0.5)
     assert parts["free"] == pytest.approx(1.0)
     assert parts["dear"] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_a_layer_of_one_block_is_tried_too() -> None:
+    """What a quarter of it would be is nothing, and nothing costs nothing."""
+    curves = Pruner(tiny_model(), tiny_images(12)).curves
+    assert curves["layer1.0.bn1"].shares == (1.0, 1.0)
+    assert min(curves["layer1.0.bn1"].noise) > 1e-3
+    assert curves["layer1.1.bn1"].shares == (0.25, 0.5)
