@@ -51,6 +51,7 @@ def pruned_models(network: onnx.ModelProto, settling: Images) -> Iterator[tuple[
     pruner = Pruner(network, settling, progress=told)
     for share in SHARES:
         yield f"{share:.0%} of every layer, by magnitude", prune(network, share, evenly=True)
+        yield f"{share:.0%} across layers, by magnitude", prune(network, share)
         yield f"{share:.0%}, by photos", pruner.pruned(pruner.zeros(share))
 
 
