@@ -7,17 +7,20 @@ import ctypes
 import gc
 
 # Of `mallopt`, in glibc's malloc.h.
-_M_MMAP_THRESHOLD = -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def give_back_large_blocks() -> None:
-    """Let the allocator return every block of a mebibyte or more as soon as it is freed; for commands that hold much.
+    """Let the allocator return every block of 4 MiB or more as soon as it is freed; for commands that hold much.
 
     By itself glibc raises that bound to 32 MB with the first such block, and feature maps that were freed long ago stay
-    with the process, held down by small objects that lie above them.
+    with the process, held down by small objects that lie above them. A lower bound, or a top of the heap that is given
+    back at once, has the kernel clear pages without end: a third of all processor time with one mebibyte.
     """
     with contextlib.suppress(AttributeError, OSError):  # another C library than glibc
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 4 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 64 << 20)
 
 
 def freeze_heap() -> None:

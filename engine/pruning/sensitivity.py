@@ -155,7 +155,9 @@ def _run_from(runners: NodeRunners, values: Mapping[str, Array], layer: Node, ru
         if node is layer or not any(name in changed for name in node.present_inputs()):
             continue
         reader = runners.of(node)
-        changed[node.output] = reader.run_on([changed.get(name, values[name]) for name in reader.inputs])
+        changed[node.output] = reader.run_on(
+            [changed[name] if name in changed else values[name] for name in reader.inputs]
+        )
         for name in node.present_inputs():
             if last_reader[name] == position:
                 changed.pop(name, None)

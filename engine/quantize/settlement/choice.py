@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera.engine.graph.ir import Graph
 from tessera.engine.quantize.network.layers import weight_names
 from tessera.engine.quantize.network.runners import NodeRunners
 from tessera.engine.quantize.rounding.activations import ActivationRange, fake_quantise
@@ -61,7 +62,7 @@ def choose_ranges(
     pieces = [images[start : start + PIECE] for start in range(0, len(images), PIECE)]
     for done, piece in enumerate(pieces):
         report("choosing ranges", done / len(pieces))
-        values = float_values(runners, piece)
+        values = float_values(runners, piece, candidates)
         for name, found in zip(
             open_choices, runners.each(_Comparison(runners, candidates, values), open_choices), strict=True
         ):
@@ -98,18 +99,38 @@ class _Comparison:
         return errors
 
 
-def float_values(runners: NodeRunners, images: Array) -> dict[str, Array]:
-    """Every value of the float network for images [n, C, H, W], its input included."""
-    values = {runners.graph.inputs[0]: images}
+def float_values(runners: NodeRunners, images: Array, also: Collection[str] = ()) -> dict[str, Array]:
+    """Values of the float network for images [n, C, H, W], its input included.
+
+    Only those are kept that a change of a layer may meet: what layers give, what they and nodes of several activations
+    read, and `also`. A residual sum in front of its activation is a fifth of all values, and nobody asks for it.
+    """
+    graph = runners.graph
+    kept = _kept(graph) | set(also)
+    last_reader = {name: position for position, node in enumerate(graph.nodes) for name in node.present_inputs()}
     pieces: Sequence[Array] = [images[index : index + 1] for index in range(len(images))]
 
     def run(piece: Array) -> dict[str, Array]:
-        found = {runners.graph.inputs[0]: piece}
-        for node in runners.graph.nodes:
+        found = {graph.inputs[0]: piece}
+        for position, node in enumerate(graph.nodes):
             found[node.output] = runners.of(node).run(found)
+            for name in node.present_inputs():
+                if last_reader[name] == position and name not in kept:
+                    found.pop(name, None)
         return found
 
     parts = runners.each(run, pieces)
-    for node in runners.graph.nodes:
-        values[node.output] = np.concatenate([part.pop(node.output) for part in parts])
+    values = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0]) if name in kept}
+    values[graph.inputs[0]] = images
     return values
+
+
+def _kept(graph: Graph) -> set[str]:
+    kept = {*graph.inputs, *graph.outputs}
+    for node in graph.nodes:
+        read = [name for name in node.present_inputs() if name not in graph.constants]
+        if weight_names(graph, node) is not None:
+            kept |= {*read, node.output}
+        elif len(read) > 1:
+            kept |= set(read)
+    return kept

@@ -77,7 +77,7 @@ def measure_sensitivities(
     noise = dict.fromkeys(tensors, 0.0)
     signal, done = 0.0, 0
     for start in range(0, len(images), PIECE):
-        values = float_values(runners, images[start : start + PIECE])
+        values = float_values(runners, images[start : start + PIECE], tensors)
         wanted = values[graph.outputs[0]]
         signal += power(wanted)
 
@@ -157,7 +157,7 @@ def _run_with(
             weight, bias = (graph.constants[name] for name in names)
             integers = quantise_weights(weight, bias, scale, weight_limits.get(output, LARGEST))
             runner = runners.quantised(node, {names[0]: integers.real()})
-        got = runner.run_on([changed.get(name, values[name]) for name in runner.inputs if name in values])
+        got = runner.run_on([changed[name] if name in changed else values[name] for name in runner.inputs])
         if output in quantised:  # its bias will be corrected
             error = np.subtract(values[output], got)
             got += per_channel(error.mean(axis=(0, *range(2, error.ndim)), dtype=np.float64), got)
