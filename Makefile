@@ -197,7 +197,15 @@ $(VENV)/created:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/installed: $(VENV)/created $(SOURCES)
+# An editable installation knows the modules that there were when it was made: it is made again when others come or go.
+$(VENV)/modules: $(VENV)/created always
+	@find app client engine models -name node_modules -prune -o -name '*.py' -print | LC_ALL=C sort > $@.now
+	@if cmp -s $@.now $@; then rm $@.now; else mv $@.now $@; fi
+
+.PHONY: always
+always:
+
+$(VENV)/installed: $(VENV)/modules $(SOURCES)
 	@echo "Installing Tessera into $(VENV) and compiling its C core (about a minute the first time)"
 	@$(PIP) --editable .
 	@touch $@

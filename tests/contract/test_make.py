@@ -44,6 +44,15 @@ def test_make_serve_says_what_it_does_and_no_more(tmp_path: Path) -> None:
     assert make(tmp_path).stdout == "tessera serve\n"
 
 
+def test_what_came_with_a_pull_is_installed(tmp_path: Path) -> None:
+    make(tmp_path)
+    known = tmp_path / "venv" / "modules"
+    known.write_text(known.read_text().replace("engine/session.py\n", ""))
+    assert make(tmp_path).stdout.startswith("Installing Tessera")
+    assert "engine/session.py\n" in known.read_text()
+    assert make(tmp_path).stdout == "tessera serve\n"
+
+
 def test_an_error_of_the_installation_is_seen_and_ends_it(tmp_path: Path) -> None:
     broken = make(tmp_path, BROKEN="1")
     assert broken.returncode == 2
