@@ -35,7 +35,8 @@ def test_the_api_describes_itself(client: httpx.Client) -> None:
     assert {"400", "408", "413", "415", "422", "500", "503"} <= set(classify["responses"])
     schemas = document["components"]["schemas"]
     assert set(schemas["ErrorBody"]["properties"]) == {"error", "code", "request_id"}
-    assert all(name == schema["title"] for name, schema in schemas.items()), "generators take the title as a name"
+    # Generators take the title as a name; older versions of FastAPI tell what is sent and what comes back apart.
+    assert all(re.sub("-(In|Out)put$", "", name) == schema["title"] for name, schema in schemas.items())
 
 
 def test_no_answer_is_a_5xx_but_a_fault_and_what_may_pass(client: httpx.Client) -> None:
