@@ -19,7 +19,10 @@ IMPOSSIBLE = Gate(90.0, 1.0)
 def test_a_failed_gate_is_warned_of_and_shown(tmp_path: Path, photos: Path, accept: bool, frontends: int) -> None:
     folder, cache = tiny_folder(tmp_path / "tiny"), tmp_path / "cache"
     _, report = quantise_model(folder, photos, cache=cache, gate=IMPOSSIBLE, fallback="none", accept=accept)
-    with ServerProcess(model_path=folder, cache_dir=cache, frontends=frontends) as server, server.client() as client:
+    with (
+        ServerProcess(model_path=folder, cache_dir=cache, frontends=frontends, backend="cpu") as server,
+        server.client() as client,
+    ):
         (model,) = client.get("/v1/models").json()["models"]
         baseline, optimised = model["variants"]
         assert server.stop() == 0, server.describe()
@@ -47,7 +50,7 @@ def test_a_failed_gate_is_warned_of_and_shown(tmp_path: Path, photos: Path, acce
 def test_a_gate_that_was_met_is_shown_without_a_warning(tmp_path: Path, photos: Path) -> None:
     folder, cache = tiny_folder(tmp_path / "tiny"), tmp_path / "cache"
     quantise_model(folder, photos, cache=cache, gate=Gate(1.0, 0.0))
-    with ServerProcess(model_path=folder, cache_dir=cache) as server, server.client() as client:
+    with ServerProcess(model_path=folder, cache_dir=cache, backend="cpu") as server, server.client() as client:
         (model,) = client.get("/v1/models").json()["models"]
         assert server.stop() == 0
     optimised = model["variants"][1]

@@ -77,7 +77,7 @@ def test_imagenet_folder_works_before_and_after_calibration(cache: Path) -> None
     truth = np.array([int(photo.name[:3]) for photo in photos])
     baseline = logits(before.variants["baseline"].path, read_photos(photos, before.preprocessing)).argmax(axis=1)
     assert (baseline == truth).mean() >= 0.75  # 90 % on all 500
-    quantise_model(folder, sample, cache=cache, limit=24, fallback="none")
+    quantise_model(folder, sample, cache=cache, limit=24)
     after = open_model(folder, cache=cache)
     assert after.variants["optimised"].precision == "int8"
     optimised = logits(after.variants["optimised"].path, read_photos(photos, after.preprocessing)).argmax(axis=1)
