@@ -1,4 +1,4 @@
-"""Networks of other families than ResNet-50, with random weights: our engine and ONNX Runtime, in turns.
+"""Networks of other families than ResNet-50, with random weights: our engine, ONNX Runtime and OpenVINO, in turns.
 
 .venv/bin/python -m benchmarks.families                     # all of NAMES, batch 1 and 16
 .venv/bin/python -m benchmarks.families --sizes 160,224x320 --batches 1,16,64 --only ResNet-50
@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import onnx
 
 from tessera import engine
+from tessera.app.figures.rivals import OpenVino
 from tessera.engine.machine import cpu_name
 from tessera.engine.quantize import calibrate, quantised_model
 from tessera.models.contest import take_turns
@@ -104,28 +106,48 @@ def network(name: str, size: Size) -> onnx.ModelProto:
             return resnet_50(size, gated=name.startswith("SE"))
 
 
+OURS = "ours"
 NAMES = ("MobileNetV2", "MobileNetV3", "EfficientNet-B0", "SE-ResNet-50", "ResNet-50")
 
 
-def compare(
-    path: Path, batches: Sequence[int], rounds: int, threads: int
-) -> list[tuple[int, float, float, float, float]]:
-    """Per batch: milliseconds an image of ours and of ONNX Runtime, median ratio, largest difference of answers."""
+@dataclass(frozen=True)
+class Row:
+    """One network at one batch.
+
+    Attributes:
+        batch: images.
+        milliseconds: an image, least of all rounds, by engine; ours first.
+        ratios: median over rounds of an engine's time over ours.
+        off: largest difference of our answers from ONNX Runtime's, over the largest answer.
+    """
+
+    batch: int
+    milliseconds: dict[str, float]
+    ratios: dict[str, float]
+    off: float
+
+
+def compare(path: Path, precision: str, batches: Sequence[int], rounds: int, threads: int) -> list[Row]:
+    """Time every engine on one file."""
     rows = []
-    with (
-        engine.load(path, backend="cpu", threads=threads) as ours,
-        engine.load(path, backend="onnxruntime", threads=threads) as theirs,
-    ):
-        sizes = [size or 1 for size in ours.describe().inputs[0].shape[1:]]
+    with ExitStack() as opened:
+        sessions: dict[str, engine.Session] = {
+            OURS: opened.enter_context(engine.load(path, backend="cpu", threads=threads)),
+            "ONNX Runtime": opened.enter_context(engine.load(path, backend="onnxruntime", threads=threads)),
+        }
+        with suppress(ImportError):
+            sessions["OpenVINO"] = opened.enter_context(OpenVino(path, precision, threads))
+        sizes = [size or 1 for size in sessions[OURS].describe().inputs[0].shape[1:]]
         for batch in batches:
             images = np.random.default_rng(0).normal(0, 1, (batch, *sizes)).astype(np.float32)
-            found, wanted = ours.run(images), theirs.run(images)
-            off = float(np.abs(found - wanted).max() / np.abs(wanted).max())
-            times = np.array(
-                [take_turns((ours, theirs), images) for _ in range(rounds if batch < 8 else max(3, rounds // 4))]
-            )
+            answers = [session.run(images) for session in sessions.values()]
+            off = float(np.abs(answers[0] - answers[1]).max() / np.abs(answers[1]).max())
+            turns = rounds if batch < 8 else max(3, rounds // 4)
+            times = np.array([take_turns(list(sessions.values()), images) for _ in range(turns)])
             least = times.min(axis=0) / batch * 1e3
-            rows.append((batch, float(least[0]), float(least[1]), median(times[:, 1] / times[:, 0]), off))
+            ratios = np.median(times / times[:, :1], axis=0)
+            named = [dict(zip(sessions, map(float, found), strict=True)) for found in (least, ratios)]
+            rows.append(Row(batch, named[0], named[1], off))
     return rows
 
 
@@ -145,8 +167,8 @@ def main() -> None:
     parser.add_argument("--precisions", default="fp32,int8")
     arguments = parser.parse_args()
     print(f"{cpu_name()}, {arguments.threads} threads; minima in ms an image, medians of ratios of runs in turns\n")
-    print("| network | size | precision | batch | ours | ONNX Runtime | ours is faster by | answers differ by |")
-    print("|---|---|---|---:|---:|---:|---:|---:|")
+    print("| network | size | precision | batch | ours | ONNX Runtime | ratio | OpenVINO | ratio | answers differ by |")
+    print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|")
     batches = [int(batch) for batch in arguments.batches.split(",")]
     for name in [arguments.only] if arguments.only else NAMES:
         for size in map(_size, arguments.sizes.split(",")):
@@ -159,9 +181,20 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as folder:
                     path = Path(folder) / "network.onnx"
                     onnx.save(made, path)
-                    for batch, ours, theirs, ratio, off in compare(path, batches, arguments.rounds, arguments.threads):
-                        shown = f"{size[0]}x{size[1]} | {precision} | {batch} | {ours:.2f} | {theirs:.2f}"
-                        print(f"| {name} | {shown} | {ratio:.2f} | {off:.1e} |", flush=True)
+                    for row in compare(path, precision, batches, arguments.rounds, arguments.threads):
+                        cells = [
+                            name,
+                            f"{size[0]}x{size[1]}",
+                            precision,
+                            str(row.batch),
+                            f"{row.milliseconds[OURS]:.2f}",
+                        ]
+                        for other in ("ONNX Runtime", "OpenVINO"):
+                            there = other in row.ratios
+                            cells += (
+                                [f"{row.milliseconds[other]:.2f}", f"{row.ratios[other]:.2f}"] if there else ["", ""]
+                            )
+                        print(f"| {' | '.join(cells)} | {row.off:.1e} |", flush=True)
 
 
 if __name__ == "__main__":

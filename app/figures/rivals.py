@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from tessera.app.settings import Settings
 from tessera.engine.graph.reader import read_model
 from tessera.engine.profile import layer_costs
 from tessera.models.registry import Model
-from tessera.models.variant import Variant
 
 Run = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
@@ -50,12 +50,12 @@ def open_rivals(
     base, optimised = model.variants["baseline"], model.variants["optimised"]
     threads = settings.threads or engine.cpu_budget()
     openers: dict[str, Callable[[], engine.Session]] = {
-        "OpenVINO fp32": lambda: _OpenVino(base, threads),
-        "PyTorch fp32": lambda: _Torch(base, threads),
+        "OpenVINO fp32": lambda: OpenVino(base.path, base.precision, threads),
+        "PyTorch fp32": lambda: _Torch(base.path, base.precision, threads),
     }
     if optimised.precision == "int8" and optimised.path.suffix == ".onnx":
         openers["ONNX Runtime int8"] = lambda: engine.load(optimised.path, backend="onnxruntime", threads=threads)
-        openers["OpenVINO int8"] = lambda: _OpenVino(optimised, threads)
+        openers["OpenVINO int8"] = lambda: OpenVino(optimised.path, optimised.precision, threads)
     sessions, left_out = {}, {}
     for name, opener in sorted(openers.items()):
         try:
@@ -70,12 +70,12 @@ def open_rivals(
 class _Rival(engine.Session):
     """What all have in common: floats in, logits out, and MACs from the file."""
 
-    def __init__(self, variant: Variant, threads: int, backend: str, isa: str) -> None:
-        graph = read_model(variant.path)
+    def __init__(self, path: Path, precision: str, threads: int, backend: str, isa: str) -> None:
+        graph = read_model(path)
         self._info = engine.SessionInfo(
             backend=backend,
             isa=isa,
-            precision=variant.precision,
+            precision=precision,
             threads=threads,
             inputs=(engine.TensorSpec(graph.inputs[0], graph.values[graph.inputs[0]].shape, "float32"),),
             outputs=(engine.TensorSpec(graph.outputs[0], graph.values[graph.outputs[0]].shape, "float32"),),
@@ -98,20 +98,30 @@ class _Rival(engine.Session):
         """Nothing outlives the object."""
 
 
-class _OpenVino(_Rival):
-    """Static batch, latency hint, one stream: its fastest setting for one request at a time."""
+class OpenVino(_Rival):
+    """OpenVINO with static batch, latency hint, one stream: its fastest setting for one request at a time.
 
-    def __init__(self, variant: Variant, threads: int) -> None:
+    Args:
+        path: ONNX file.
+        precision: "fp32", or "int8" for a file that is quantised.
+        threads: how many.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+
+    def __init__(self, path: Path, precision: str, threads: int) -> None:
         openvino = importlib.import_module("openvino")
-        super().__init__(variant, threads, "openvino", f"openvino {version('openvino')}")
+        super().__init__(path, precision, threads, "openvino", f"openvino {version('openvino')}")
         self._core = openvino.Core()
-        self._path = variant.path
+        self._path = path
         self._settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads}
-        if variant.precision == "fp32":
+        if precision == "fp32":
             self._settings["INFERENCE_PRECISION_HINT"] = "f32"
         self._requests: dict[int, Any] = {}
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """See `Session.run`; each batch size is compiled once."""
         request = self._requests.get(len(x))
         if request is None:
             model = self._core.read_model(self._path)
@@ -126,13 +136,13 @@ class _OpenVino(_Rival):
 class _Torch(_Rival):
     """PyTorch's operators one after the other, channels last: what a script in eager mode gets at best."""
 
-    def __init__(self, variant: Variant, threads: int) -> None:
+    def __init__(self, path: Path, precision: str, threads: int) -> None:
         torch = importlib.import_module("torch")
-        super().__init__(variant, threads, "torch", f"torch {version('torch')}, eager")
+        super().__init__(path, precision, threads, "torch", f"torch {version('torch')}, eager")
         from tessera.models.torch_graph import TorchGraph
 
         torch.set_num_threads(threads)
-        self._graph = TorchGraph(variant.path)
+        self._graph = TorchGraph(path)
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         return self._graph.run(x)
