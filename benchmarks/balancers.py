@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -44,7 +45,7 @@ class Balancer(Protocol):
         """The number of a replica, if possible not one of `tried`, which have refused the same request."""
 
 
-class _Repeated:
+class _Repeated(ABC):
     """Chooses again while it meets a replica that has refused, up to `CHOICES` times: the predicate previous_hosts."""
 
     def pick(self, fleet: Fleet, tried: Collection[int]) -> int:
@@ -55,9 +56,9 @@ class _Repeated:
                 break
         return chosen
 
+    @abstractmethod
     def choose(self, requests: Sequence[int]) -> int:
         """The rule itself."""
-        raise NotImplementedError
 
 
 class LeastRequest(_Repeated):
