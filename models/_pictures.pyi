@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy.typing as npt
@@ -11,3 +12,16 @@ class Resize:
     def finish(self, out: npt.NDArray[Any], /) -> None: ...
     @property
     def box(self) -> tuple[int, int, int, int]: ...
+
+class Libjpeg:
+    def __init__(self, path: str) -> None: ...
+    def read(
+        self,
+        data: bytes,
+        scale: int,
+        size: tuple[int, int],
+        box: tuple[int, int, int, int],
+        into: Resize | npt.NDArray[Any],
+        wanted: Callable[[], bool] | None,
+        /,
+    ) -> bool: ...

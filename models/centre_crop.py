@@ -34,48 +34,89 @@ _FROM_RIGHT, _FROM_BOTTOM = (2, 3, 7, 8), (3, 4, 6, 7)  # where the stored colum
 _TRANSPOSED = {1: 5, 2: 8, 3: 7, 4: 6, 5: 1, 6: 4, 7: 3, 8: 2}
 
 
-def write_centre_crop(
-    picture: Image.Image,
-    preprocessing: Preprocessing,
-    out: NDArray[np.uint8],
-    *,
-    orientation: int = 1,
-    original: tuple[int, int] | None = None,
-    scale: int = 1,
-    plain: Callable[[Image.Image], Image.Image] | None = None,
-) -> None:
-    """Resize a picture and write the centre of it; equal, to the bit, to Pillow's resize of all of it, then crop.
+class CentreCrop:
+    """Resize of a picture and the centre of it; equal, to the bit, to Pillow's resize of all of it, then crop.
 
     Args:
-        picture: The decoded picture, as it is stored.
+        size: Width and height of the decoded picture, as it is stored.
         preprocessing: What the model expects.
-        out: uint8 [height, width, 3], RGB, contiguous.
         orientation: EXIF's, 1 to 8; only what the crop needs is turned.
-        original: Width and height as stored, before a decoder divided them by `scale`; None: the picture's.
+        original: Width and height as stored, before a decoder divided them by `scale`; None: `size`.
         scale: What the decoder divided them by, rounding up; the filter is narrowed by what that has smoothed.
-        plain: Converts a part of the picture to mode L or RGB; None: as Pillow does.
+
+    Attributes:
+        size: As given.
+        resize: What takes the pixels.
+        box: The stored pixels that are needed: left, top, right, bottom.
+        as_stored: Whether they are taken as they are stored, not turned.
     """
-    width, height = original or picture.size
-    size = _upright(picture.size, orientation)
-    place = geometry(*_upright((width, height), orientation), preprocessing)
-    extent = _upright((width / scale, height / scale), orientation)
-    high, wide = sides(preprocessing.size)
-    tall = _goes_down_first(size, place)
-    if tall:
-        orientation, size, extent = _TRANSPOSED[orientation], size[::-1], extent[::-1]
-        place = Geometry(place.height, place.width, place.top, place.left)
-        high, wide = wide, high
-    across = (size[0], extent[0], place.width, place.left, wide)
-    down = (size[1], extent[1], place.height, place.top, high)
-    resize = _pictures.Resize(across, down, scale, preprocessing.interpolation == "bicubic")
-    if not (orientation == 1 and picture.mode == "RGB" and _take_whole(resize, picture)):
-        _take_in_bands(resize, picture, orientation, plain or _to_rgb)
-    if tall:
-        crop = np.empty((high, wide, 3), np.uint8)
-        resize.finish(crop)
-        out[:] = crop.transpose(1, 0, 2)
-    else:
-        resize.finish(out)
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        preprocessing: Preprocessing,
+        *,
+        orientation: int = 1,
+        original: tuple[int, int] | None = None,
+        scale: int = 1,
+    ) -> None:
+        width, height = original or size
+        upright = _upright(size, orientation)
+        place = geometry(*_upright((width, height), orientation), preprocessing)
+        extent = _upright((width / scale, height / scale), orientation)
+        high, wide = sides(preprocessing.size)
+        self._tall = _goes_down_first(upright, place)
+        if self._tall:
+            orientation, upright, extent = _TRANSPOSED[orientation], upright[::-1], extent[::-1]
+            place = Geometry(place.height, place.width, place.top, place.left)
+            high, wide = wide, high
+        across = (upright[0], extent[0], place.width, place.left, wide)
+        down = (upright[1], extent[1], place.height, place.top, high)
+        self._orientation = orientation
+        self._shape = (high, wide, 3)
+        self.size = size
+        self.resize = _pictures.Resize(across, down, scale, preprocessing.interpolation == "bicubic")
+        self.box = _as_stored(self.resize.box, size, orientation)
+        self.as_stored = orientation == 1
+
+    def take(
+        self,
+        picture: Image.Image,
+        *,
+        at: tuple[int, int] = (0, 0),
+        plain: Callable[[Image.Image], Image.Image] | None = None,
+    ) -> None:
+        """Take the picture, or a part of it that has the box.
+
+        Args:
+            picture: The pixels, as they are stored.
+            at: Where their first column and row lie in the picture.
+            plain: Converts a part of them to mode L or RGB; None: as Pillow does.
+        """
+        whole = self.as_stored and at == (0, 0) and picture.mode == "RGB"
+        if not (whole and _take_whole(self.resize, picture)):
+            self._take_in_bands(picture, at, plain or _to_rgb)
+
+    def write(self, out: NDArray[np.uint8]) -> None:
+        """Write the crop, uint8 [height, width, 3], RGB, contiguous."""
+        if self._tall:
+            crop = np.empty(self._shape, np.uint8)
+            self.resize.finish(crop)
+            out[:] = crop.transpose(1, 0, 2)
+        else:
+            self.resize.finish(out)
+
+    def _take_in_bands(
+        self, picture: Image.Image, at: tuple[int, int], plain: Callable[[Image.Image], Image.Image]
+    ) -> None:
+        left, top, right, bottom = self.resize.box
+        rows = max(1, _BAND // (right - left))
+        turn = _TURNS.get(self._orientation)
+        for first in range(top, bottom, rows):
+            band = _as_stored((left, first, right, min(first + rows, bottom)), self.size, self._orientation)
+            part = picture.crop((band[0] - at[0], band[1] - at[1], band[2] - at[0], band[3] - at[1]))
+            part = plain(part if turn is None else part.transpose(turn))
+            self.resize.take(part if part.mode == "RGB" else part.convert("RGB"), right - left, left, first)
 
 
 def orientation_of(picture: Image.Image) -> int:
@@ -104,19 +145,6 @@ def _take_whole(resize: _pictures.Resize, picture: Image.Image) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _take_in_bands(
-    resize: _pictures.Resize, picture: Image.Image, orientation: int, plain: Callable[[Image.Image], Image.Image]
-) -> None:
-    left, top, right, bottom = resize.box
-    rows = max(1, _BAND // (right - left))
-    turn = _TURNS.get(orientation)
-    for first in range(top, bottom, rows):
-        box = (left, first, right, min(first + rows, bottom))
-        part = picture.crop(_as_stored(box, picture.size, orientation))
-        part = plain(part if turn is None else part.transpose(turn))
-        resize.take(part if part.mode == "RGB" else part.convert("RGB"), right - left, left, first)
 
 
 def _as_stored(box: _Box, size: tuple[int, int], orientation: int) -> _Box:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tessera.engine.errors import ModelError
-from tessera.models.centre_crop import orientation_of, write_centre_crop
+from tessera.models.centre_crop import CentreCrop, orientation_of
 from tessera.models.preprocessing import Preprocessing
 
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp"}
@@ -58,7 +58,9 @@ def _pixels(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as photo:
             photo.load()
-            write_centre_crop(photo, preprocessing, pixels, orientation=orientation_of(photo))
+            crop = CentreCrop(photo.size, preprocessing, orientation=orientation_of(photo))
+            crop.take(photo)
+            crop.write(pixels)
     except Exception as error:
         # Pillow's plugins raise anything at all on damaged files, and the file is the only input here.
         raise ModelError(f"Cannot decode the photo {path}: {error}.") from error

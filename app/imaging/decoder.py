@@ -41,7 +41,8 @@ from tessera.app.imaging.cost import BoundedReader, check_scans
 from tessera.app.imaging.estimate import Estimate, estimate, is_progressive
 from tessera.app.imaging.libtiff import silence_libtiff
 from tessera.app.imaging.metadata import check_exif, prepare
-from tessera.models.centre_crop import orientation_of, write_centre_crop
+from tessera.models.centre_crop import CentreCrop, orientation_of
+from tessera.models.jpeg import read_jpeg
 from tessera.models.preprocessing import Preprocessing, shortest_side
 from tessera.wording import counted
 
@@ -223,6 +224,20 @@ class OpenedImage:
         """Decode, resize and crop. What Pillow raises is not explained."""
         assert self._picture is not None, "an image is decoded once"
         picture, self._picture = self._picture, None
+        crop = self._read_directly(picture, preprocessing) or self._load(picture, preprocessing)
+        crop.write(out)
+
+    def _read_directly(self, picture: ImageFile.ImageFile, preprocessing: Preprocessing) -> CentreCrop | None:
+        """What a JPEG's crop is, straight from libjpeg; None where Pillow has to look at it."""
+        if picture.format not in ("JPEG", "MPO") or picture.mode not in ("L", "RGB"):
+            return None
+        size = (-(-picture.width // self._scale), -(-picture.height // self._scale))
+        crop = CentreCrop(
+            size, preprocessing, orientation=orientation_of(picture), original=picture.size, scale=self._scale
+        )
+        return crop if read_jpeg(self._reader.getvalue(), self._scale, crop, self._reader.wanted) else None
+
+    def _load(self, picture: ImageFile.ImageFile, preprocessing: Preprocessing) -> CentreCrop:
         original, scale = picture.size, self._scale
         if scale > 1 and picture.draft(None, (original[0] // scale, original[1] // scale)) is None:
             scale = 1  # it will be decoded whole
@@ -231,16 +246,11 @@ class OpenedImage:
         table = levels(picture)
         picture.load()
         check_exif(picture.info.get("exif"))  # of a PNG's that comes after its pixels
-        turned = orientation_of(picture)
-        write_centre_crop(
-            _let_go(picture),
-            preprocessing,
-            out,
-            orientation=turned,
-            original=original,
-            scale=scale,
-            plain=partial(to_plain, table=table),
+        crop = CentreCrop(
+            picture.size, preprocessing, orientation=orientation_of(picture), original=original, scale=scale
         )
+        crop.take(_let_go(picture), plain=partial(to_plain, table=table))
+        return crop
 
 
 def _let_go(picture: Image.Image) -> Image.Image:

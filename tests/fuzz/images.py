@@ -11,7 +11,7 @@ import random
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,10 +50,16 @@ def seeds() -> list[bytes]:
     return files
 
 
-def mutations(seed: int, count: int) -> Iterator[bytes]:
-    """`count` damaged files, the same for the same seed."""
+def mutations(seed: int, count: int, whole: Sequence[bytes] | None = None) -> Iterator[bytes]:
+    """`count` damaged files, the same for the same seed.
+
+    Args:
+        seed: Of the damage.
+        count: How many.
+        whole: What is damaged; None: files of every kind.
+    """
     chance = random.Random(seed)
-    whole = seeds()
+    whole = whole or seeds()
     for _ in range(count):
         data = bytearray(chance.choice(whole))
         for _ in range(chance.choice([1, 1, 1, 2, 4, 16])):
@@ -61,7 +67,7 @@ def mutations(seed: int, count: int) -> Iterator[bytes]:
         yield bytes(data[:200_000])
 
 
-def _damage(data: bytearray, chance: random.Random, whole: list[bytes]) -> None:
+def _damage(data: bytearray, chance: random.Random, whole: Sequence[bytes]) -> None:
     # Headers are where damage is interesting, so every other time it is there.
     size = max(1, len(data))
     place = chance.randrange(min(size, 128) if chance.random() < 0.5 else size)

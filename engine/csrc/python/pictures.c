@@ -1,7 +1,7 @@
-/* models._pictures: resizing for Python. Pictures come as Arrow arrays, without a copy. */
-#include "image/resize.h"
+/* models._pictures: resizing for Python. Pictures come as Arrow arrays, without a copy, or from libjpeg (libjpeg_type.c). */
+#include "python/pictures.h"
+
 #include "python/arrow.h"
-#include "python/common.h"
 #include "run/cpu.h"
 
 #include <string.h>
@@ -57,6 +57,12 @@ static void resize_dealloc(resize_object *self)
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
     Py_DECREF(type);
+}
+
+ts_resize *ts_resize_of(PyObject *object)
+{
+    const destructor own = (destructor)resize_dealloc;
+    return (destructor)PyType_GetSlot(Py_TYPE(object), Py_tp_dealloc) == own ? ((resize_object *)object)->resize : NULL;
 }
 
 /* The pixels of an array of four bytes each, and how many; null with an exception set. They live as long as `capsules`. */
@@ -165,7 +171,7 @@ static PyType_Spec spec = {
 
 static int module_exec(PyObject *module)
 {
-    return ts_add_type(module, "Resize", &spec);
+    return ts_add_type(module, "Resize", &spec) || ts_add_type(module, "Libjpeg", &ts_libjpeg_spec) ? -1 : 0;
 }
 
 static PyModuleDef_Slot module_slots[] = {
@@ -180,7 +186,7 @@ static PyModuleDef_Slot module_slots[] = {
 };
 
 static PyModuleDef module_def = {
-    PyModuleDef_HEAD_INIT, "_pictures", "Resizing of decoded pictures.", 0, NULL, module_slots, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_pictures", "Decoding and resizing of pictures.", 0, NULL, module_slots, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__pictures(void)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tessera.models import _pictures
-from tessera.models.centre_crop import write_centre_crop
+from tessera.models.centre_crop import CentreCrop
 from tessera.models.image_size import of_sides, sides
 from tessera.models.preprocessing import INTERPOLATIONS, Interpolation, Preprocessing, geometry
 
@@ -46,8 +46,13 @@ def pillows(picture: Image.Image, preprocessing: Preprocessing, orientation: int
 
 
 def ours(picture: Image.Image, preprocessing: Preprocessing, orientation: int = 1) -> np.ndarray:
+    return crop_of(picture, CentreCrop(picture.size, preprocessing, orientation=orientation), preprocessing)
+
+
+def crop_of(picture: Image.Image, crop: CentreCrop, preprocessing: Preprocessing) -> np.ndarray:
     out = np.empty(preprocessing.shape, np.uint8)
-    write_centre_crop(picture, preprocessing, out, orientation=orientation)
+    crop.take(picture)
+    crop.write(out)
     return out
 
 
@@ -108,9 +113,9 @@ def test_a_picture_decoded_at_a_fraction_lies_where_the_whole_one_does(orientati
     whole = Image.fromarray(slope.astype(np.uint8)).convert("RGB")
     quarter = whole.reduce(4)
     assert quarter.size == (251, 351)
-    out = np.empty((64, 64, 3), np.uint8)
-    write_centre_crop(quarter, Preprocessing(64, 72), out, orientation=orientation, original=whole.size, scale=4)
-    assert np.abs(out.astype(int) - ours(whole, Preprocessing(64, 72), orientation)).max() <= 1
+    wanted = Preprocessing(64, 72)
+    crop = CentreCrop(quarter.size, wanted, orientation=orientation, original=whole.size, scale=4)
+    assert np.abs(crop_of(quarter, crop, wanted).astype(int) - ours(whole, wanted, orientation)).max() <= 1
 
 
 @pytest.mark.parametrize(
