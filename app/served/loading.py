@@ -3,61 +3,35 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from tessera import engine
 from tessera.app.errors import StartupError
-from tessera.app.scheduling.lanes import lane_of
-from tessera.app.served.model import FurtherSize, ServedModel, ServedVariant
+from tessera.app.served.model import ServedModel, ServedVariant
 from tessera.app.served.plan import check_plan
 from tessera.app.served.profile import kept_profile
 from tessera.app.served.selection import cache_folder, find_model, locate
+from tessera.app.served.warmup import Described, check, measure_batches, open_further, peak_of, run_once
 from tessera.app.settings import Settings
 from tessera.engine.backends import BACKENDS
 from tessera.engine.errors import EngineError
 from tessera.engine.normalisation import Normalisation
 from tessera.models import contest
 from tessera.models.foreign import ForeignModel
-from tessera.models.image_size import sides, size_text
+from tessera.models.image_size import size_text
 from tessera.models.package import LABELS, read_package
-from tessera.models.preprocessing import Preprocessing
 from tessera.models.registry import Model, open_model
 from tessera.models.variant import VARIANTS, Variant
-from tessera.wording import counted
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]
-
-_WARM_UP_SIZES = (1, 2, 4, 8, 16)
-
-
-class Described(Protocol):
-    """What a model is, whether it was opened from its folder or an earlier process has told of it."""
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Class names, in the order of the scores."""
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How photos become its input."""
-
-    @property
-    def others(self) -> tuple[Preprocessing, ...]:
-        """The same for further sizes."""
 
 
 @dataclass(frozen=True)
@@ -143,47 +117,23 @@ def load(settings: Settings, progress: Progress, known: ServedModel | None = Non
             try:
                 before = known.variants.get(name) if known is not None else None
                 if before is None:
-                    info = _check(model, files[name], session)
+                    info = check(model, files[name], session)
                     seconds = measure_batches(session, settings.max_batch, model.preprocessing.shape)
                     # What takes an unknown number of products has no utilisation.
-                    variants[name] = _described(files[name], info, _peak(session) if info.macs else None, seconds)
+                    variants[name] = _described(files[name], info, peak_of(session) if info.macs else None, seconds)
                 elif served is not None:
-                    _try(model, files[name], session)
+                    run_once(model, files[name], session)
                     variants[name] = before
                 else:
-                    info = _check(model, files[name], session)
+                    info = check(model, files[name], session)
                     variants[name] = _described(files[name], info, before.peak, before.batch_seconds)
-                sized = _open_further(model, files[name], session, settings.max_batch, before, opened)
+                sized = open_further(model, files[name], session, settings.max_batch, before, opened)
                 further |= {lane: one for lane, (one, _) in sized.items()}
                 variants[name] = replace(variants[name], further={lane: of for lane, (_, of) in sized.items()})
             except (EngineError, OSError) as error:
                 raise _not_loadable(model.name, name, error) from error
         opened.pop_all()
     return LoadedModel(_describe(model, variants, sessions, known, cache_folder(settings)), {**sessions, **further})
-
-
-def _open_further(
-    model: Described,
-    variant: Variant,
-    session: engine.Session,
-    max_batch: int,
-    known: ServedVariant | None,
-    opened: ExitStack,
-) -> dict[str, tuple[engine.Session, FurtherSize]]:
-    """Open a variant's sessions for further sizes, by lane, from the weights of the first, and warm them.
-
-    What an earlier process has measured of them is not measured again.
-    """
-    found = {}
-    for preprocessing in model.others:
-        lane = lane_of(variant.name, preprocessing.size)
-        one = session.at(*sides(preprocessing.size))
-        opened.callback(one.close)
-        _try(model, variant, one, preprocessing)
-        info, before = one.describe(), None if known is None else known.further.get(lane)
-        measured = before.batch_seconds if before else measure_batches(one, max_batch, preprocessing.shape)
-        found[lane] = one, FurtherSize(info.macs, info.arena_bytes, measured)
-    return found
 
 
 def _settle(
@@ -196,7 +146,7 @@ def _settle(
     progress("comparing the variants", 0.0)
     try:
         for name, session in sessions.items():
-            _check(model, model.variants[name], session)
+            check(model, model.variants[name], session)
         settled = contest.settle(model, threads, sessions, lambda variant: open_session(variant, settings))
     except (EngineError, OSError) as error:
         raise _not_loadable(model.name, "optimised", error) from error
@@ -342,9 +292,9 @@ def reload_variant(
                     variant = _settle(model, sessions, settings, opened, lambda stage, fraction: None).variants[name]
             session = sessions[name]
             opened.callback(session.close)
-            info = _check(model, variant, session)
+            info = check(model, variant, session)
             session.run(np.zeros((settings.max_batch, *model.preprocessing.shape), np.uint8))
-            sized = _open_further(model, variant, session, settings.max_batch, known, opened)
+            sized = open_further(model, variant, session, settings.max_batch, known, opened)
         except (EngineError, OSError) as error:
             raise StartupError(str(error)) from error
         opened.pop_all()
@@ -369,54 +319,3 @@ def open_session(variant: Variant, settings: Settings) -> engine.Session:
         graph=variant.graph,
         normalisation=normalisation,
     )
-
-
-def _check(model: Described, variant: Variant, session: engine.Session) -> engine.SessionInfo:
-    """Run one image, and make sure that the variant is what the model says; returns what the session is."""
-    info = session.describe()
-    if not info.normalises:
-        raise StartupError(
-            f"Variant {variant.name!r} of {model.name} takes no uint8 images: {variant.path.name} carries no "
-            "normalisation (metadata tessera.mean and tessera.std)."
-        )
-    _try(model, variant, session)
-    return info
-
-
-def _try(
-    model: Described, variant: Variant, session: engine.Session, preprocessing: Preprocessing | None = None
-) -> None:
-    """Run one image, which also warms the session up, and look at how many scores it gives."""
-    logits = session.run(np.zeros((1, *(preprocessing or model.preprocessing).shape), np.uint8))
-    if logits.shape[1] != len(model.labels):
-        raise StartupError(
-            f"Variant {variant.name!r} of {model.name} gives {counted(logits.shape[1], 'score')} for "
-            f"{counted(len(model.labels), 'label')}."
-        )
-
-
-def measure_batches(session: engine.Session, max_batch: int, shape: tuple[int, int, int]) -> dict[int, float]:
-    """Run a warm session once per size 1, 2, 4, ... and `max_batch`; returns the seconds by size.
-
-    `shape` is that of one image's pixels.
-
-    Once each, because loading should be quick: batches that run later correct the figures.
-    """
-    measured: dict[int, float] = {}
-    for size in sorted({size for size in _WARM_UP_SIZES if size < max_batch} | {max_batch}):
-        images = np.zeros((size, *shape), np.uint8)
-        started = time.perf_counter()
-        session.run(images)
-        measured[size] = time.perf_counter() - started
-    return measured
-
-
-def _peak(session: engine.Session) -> float | None:
-    try:
-        peak = session.peak()
-    except (EngineError, ValueError) as error:
-        logger.warning("no peak of this machine, so no compute utilisation: %s", error)
-        return None
-    if peak is None:
-        logger.warning("no peak of %s is known, so no compute utilisation", session.describe().isa)
-    return peak

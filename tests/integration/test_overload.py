@@ -201,10 +201,10 @@ SLOW = """
 import sys
 
 if "serve" in sys.orig_argv:
-    from tessera.app.served import loading
+    from tessera.app.served import warmup
 
-    measured = loading.measure_batches
-    loading.measure_batches = lambda *arguments: dict.fromkeys(measured(*arguments), 60.0)
+    measured = warmup.measure_batches
+    warmup.measure_batches = lambda *arguments: dict.fromkeys(measured(*arguments), 60.0)
 """
 
 
