@@ -8,6 +8,7 @@ from itertools import count
 
 from tessera.app.errors import DeadlineExceededError
 from tessera.app.scheduling.admission import Admission
+from tessera.app.scheduling.batch_size import BatchSize
 from tessera.app.scheduling.latency import LatencyTable
 from tessera.app.scheduling.line import Line
 from tessera.app.scheduling.snapshot import Snapshot, VariantSnapshot, seconds_to_wait
@@ -15,12 +16,6 @@ from tessera.app.scheduling.ticket import Batch, InputType, Outcome, Priority, R
 
 # Largest part of the engine's time that BACKGROUND gets while others wait: it is not starved, nor does it delay.
 BACKGROUND_SHARE = 0.01
-# Largest part of the time that its first request allows which a full batch may take, when more wait than it holds.
-BATCH_SHARE = 0.25
-# So many requests per image of `max_batch` must be there, on average of late, for batches to become large. Each batch
-# that ends halves the weight of those before. Two or three batches tell a crowd that stays from a burst; small batches
-# end a burst sooner.
-CROWD = 2 / 3
 
 
 class ImageQueue:
@@ -67,9 +62,8 @@ class ImageQueue:
         names = list(variants)
         self.table = LatencyTable(names, max_batch)
         self._parallel = parallel
-        self._abreast = abreast
+        self._size = BatchSize(self.table, max_batch, abreast)
         self._admission = Admission(self.table, names, capacity=capacity, decoders=decoders, parallel=parallel)
-        self._max_batch = max_batch
         self._share = max(1, max_batch // 2)
         self._clock = clock
         self._lines: dict[tuple[str, InputType], Line] = {}
@@ -77,7 +71,6 @@ class ImageQueue:
         self._background = Line(self._numbers)
         self._background_from = 0.0  # when BACKGROUND may run although others wait
         self._running: dict[Batch, float] = {}
-        self._crowd = 0.0  # unfinished requests whenever a batch ends: the mean of late
         self._unfinished: dict[Ticket, None] = {}  # in order of admission
         self._dropped: list[Ticket] = []
 
@@ -189,8 +182,7 @@ class ImageQueue:
             The requests that are complete by this and still wanted.
         """
         now = self._clock()
-        there = sum(ticket.priority is not Priority.BACKGROUND for ticket in self._unfinished)
-        self._crowd = (self._crowd + there) / 2
+        self._size.batch_ended(sum(ticket.priority is not Priority.BACKGROUND for ticket in self._unfinished))
         started = self._running.pop(batch)
         if all(outcome.failure is None and outcome.batch_size == len(batch) for outcome in outcomes):
             self.table.observe(batch.variant, len(batch), now - started)
@@ -290,10 +282,10 @@ class ImageQueue:
         variant = line.first.variant
         waiting = sum(len(ticket.waiting) for ticket in line)
         background = line is self._background
-        most = self._most_of_background(line.first) if background else self._most(line.first, waiting)
+        most = self._most_of_background(line.first) if background else self._size.most(line.first, waiting)
         least = self.table.frugal(variant) if waiting > most and not background else 1
         if not background:
-            most = self._even(variant, min(most, waiting))
+            most = self._size.even(variant, min(most, waiting))
         while line and len(members) < most:
             self._end_turns(line, now)
             ticket = line.first
@@ -314,31 +306,12 @@ class ImageQueue:
                 line.leave(ticket)
         return members
 
-    def _most(self, first: Ticket, waiting: int) -> int:
-        """The largest batch to form: small for few, half a one for a crowd, a full one for more who have the time."""
-        variant, most = first.variant, self._max_batch
-        allowed = first.deadline - first.admitted_at
-        if waiting > most and self.table.tail(variant, most) <= BATCH_SHARE * allowed:
-            return max(most, self.table.efficient(variant), key=lambda size: self._rate(variant, size))
-        return self.table.shared(variant) if self._crowd >= CROWD * most else self.table.quick(variant)
-
-    def _even(self, variant: str, images: int) -> int:
-        """So many of `images` that as many run side by side from first to last."""
-        abreast = self._abreast(variant)
-        return images if images < abreast else images - images % abreast
-
-    def _rate(self, variant: str, size: int) -> float:
-        """Images per second in batches of a size; of a variant that has never run, more in larger ones."""
-        seconds = self.table.seconds(variant, size)
-        return size / seconds if seconds > 0 else float(size)
-
     def _most_of_background(self, first: Ticket) -> int:
         """How many images of a BACKGROUND request run together."""
         if self._admission.decoding or any(self._lines.values()):
             return 1
         bound = max(self.table.tail(variant, 1) for variant in self._admission.depths)
-        fits = [n for n in range(1, self._max_batch + 1) if 0 < self.table.tail(first.variant, n) <= bound]
-        return max(1, min(len(first.waiting), len(fits)))
+        return self._size.most_of_background(first, bound)
 
     def _too_late(self, ticket: Ticket, now: float, least: int) -> bool:
         """Whether a ticket cannot be answered in time, in batches of `least` or more.
