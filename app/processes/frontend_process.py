@@ -20,6 +20,7 @@ from tessera.app.processes.child_process import configuration, inherited
 from tessera.app.processes.messages import Kind, Message
 from tessera.app.processes.remote import RemoteDispatcher
 from tessera.app.processes.status_page import StatusPage
+from tessera.app.processes.supervisor_link import SupervisorLink
 from tessera.app.settings import Settings
 
 
@@ -84,16 +85,15 @@ def main() -> None:
     os.close(status_file)
 
     def dispatcher(given: Settings, metrics: Metrics) -> RemoteDispatcher:
-        return RemoteDispatcher(
-            given,
+        supervisor = SupervisorLink(
+            control,
             metrics,
-            control=control,
-            status_page=status_page,
-            decode_memory=SharedMemory(memory_file),
             on_leave=lambda: server.leave(),
             on_drain=lambda: server.drain(),
             on_stop=lambda: server.stop(),
         )
+        memory = SharedMemory(memory_file)
+        return RemoteDispatcher(given, supervisor, status_page=status_page, decode_memory=memory)
 
     app = create_app(settings, dispatcher=dispatcher)
     server = FrontendServer(app, settings, beat=lambda: status_page.frontend_beat(index))

@@ -8,7 +8,6 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable
 from itertools import count
 
 from tessera.app.dispatch.dispatcher import Phase, Reservation, Status
@@ -23,9 +22,6 @@ from tessera.app.errors import (
     RequestError,
 )
 from tessera.app.imaging.memory import DecodeMemory
-from tessera.app.observability.merge import registry_to_json
-from tessera.app.observability.metrics import Metrics
-from tessera.app.processes.experiment import RemoteExperiment
 from tessera.app.processes.heat_maps import unpack_heat_maps
 from tessera.app.processes.messages import (
     INPUT_TYPES,
@@ -35,7 +31,6 @@ from tessera.app.processes.messages import (
     Kind,
     Message,
     Request,
-    pack_file,
     pack_seconds,
     unpack_error,
     unpack_file,
@@ -44,6 +39,7 @@ from tessera.app.processes.messages import (
 from tessera.app.processes.reservation import RemoteReservation
 from tessera.app.processes.shared_rows import SLOTS_PER_ROW, SlotAllocator, SlotArea, SlotLayout
 from tessera.app.processes.status_page import StatusPage
+from tessera.app.processes.supervisor_link import SupervisorLink
 from tessera.app.scheduling.lanes import variant_of
 from tessera.app.scheduling.snapshot import Snapshot
 from tessera.app.scheduling.ticket import InputType, Outcome, Priority
@@ -59,7 +55,6 @@ _DEATHS = 2
 _ATTEMPTS = 8  # at most so many engine processes get a request, whatever they die of
 _PATIENCE = 10.0  # seconds that a request waits for a new engine process
 _MARGIN = 0.05  # seconds before its deadline at which a request stops waiting for one
-_ANSWER_SECONDS = 5.0
 
 
 class RemoteDispatcher:
@@ -71,38 +66,25 @@ class RemoteDispatcher:
 
     Args:
         settings: The settings.
-        metrics: What this process counts.
-        control: The connection with the supervisor.
+        supervisor: The link with the supervisor, which has not been started.
         status_page: Where the engine process shows its state.
         decode_memory: What all frontends decode large images in.
-        on_leave: Called when readiness is to be turned off.
-        on_drain: Called when requests are to be refused.
-        on_stop: Called when this process is to end.
     """
 
     def __init__(
         self,
         settings: Settings,
-        metrics: Metrics,
+        supervisor: SupervisorLink,
         *,
-        control: socket.socket,
         status_page: StatusPage,
         decode_memory: DecodeMemory,
-        on_leave: Callable[[], None],
-        on_drain: Callable[[], None],
-        on_stop: Callable[[], None],
     ) -> None:
-        self._metrics = metrics
         self._capacity = settings.max_queue_images
-        self._control_end = control
-        self._control: Channel | None = None
+        self._supervisor = supervisor
         self._area: SlotArea | None = None  # comes with the first engine process
         self._allocator = SlotAllocator(0)
         self._status_page = status_page
         self.decode_memory = decode_memory
-        self._on_leave = on_leave
-        self._on_drain = on_drain
-        self._on_stop = on_stop
         self._status = Status(Phase.LOADING, "starting")
         self._model: ServedModel | None = None
         self._places: dict[str, int] = {}
@@ -110,19 +92,12 @@ class RemoteDispatcher:
         self._decoders = 1
         self._identities = count(1)
         self._reservations: dict[int, RemoteReservation] = {}
-        self._answers: dict[int, asyncio.Future[bytes]] = {}
-        self._experiment = RemoteExperiment(
-            lambda events: self.tell(Message(Kind.EVENTS, body=events)),
-            lambda question: self._ask_supervisor(Kind.ASK, question),
-        )
         self._changes: dict[int, asyncio.Future[None]] = {}
         self._explaining: set[str] = set()  # variants that this engine process has made ready for that
 
     def start(self) -> None:
         """Tell the supervisor that this process answers."""
-        # Without the supervisor there is no service: no process that fails would be restarted.
-        self._control = Channel(self._control_end, self._receive_control, lambda: os._exit(1))
-        self.tell(Message(Kind.READY))
+        self._supervisor.start(self._receive_supervisor)
 
     async def stop(self) -> None:
         """Let go of the engine process."""
@@ -131,8 +106,7 @@ class RemoteDispatcher:
 
     def tell(self, message: Message) -> None:
         """Send a message to the supervisor."""
-        if self._control is not None:
-            self._control.send(message)
+        self._supervisor.tell(message)
 
     def status(self) -> Status:
         """Where the engine process is."""
@@ -252,27 +226,14 @@ class RemoteDispatcher:
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Ask the supervisor, which knows the metrics of all processes."""
-        answer = await self._ask_supervisor(Kind.SCRAPE, accept.encode()[:4096])
-        content_type, _, body = answer.partition(b"\n")
-        return body, content_type.decode()
+        return await self._supervisor.render_metrics(accept)
 
     @property
     def experiment(self) -> ExperimentAccess:
         """The experiment, which the supervisor keeps."""
-        return self._experiment
+        return self._supervisor.experiment
 
-    async def _ask_supervisor(self, kind: Kind, body: bytes) -> bytes:
-        identity = next(self._identities)
-        answer = self._answers[identity] = asyncio.get_running_loop().create_future()
-        self.tell(Message(kind, identity=identity, body=body))
-        try:
-            return await asyncio.wait_for(answer, _ANSWER_SECONDS)
-        except asyncio.TimeoutError:
-            raise NotReadyError("The answer of the other processes did not arrive in time.", retry_after=1) from None
-        finally:
-            self._answers.pop(identity, None)
-
-    def _receive_control(self, message: Message) -> None:
+    def _receive_supervisor(self, message: Message) -> None:
         if message.kind == Kind.ATTACH:
             end, slots = message.files
             self._take_slots(slots)
@@ -284,22 +245,6 @@ class RemoteDispatcher:
         elif message.kind == Kind.MODEL:
             self._decoders = max(1, message.number)
             self._take_model(message)
-        elif message.kind == Kind.COLLECT:
-            data = pack_file(registry_to_json(self._metrics.registry))
-            self.tell(Message(Kind.COLLECTED, identity=message.identity, files=(data,)))
-        elif message.kind in (Kind.METRICS, Kind.ANSWER):
-            answer = unpack_file(message.files[0])
-            waiting = self._answers.get(message.identity)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(answer)
-        elif message.kind == Kind.GUARD:
-            self._experiment.tripped = message.number == 1
-        elif message.kind == Kind.LEAVE:
-            self._on_leave()
-        elif message.kind == Kind.DRAIN:
-            self._on_drain()
-        elif message.kind == Kind.STOP:
-            self._on_stop()
 
     def _take_model(self, message: Message) -> None:
         self._model = ServedModel.from_json(unpack_file(message.files[0]))
