@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tessera.engine.errors import ModelError
 from tessera.models.foreign import describe_foreign, model_name
-from tessera.models.image_size import (
-    LARGEST_IMAGE,
-    SIZE_FORMS,
-    Size,
-    read_size,
-    sides,
-    size_flag,
-    size_text,
-    wrong_sizes,
-)
+from tessera.models.image_size import Size, sides, size_flag, size_text
 from tessera.models.preprocessing import INTERPOLATIONS, Preprocessing
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tessera.models.toml_table import TomlTable
 
 DESCRIPTION = "model.toml"
 CALIBRATION = "calibration.json"
@@ -151,74 +136,67 @@ def _onnx_files(folder: Path) -> list[Path]:
 
 
 def _read_described(folder: Path) -> Package:
-    path = folder / DESCRIPTION
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ModelError(f"Cannot read {path}: {error}.") from error
-    reader = _Reader(path, table)
-    name = reader.text("name")
+    table = TomlTable.read(folder / DESCRIPTION)
+    name = table.text("name")
     if not _NAME.fullmatch(name):
-        raise reader.complaint("name", "must be 1 to 64 letters, digits, dots, dashes or underscores")
-    architecture = reader.text("architecture", "") or None
+        raise table.complaint("name", "must be 1 to 64 letters, digits, dots, dashes or underscores")
+    architecture = table.text("architecture", "") or None
     if architecture is not None and architecture not in _ARCHITECTURES:
-        raise reader.complaint("architecture", f"must be one of {', '.join(_ARCHITECTURES)}")
-    preprocessing, others = _read_preprocessing(_Reader(path, reader.table("preprocessing"), "preprocessing."))
+        raise table.complaint("architecture", f"must be one of {', '.join(_ARCHITECTURES)}")
+    preprocessing, others = _read_preprocessing(table.table("preprocessing"))
     package = Package(
         name=name,
         folder=folder,
-        source=reader.file("weights" if architecture else "onnx"),
+        source=table.file("weights" if architecture else "onnx"),
         architecture=architecture,
-        labels=read_labels(reader.file("labels", LABELS)),
+        labels=read_labels(table.file("labels", LABELS)),
         preprocessing=preprocessing,
         others=others,
-        calibration=reader.file("calibration", CALIBRATION),
-        description=reader.text("description", ""),
-        ascend=_read_offline(path, reader),
+        calibration=table.file("calibration", CALIBRATION),
+        description=table.text("description", ""),
+        ascend=_read_offline(table.table("ascend")),
     )
-    reader.refuse_leftovers()
+    table.refuse_leftovers()
     if package.ascend is not None and package.others:
-        raise _Reader(path, {}, "preprocessing.").complaint("sizes", "has several sizes; .om files are for one")
+        raise table.complaint("preprocessing.sizes", "has several sizes; .om files are for one")
     if package.ascend is not None and package.source.suffix != ".onnx":
-        raise reader.complaint("onnx", "must name the .onnx file that the .om files of [ascend] were converted from")
+        raise table.complaint("onnx", "must name the .onnx file that the .om files of [ascend] were converted from")
     return package
 
 
-def _read_offline(path: Path, parent: _Reader) -> OfflineModels | None:
-    table = parent.table("ascend")
+def _read_offline(table: TomlTable) -> OfflineModels | None:
     if not table:
         return None
-    reader = _Reader(path, table, "ascend.")
     offline = OfflineModels(
-        soc=reader.text("soc"),
-        baseline=reader.file("baseline"),
-        optimised=reader.file("optimised"),
-        optimised_precision=reader.text("optimised_precision", "fp16"),
+        soc=table.text("soc"),
+        baseline=table.file("baseline"),
+        optimised=table.file("optimised"),
+        optimised_precision=table.text("optimised_precision", "fp16"),
     )
     if not _SOC.fullmatch(offline.soc):
-        raise reader.complaint("soc", "must be a chip as ATC names it, such as Ascend310B1")
+        raise table.complaint("soc", "must be a chip as ATC names it, such as Ascend310B1")
     if offline.optimised_precision not in PRECISIONS_ON_ASCEND:
-        raise reader.complaint("optimised_precision", f"must be one of {', '.join(PRECISIONS_ON_ASCEND)}")
-    reader.refuse_leftovers()
+        raise table.complaint("optimised_precision", f"must be one of {', '.join(PRECISIONS_ON_ASCEND)}")
+    table.refuse_leftovers()
     return offline
 
 
-def _read_preprocessing(reader: _Reader) -> tuple[Preprocessing, tuple[Preprocessing, ...]]:
+def _read_preprocessing(table: TomlTable) -> tuple[Preprocessing, tuple[Preprocessing, ...]]:
     """How photos are prepared for the usual size, and for further ones."""
     default = Preprocessing()
-    size, *others = reader.sizes(default.size)
-    resize = reader.pixels("resize", default.resize)
+    size, *others = table.sizes(default.size)
+    resize = table.pixels("resize", default.resize)
     if resize < min(sides(size)):
         shorter = "" if isinstance(size, int) else "shorter side of the "
-        raise reader.complaint("resize", f"must be at least the {shorter}size, {min(sides(size))}")
-    mean, std = reader.triple("mean", default.mean), reader.triple("std", default.std)
+        raise table.complaint("resize", f"must be at least the {shorter}size, {min(sides(size))}")
+    mean, std = table.triple("mean", default.mean), table.triple("std", default.std)
     if min(std) <= 0:
-        raise reader.complaint("std", "must be above zero in every channel")
-    named = reader.text("interpolation", default.interpolation)
+        raise table.complaint("std", "must be above zero in every channel")
+    named = table.text("interpolation", default.interpolation)
     interpolation = next((known for known in INTERPOLATIONS if known == named), None)
     if interpolation is None:
-        raise reader.complaint("interpolation", f"must be one of {', '.join(INTERPOLATIONS)}")
-    reader.refuse_leftovers()
+        raise table.complaint("interpolation", f"must be one of {', '.join(INTERPOLATIONS)}")
+    table.refuse_leftovers()
     first = Preprocessing(size, resize, mean, std, interpolation)
     return first, tuple(map(first.at, others))
 
@@ -238,73 +216,3 @@ def read_labels(path: Path) -> tuple[str, ...]:
     if not labels or not all(labels):
         raise ModelError(f"{path} must hold one label per line and no empty lines.")
     return labels
-
-
-class _Reader:
-    """Takes typed values out of a TOML table and complains about what is missing, wrong or left over."""
-
-    def __init__(self, path: Path, table: dict[str, Any], prefix: str = "") -> None:
-        self._path = path
-        self._table = dict(table)
-        self._prefix = prefix
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self._table.pop(key, default)
-        if not isinstance(value, str) or (not value and default is None):
-            raise self.complaint(key, "is missing" if value is None else "must be a text")
-        return value
-
-    def table(self, key: str) -> dict[str, Any]:
-        value = self._table.pop(key, {})
-        if not isinstance(value, dict):
-            raise self.complaint(key, "must be a table")
-        return value
-
-    def file(self, key: str, default: str | None = None) -> Path:
-        name = self.text(key, default)
-        if not name or Path(name).name != name or name in (".", ".."):
-            raise self.complaint(key, "must name a file in the same folder")
-        return self._path.parent / name
-
-    def pixels(self, key: str, default: int) -> int:
-        value = self._table.pop(key, default)
-        if type(value) is not int or not 1 <= value <= LARGEST_IMAGE:
-            raise self.complaint(key, f"must be a whole number from 1 to {LARGEST_IMAGE}")
-        return value
-
-    def sizes(self, default: Size) -> list[Size]:
-        """What `size` says, or `sizes`, of which there is one at most."""
-        if "sizes" not in self._table:
-            return [self._size("size", self._table.pop("size", default))]
-        told = self._table.pop("sizes")
-        if "size" in self._table:
-            raise self.complaint("size", "goes without 'sizes', whose first one is the usual size")
-        if not isinstance(told, list) or not told:
-            raise self.complaint("sizes", f"must be a list of sizes, each {SIZE_FORMS}")
-        sizes = [self._size("sizes", size) for size in told]
-        if problem := wrong_sizes(sizes):
-            raise self.complaint("sizes", problem)
-        return sizes
-
-    def _size(self, key: str, told: object) -> Size:
-        size = read_size(told)
-        if size is None:
-            raise self.complaint(
-                key, f"must be {SIZE_FORMS}" if key == "size" else f"must hold sizes, each {SIZE_FORMS}"
-            )
-        return size
-
-    def triple(self, key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
-        value = self._table.pop(key, list(default))
-        is_fine = isinstance(value, list) and len(value) == 3 and all(type(x) in (int, float) for x in value)
-        if not is_fine or not all(-1000 < x < 1000 for x in value):
-            raise self.complaint(key, "must be three numbers")
-        red, green, blue = (float(x) for x in value)
-        return red, green, blue
-
-    def refuse_leftovers(self) -> None:
-        if self._table:
-            raise self.complaint(min(self._table), "is not a known key")
-
-    def complaint(self, key: str, problem: str) -> ModelError:
-        return ModelError(f"{self._path}: '{self._prefix}{key}' {problem}.")
