@@ -12,7 +12,7 @@ import anyio.to_thread
 import httpx
 
 from tessera.client.answers import Classification
-from tessera.client.attempts import Attempts
+from tessera.client.attempts import Attempts, Size
 from tessera.client.images import File, ImageLike, chunks, read_image
 from tessera.client.synchronous import DEFAULT_URL, PATH
 
@@ -29,22 +29,34 @@ class AsyncClient:
         self._own = http is None
 
     @overload
-    async def classify(self, images: ImageLike, *, variant: str | None = None, top_k: int = 5) -> Classification: ...
+    async def classify(
+        self, images: ImageLike, *, variant: str | None = None, top_k: int = 5, size: Size | None = None
+    ) -> Classification: ...
     @overload
     async def classify(
-        self, images: list[_Image] | tuple[_Image, ...], *, variant: str | None = None, top_k: int = 5
+        self,
+        images: list[_Image] | tuple[_Image, ...],
+        *,
+        variant: str | None = None,
+        top_k: int = 5,
+        size: Size | None = None,
     ) -> list[Classification]: ...
     async def classify(
-        self, images: ImageLike | list[Any] | tuple[Any, ...], *, variant: str | None = None, top_k: int = 5
+        self,
+        images: ImageLike | list[Any] | tuple[Any, ...],
+        *,
+        variant: str | None = None,
+        top_k: int = 5,
+        size: Size | None = None,
     ) -> Classification | list[Classification]:
         """Say what an image shows, or each of a list of them; see `Client.classify`."""
         if not isinstance(images, list | tuple):
             file = await anyio.to_thread.run_sync(read_image, images)
-            return (await self._ask([file], variant, top_k))[0]
+            return (await self._ask([file], variant, top_k, size))[0]
         groups, answers = chunks(images), []
         # Files are read and arrays compressed on a thread, so that the event loop goes on.
         while files := await anyio.to_thread.run_sync(next, groups, ()):
-            answers += await self._ask(files, variant, top_k)
+            answers += await self._ask(files, variant, top_k, size)
         return answers
 
     async def close(self) -> None:
@@ -60,8 +72,10 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _ask(self, files: Sequence[File], variant: str | None, top_k: int) -> list[Classification]:
-        attempts = Attempts(files, variant, top_k, time.monotonic() + self._timeout)
+    async def _ask(
+        self, files: Sequence[File], variant: str | None, top_k: int, size: Size | None
+    ) -> list[Classification]:
+        attempts = Attempts(files, variant, top_k, size, time.monotonic() + self._timeout)
         while True:
             try:
                 result = attempts.answer(await self._http.post(self._url, **attempts.request()))

@@ -14,6 +14,8 @@ from tessera.client.answers import Classification, read_answer, read_error
 from tessera.client.errors import ClientError, NoAnswerError
 from tessera.client.images import File
 
+Size = int | tuple[int, int]  # of a square; or height and width, in pixels
+
 # Statuses that pass: too many requests, and, of proxies too, a service that is restarting or busy.
 _PASSING = (429, 502, 503, 504)
 # An image that an engine process died of would kill the next one too.
@@ -31,12 +33,14 @@ class Attempts:
         files: The images.
         variant: Who shall answer; None for whom the service chooses.
         top_k: How many labels.
+        size: At which of the model's sizes; None for its usual one.
         deadline: On the monotonic clock, in seconds.
     """
 
     files: Sequence[File]
     variant: str | None
     top_k: int
+    size: Size | None
     deadline: float
     _made: int = field(default=0, init=False)
 
@@ -46,10 +50,15 @@ class Attempts:
         headers = {"X-Request-Timeout-Ms": str(max(1, int(left * 1000)))}
         if self.variant is not None:
             headers["X-Model-Variant"] = self.variant
+        params: dict[str, int | str] = {}
+        if self.top_k != _DEFAULT_TOP_K:
+            params["top_k"] = self.top_k
+        if self.size is not None:
+            params["size"] = "x".join(map(str, (self.size,) if isinstance(self.size, int) else self.size))
         self._made += 1
         return {
             "headers": headers,
-            "params": {} if self.top_k == _DEFAULT_TOP_K else {"top_k": self.top_k},
+            "params": params,
             "files": [("file", (file.name, file.content)) for file in self.files],
             "timeout": httpx.Timeout(left, connect=min(left, _LONGEST_CONNECT)),
         }

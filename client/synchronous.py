@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 import httpx
 
 from tessera.client.answers import Classification
-from tessera.client.attempts import Attempts
+from tessera.client.attempts import Attempts, Size
 from tessera.client.images import File, ImageLike, chunks, read_image
 
 PATH = "/v1/classify"
@@ -35,13 +35,25 @@ class Client:
         self._own = http is None
 
     @overload
-    def classify(self, images: ImageLike, *, variant: str | None = None, top_k: int = 5) -> Classification: ...
+    def classify(
+        self, images: ImageLike, *, variant: str | None = None, top_k: int = 5, size: Size | None = None
+    ) -> Classification: ...
     @overload
     def classify(
-        self, images: list[_Image] | tuple[_Image, ...], *, variant: str | None = None, top_k: int = 5
+        self,
+        images: list[_Image] | tuple[_Image, ...],
+        *,
+        variant: str | None = None,
+        top_k: int = 5,
+        size: Size | None = None,
     ) -> list[Classification]: ...
     def classify(
-        self, images: ImageLike | list[Any] | tuple[Any, ...], *, variant: str | None = None, top_k: int = 5
+        self,
+        images: ImageLike | list[Any] | tuple[Any, ...],
+        *,
+        variant: str | None = None,
+        top_k: int = 5,
+        size: Size | None = None,
     ) -> Classification | list[Classification]:
         """Say what an image shows, or each of a list of them.
 
@@ -53,6 +65,8 @@ class Client:
                 tuple of these.
             variant: Who shall answer, such as "baseline"; None for whom the service chooses.
             top_k: How many labels, the likeliest first.
+            size: Of the images that the network sees, in pixels: one of those that the model is served at, a number
+                for a square or (height, width). None for its usual one.
 
         Returns:
             A classification; of a list, one for each image in its order.
@@ -65,8 +79,8 @@ class Client:
             ValueError: An array is of another type or shape.
         """
         if not isinstance(images, list | tuple):
-            return self._ask([read_image(images)], variant, top_k)[0]
-        return [answer for files in chunks(images) for answer in self._ask(files, variant, top_k)]
+            return self._ask([read_image(images)], variant, top_k, size)[0]
+        return [answer for files in chunks(images) for answer in self._ask(files, variant, top_k, size)]
 
     def close(self) -> None:
         """Close the connections."""
@@ -81,8 +95,8 @@ class Client:
     ) -> None:
         self.close()
 
-    def _ask(self, files: Sequence[File], variant: str | None, top_k: int) -> list[Classification]:
-        attempts = Attempts(files, variant, top_k, time.monotonic() + self._timeout)
+    def _ask(self, files: Sequence[File], variant: str | None, top_k: int, size: Size | None) -> list[Classification]:
+        attempts = Attempts(files, variant, top_k, size, time.monotonic() + self._timeout)
         while True:
             try:
                 result = attempts.answer(self._http.post(self._url, **attempts.request()))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 import anyio
@@ -29,7 +30,7 @@ MINUTES = 600.0
 
 @pytest.fixture(scope="module")
 def service(small_model: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(model_path=small_model, frontends=1, threads=1) as running:
+    with ServerProcess(model_path=small_model, size="224,97,131x97", frontends=1, threads=1) as running:
         yield running
         assert running.stop() == 0, running.describe()
 
@@ -59,6 +60,28 @@ def test_variant_and_number_of_labels_are_asked_for(service: ServerProcess) -> N
     with Client(service.url, timeout=MINUTES) as client:
         answer = client.classify(pictures(1)[0], variant="baseline", top_k=2)
     assert (answer.variant, len(answer.predictions)) == ("baseline", 2)
+
+
+def test_each_size_of_the_model_can_be_asked_for(service: ServerProcess) -> None:
+    image = pictures(1)[0]
+
+    def asked(query: dict[str, str]) -> dict[int, float]:
+        with service.client() as http:
+            (result,) = http.post("/v1/classify", params=query, content=image).json()["results"]
+        return {prediction["index"]: prediction["probability"] for prediction in result["predictions"]}
+
+    async def ask(size: int | tuple[int, int] | None) -> list[Classification]:
+        async with AsyncClient(service.url, timeout=MINUTES) as client:
+            return [await client.classify(image, size=size), *await client.classify([image], size=size)]
+
+    expected = {None: asked({}), 97: asked({"size": "97"}), (131, 97): asked({"size": "131x97"})}
+    assert not any(same(expected[one], expected[other]) for one, other in combinations(expected, 2))
+    with Client(service.url, timeout=MINUTES) as client:
+        for size, wanted in expected.items():
+            answers = [client.classify(image, size=size), *client.classify([image], size=size)]
+            assert all(same(scores(answer), wanted) for answer in (*answers, *anyio.run(ask, size)))
+        with pytest.raises(RefusedError, match="224, 97, 131x97"):
+            client.classify(image, size=64)
 
 
 def test_answers_come_in_the_order_of_the_images(service: ServerProcess) -> None:

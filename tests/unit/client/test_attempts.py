@@ -8,14 +8,14 @@ import httpx
 import pytest
 
 from tessera.client import ClientError, NoAnswerError, RefusedError
-from tessera.client.attempts import Attempts
+from tessera.client.attempts import Attempts, Size
 from tessera.client.images import File
 
 REQUEST = httpx.Request("POST", "http://127.0.0.1:8000/v1/classify")
 
 
-def attempts(seconds: float = 60.0, top_k: int = 5, variant: str | None = None) -> Attempts:
-    return Attempts([File("photo.jpg", b"jpeg")], variant, top_k, time.monotonic() + seconds)
+def attempts(seconds: float = 60.0, top_k: int = 5, variant: str | None = None, size: Size | None = None) -> Attempts:
+    return Attempts([File("photo.jpg", b"jpeg")], variant, top_k, size, time.monotonic() + seconds)
 
 
 def told(status: int, code: str = "", **headers: str) -> httpx.Response:
@@ -89,6 +89,8 @@ def test_the_service_is_told_the_time_that_is_left() -> None:
     assert 8000 < int(sent["headers"]["X-Request-Timeout-Ms"]) <= 9000
     assert sent["headers"]["X-Model-Variant"] == "baseline"
     assert sent["params"] == {"top_k": 1}
+    assert attempts(size=160).request()["params"] == {"size": "160"}
+    assert attempts(size=(131, 97)).request()["params"] == {"size": "131x97"}
     # A model of two classes has no five labels: what is not asked for is the service's own choice.
     plain = attempts().request()
     assert plain["params"] == {}
