@@ -106,12 +106,6 @@ def _some(sources: Sequence[Path]) -> Iterator[Photo] | None:
     return chain([first], photos)
 
 
-def _shortly(photo: Photo) -> Photo:
-    """A sample by its name alone; where it lies is nobody's concern."""
-    path = Path(photo.name)
-    return photo._replace(name=path.name) if path in _SAMPLES else photo
-
-
 def _keep(
     outcomes: Iterator[list[Outcome]], tally: Tally, output: BatchOutput, labels: Sequence[str], top_k: int
 ) -> None:

@@ -45,17 +45,6 @@ def aipp_configuration(preprocessing: Preprocessing) -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def aipp_reference(images: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> npt.NDArray[np.float16]:
-    """What AIPP makes of images: uint8 [N, H, W, 3] to float16 [N, 3, H, W], in the arithmetic of its formula.
-
-    Every step is rounded to float16 here. Whether the chip keeps more digits between subtraction and multiplication
-    is not documented; if it does, it is closer to the exact result than this.
-    """
-    minimum, reciprocal = aipp_constants(preprocessing)
-    shifted = images.astype(np.float16) - _rounded(minimum)
-    return np.ascontiguousarray((shifted * _rounded(reciprocal)).transpose(0, 3, 1, 2))
-
-
 def _rounded(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float16]:
     return values.astype(np.float16)
 

@@ -23,8 +23,6 @@ EXTENSIONS = (
 
 READY = "READY"
 UNAVAILABLE = "UNAVAILABLE"
-LOADING = "LOADING"
-UNLOADING = "UNLOADING"
 
 # What the one input takes besides the tensor that the metadata declare; a datatype has one line there.
 _ACCEPTS = "FP32 {normalised} normalised | UINT8 {pixels} RGB pixels | BYTES [N] image files"
