@@ -14,6 +14,7 @@ The tree; each leaf carries the HTTP status and the machine-readable code that a
         ├── InvalidHttpError                400 invalid_http
         ├── InvalidInferenceRequestError    400 invalid_inference_request
         ├── UnsupportedOperationError       400 unsupported
+        ├── PreflightError                  400 preflight_refused
         ├── ClientDisconnectedError         400 client_disconnected
         ├── UnauthorisedError               401 unauthorised
         ├── ForbiddenError                  403 forbidden
@@ -178,6 +179,13 @@ class UnsupportedOperationError(RequestError):
 
     status = 400
     code = "unsupported"
+
+
+class PreflightError(RequestError):
+    """A browser asks for a web page whether it may send a request, and it may not."""
+
+    status = 400
+    code = "preflight_refused"
 
 
 class ClientDisconnectedError(RequestError):
