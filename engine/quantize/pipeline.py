@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tessera.engine import _native
 from tessera.engine.errors import InputError
 from tessera.engine.graph.ir import Graph
+from tessera.engine.quantize.attempts import cheaper, stricter
 from tessera.engine.quantize.calibration import Calibration
 from tessera.engine.quantize.measures import agreement, sqnr
 from tessera.engine.quantize.network.layers import read_network
@@ -47,10 +48,6 @@ _MOST_ROUNDS = 3
 
 # Errors of tensors are not quite independent, and other images are a little worse than those looked at.
 _MARGIN_DB = 1.35
-# The next attempt aims at so much beyond what was asked; at so much more where only agreement was missing.
-_SPARE_DB, _STEP_DB = 0.4, 0.5
-# An attempt that is better by so much is worth another one with fewer tensors in floating point.
-_SURPLUS_DB = 0.9
 
 _CHECK_BATCH = 16
 
@@ -214,14 +211,15 @@ class _Quantiser:
                 limits = {}  # a little speed is worth less than the gate
                 more, layers = settle(replace(more, weight_limits=limits))
             calibration = more
-        if met and len(rounds) < _MOST_ROUNDS:
-            fewer = self._looser(calibration, rounds[-1], gate)
-            if fewer is not calibration:
-                rounds.append(self._check(fewer, seen))
-                if _meets(rounds[-1], gate, checked):
-                    calibration = fewer
-                else:
-                    rounds[-2:] = reversed(rounds[-2:])
+        if met:
+            calibration = cheaper(
+                calibration,
+                rounds,
+                gate,
+                self._rates,
+                check=lambda choice: self._check(choice, seen),
+                meets=lambda attempt: _meets(attempt, gate, checked),
+            )
         report = Report(
             images=seen.seen,
             checked=checked,
@@ -280,24 +278,10 @@ class _Quantiser:
 
     def _stricter(self, calibration: Calibration, attempt: Round, gate: Gate) -> Calibration:
         """With more tensors in floating point after an attempt that failed; the same one where there are no more."""
-        assert attempt.sqnr is not None, "what was not measured meets the gate"
-        missing = gate.sqnr - attempt.sqnr
-        more = self._with_noise(calibration, -(missing + _SPARE_DB if missing > 0 else _STEP_DB))
+        more = stricter(calibration, attempt, gate, self._rates)
         if more.floats == calibration.floats or not place(self._graph, more.floats).roots:
             return calibration
         return more
-
-    def _looser(self, calibration: Calibration, attempt: Round, gate: Gate) -> Calibration:
-        """With fewer tensors in floating point where an attempt was better than asked; else the same one."""
-        if attempt.sqnr is None or not calibration.floats or attempt.sqnr < gate.sqnr + _SURPLUS_DB:
-            return calibration
-        fewer = self._with_noise(calibration, attempt.sqnr - gate.sqnr - _SPARE_DB)
-        return fewer if len(fewer.floats) < len(calibration.floats) else calibration
-
-    def _with_noise(self, calibration: Calibration, more: float) -> Calibration:
-        """The choice for so many dB more noise than is predicted for that of a calibration."""
-        left = sum(gain.noise for name, gain in calibration.gains.items() if name not in calibration.floats)
-        return replace(calibration, noise_limit=_digits(left * 10 ** (more / 10))).for_cpu(self._rates)
 
     def _check(self, calibration: Calibration, seen: Observation) -> Round:
         """Run what would be written, on our own engine, on images that nothing was fitted to."""
