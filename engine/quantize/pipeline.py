@@ -33,6 +33,7 @@ from tessera.engine.quantize.settlement.equalisation import equalise
 from tessera.engine.quantize.settlement.propagation import LayerNoise, Propagation, Settled
 from tessera.engine.quantize.settlement.reconsideration import reconsider_ranges
 from tessera.engine.quantize.settlement.sensitivity import measure_sensitivities
+from tessera.engine.quantize.settlement.tail import tail_values
 from tessera.engine.quantize.writer import quantise_graph, write_quantised
 from tessera.engine.rates import rates_here
 
@@ -182,9 +183,10 @@ class _Quantiser:
         ranges, choices = choose_ranges(runners, candidates, seen.images[: min(_CHOOSING, _settled(seen))], self.report)
         _native.trim_heap()
         some = seen.images[: min(_SENSITIVE, _settled(seen))]
-        sensitivities = measure_sensitivities(runners, placement, ranges, limits, some, self.report)
+        tails = tail_values(runners, {name: values[: _settled(seen)] for name, values in seen.vectors.items()})
+        sensitivities = measure_sensitivities(runners, placement, ranges, limits, some, self.report, tails=tails)
         ranges, choices, sensitivities = reconsider_ranges(
-            runners, placement, candidates, ranges, choices, sensitivities, limits, some, self.report
+            runners, placement, candidates, ranges, choices, sensitivities, limits, some, self.report, tails
         )
         if self._fallback == "none":
             sensitivities = []

@@ -37,6 +37,7 @@ class Observation:
         images: the sample of the images, float32 [n, C, H, W].
         logits: the float network's answers to the sample, float32 [n, ...].
         means: by value, the mean of each channel in each image of the sample, float32 [n, C].
+        vectors: the values with one number a channel that need a range, of the sample, float32 [n, C, ...].
         seen: how many images there were.
     """
 
@@ -44,6 +45,7 @@ class Observation:
     images: Array = field(default_factory=lambda: np.empty((0, 0, 0, 0), np.float32))
     logits: Array = field(default_factory=lambda: np.empty((0, 0), np.float32))
     means: dict[str, Array] = field(default_factory=dict)
+    vectors: dict[str, Array] = field(default_factory=dict)
     seen: int = 0
 
 
@@ -84,7 +86,8 @@ def observe_network(
     del counted  # with its session, before the sample is copied
     rows = kept.rows()
     means = {name: np.stack([row.means[name] for row in rows]) for name in rows[0].means} if rows else {}
-    observation = Observation(histograms, means=means, seen=seen)
+    vectors = {name: np.stack([row.vectors[name] for row in rows]) for name in rows[0].vectors} if rows else {}
+    observation = Observation(histograms, means=means, vectors=vectors, seen=seen)
     if rows:
         observation.logits = np.stack([row.answer for row in rows])
         observation.images = np.empty((len(rows), *rows[0].image.shape), np.float32)
@@ -129,9 +132,10 @@ class _Pass:
         finally:
             self._free.put(histograms)
         means = {name: channel_means(values[name]) for name in self._corrected}
+        vectors = {name: values[name].copy() for name in self._ranged if _is_vector(values[name])}
         answers = values[self._output].copy()
         return [
-            _Row(image.copy(), answer, {name: mean[index] for name, mean in means.items()})
+            _Row(image.copy(), answer, _of_image(means, index), _of_image(vectors, index))
             for index, (image, answer) in enumerate(zip(images, answers, strict=True))
         ]
 
@@ -149,6 +153,16 @@ class _Row:
     image: Array
     answer: Array
     means: dict[str, Array]
+    vectors: dict[str, Array]
+
+
+def _is_vector(batch: Array) -> bool:
+    """Whether values [n, C, ...] have one number for each channel."""
+    return batch.ndim > 1 and batch[0].size == batch.shape[1]
+
+
+def _of_image(values: dict[str, Array], index: int) -> dict[str, Array]:
+    return {name: batch[index] for name, batch in values.items()}
 
 
 class _Sample:

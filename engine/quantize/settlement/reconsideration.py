@@ -39,6 +39,7 @@ def reconsider_ranges(
     weight_limits: Mapping[str, int],
     images: Array,
     report: Callable[[str, float], None],
+    tails: Mapping[str, Mapping[str, Array]] | None = None,
 ) -> tuple[dict[str, ActivationRange], list[TensorChoice], list[Sensitivity]]:
     """Try the other candidates of the tensors that cost most, and keep what costs less.
 
@@ -52,6 +53,7 @@ def reconsider_ranges(
         weight_limits: as there.
         images: as there, the same.
         report: as there.
+        tails: as there.
 
     Returns:
         Ranges, choices and sensitivities, with what was found.
@@ -68,7 +70,9 @@ def reconsider_ranges(
     while any(open_trials.values()):
         trials = {tensor: methods.pop(0) for tensor, methods in open_trials.items() if methods}
         tried = {tensor: rounded_range(candidates[tensor][method]) for tensor, method in trials.items()}
-        measured = measure_sensitivities(runners, placement, tried, weight_limits, images, report, tensors=list(trials))
+        measured = measure_sensitivities(
+            runners, placement, tried, weight_limits, images, report, tensors=list(trials), tails=tails
+        )
         for entry in measured:
             if entry.noise < best[entry.tensor].noise:
                 best[entry.tensor] = entry

@@ -55,6 +55,7 @@ def measure_sensitivities(
     images: Array,
     report: Callable[[str, float], None],
     tensors: Sequence[str] | None = None,
+    tails: Mapping[str, Mapping[str, Array]] | None = None,
 ) -> list[Sensitivity]:
     """Quantise one tensor at a time and run the rest of the network from there in floating point.
 
@@ -67,6 +68,7 @@ def measure_sensitivities(
             exceed a range by far more than others, so a handful tells too little.
         report: called as `report(stage, fraction)`.
         tensors: these alone; None: all that are quantised.
+        tails: by tensor, the values of more images from it to the network's end; they count instead of `images` there.
 
     Returns:
         The worst first.
@@ -74,6 +76,8 @@ def measure_sensitivities(
     graph = runners.graph
     tensors = placement.ranges_needed() if tensors is None else tensors
     layers = {tensor: _layers_behind(runners, placement, tensor) for tensor in tensors}
+    tails = {tensor: values for tensor, values in (tails or {}).items() if tensor in layers}
+    inner = [tensor for tensor in tensors if tensor not in tails]
     noise = dict.fromkeys(tensors, 0.0)
     signal, done = 0.0, 0
     for start in range(0, len(images), PIECE):
@@ -85,13 +89,18 @@ def measure_sensitivities(
             nonlocal done
             got = _run_with(runners, values, tensor, ranges[tensor], layers[tensor], weight_limits)
             done += 1
-            report("measuring sensitivity", done * PIECE / (len(tensors) * max(len(images), PIECE)))
+            report("measuring sensitivity", done * PIECE / (len(inner) * max(len(images), PIECE)))
             return power(np.subtract(got, wanted))
 
-        for tensor, more in zip(tensors, runners.each(measure, tensors), strict=True):
+        for tensor, more in zip(inner, runners.each(measure, inner), strict=True):
             noise[tensor] += more
         sizes = {name: value[0].size for name, value in values.items()}
         del values, wanted, measure  # before the next are there
+    relative = {tensor: noise[tensor] / max(signal, 1e-30) for tensor in inner}
+    for tensor, tail in tails.items():
+        answers = tail[graph.outputs[0]]
+        got = _run_with(runners, tail, tensor, ranges[tensor], layers[tensor], weight_limits)
+        relative[tensor] = power(np.subtract(got, answers)) / max(power(answers), 1e-30)
     costs, readers = _multiplications(runners, sizes), graph.readers()
     total = max(sum(costs.values()), 1)
 
@@ -99,9 +108,8 @@ def measure_sensitivities(
         names = tuple(layer.output for layer in layers[tensor])
         macs = sum(costs[name] for name in names)
         weights = sum(int(graph.constants[layer.inputs[1]].size) for layer in layers[tensor])
-        relative = noise[tensor] / max(signal, 1e-30)
         return Sensitivity(
-            noise=float(f"{relative:.4g}"),  # as it is written down, so that builds choose alike
+            noise=float(f"{relative[tensor]:.4g}"),  # as it is written down, so that builds choose alike
             macs=macs,
             elements=sizes[tensor] * (1 + len(readers.get(tensor, ()))) + weights,
             rounded=sum(sizes[name] for name in names if name not in graph.outputs),

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from tessera import engine
 from tessera.engine.errors import ModelError
+from tessera.engine.graph.ir import Graph, Node
 from tessera.engine.graph.writer import to_onnx
 from tessera.engine.quantize import Calibration, Gate, calibrate, quantised_model
 from tessera.engine.quantize.measures import sqnr
@@ -32,6 +33,7 @@ from tessera.engine.quantize.settlement.choice import TensorChoice
 from tessera.engine.quantize.settlement.equalisation import apply_scales, tied_tensors
 from tessera.engine.quantize.settlement.reconsideration import reconsider_ranges
 from tessera.engine.quantize.settlement.sensitivity import Sensitivity, decibels, measure_sensitivities
+from tessera.engine.quantize.settlement.tail import tail_values
 from tessera.engine.rates import TABLE, Rates, rates_here
 from tests.unit.models.tiny import tiny_images, tiny_model
 from tests.unit.quantize.networks import constants, nodes, producers, run, with_an_outlier
@@ -167,6 +169,37 @@ def test_a_range_that_costs_less_at_the_end_of_the_network_takes_the_place_of_on
     assert set(methods.values()) == {"mse", "max"}, "some are better wide; what costs nothing stays as it was"
     for name, method in methods.items():
         assert ranges[name] == (cut[name] if method == "mse" else rounded_range(wide[name]))
+
+
+def test_what_leads_to_the_answers_alone_is_judged_by_all_images_at_hand() -> None:
+    """A vector in front of the last layer is small; what only one image in many shows of it still counts."""
+    graph, images = read_network(tiny_model()), tiny_images(12)
+    placement, runners = place(graph), NodeRunners(graph, 2)
+    seen = observe_network(graph, placement, [images], sample=12, threads=2)
+    tails = tail_values(runners, seen.vectors)
+    name = "avgpool"
+    assert tails[name][name].shape[0] == 12
+    np.testing.assert_allclose(tails[name][graph.outputs[0]], seen.logits, rtol=1e-4, atol=1e-4)
+    ranges = {tensor: candidate_ranges(found, "max")["max"] for tensor, found in seen.histograms.items()}
+    order = np.argsort(seen.vectors[name].reshape(12, -1).max(axis=1))
+    few = seen.images[order[:2]]
+    ranges[name] = ActivationRange(0.0, float(seen.vectors[name][order[:2]].max()))  # cuts off what the others have
+
+    def noise(**more: dict[str, dict[str, np.ndarray]]) -> float:
+        found = measure_sensitivities(runners, placement, ranges, {}, few, lambda stage, fraction: None, **more)
+        return next(entry.noise for entry in found if entry.tensor == name)
+
+    assert noise(tails=tails) > 3 * noise()
+
+
+def test_a_vector_that_others_join_on_the_way_is_no_tail() -> None:
+    """Squeeze-and-excitation multiplies a map by such a vector, and the map takes more than the vector."""
+    nodes = [
+        Node("GlobalAveragePool", "mean", ["map"], ["vector"]),
+        Node("Mul", "product", ["map", "vector"], ["answers"]),
+    ]
+    graph = Graph("scaled", nodes, ["map"], ["answers"], constants={}, values={}, metadata={}, opset=17)
+    assert tail_values(NodeRunners(graph, 1), {"vector": np.ones((1, 3, 1, 1), np.float32)}) == {}
 
 
 def test_int8_asks_for_a_quantised_file_and_keeps_the_types_of_its_float_layers(tmp_path: Path) -> None:
