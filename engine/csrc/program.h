@@ -23,6 +23,9 @@ typedef struct ts_program ts_program;
  * `block` is C0, the channels of a pixel that lie side by side: a multiple of TS_GROUP. Or it is all channels, however few,
  * which is called packed: images of three channels need no space for sixteen. The frame (top, left, bottom, right) holds
  * `zero` and is what convolutions read as padding.
+ *
+ * In phases, the pixels of a block are four planes by (y mod 2, x mod 2), and what is two pixels apart in the image lies side
+ * by side. The frame is still counted in pixels of the image. Only convolutions on a matrix unit write and read such tensors.
  */
 typedef struct {
     ts_dtype dtype;
@@ -30,6 +33,7 @@ typedef struct {
     int top, left, bottom, right;
     int zero;           /* zero point of u8 values; 0 for floating point */
     int block;
+    int phases;         /* not for packed tensors */
     int local;          /* lives within one micro-batch of one segment */
     int images;         /* how many images it has room for */
     size_t offset;      /* of image 0 in the arena */
@@ -39,8 +43,8 @@ typedef struct {
 size_t ts_image_bytes(const ts_tensor_desc *desc);
 
 /*
- * Whether an image holds bytes that no step writes: a frame, or groups of a block beyond the channels. They are filled
- * when the program is finished, so nothing else may ever lie there.
+ * Whether an image holds bytes that no step writes: a frame, groups of a block beyond the channels, or the shorter planes'
+ * ends in phases. They are filled when the program is finished, so nothing else may ever lie there.
  */
 int ts_image_framed(const ts_tensor_desc *desc);
 

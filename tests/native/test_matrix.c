@@ -1,7 +1,8 @@
 /*
  * Convolutions on the matrix unit, whose tile instructions are emulated: where nobody can time them, what they cost is
  * counted. Every layer class of ResNet-50 takes the products, loads and stores of the plan; no store waits for its
- * product; other libraries' configuration survives; and the whole network answers as it does on AVX2, to the bit.
+ * product; other libraries' configuration survives; and the whole network, whose tensors before a stride of 2 are in phases,
+ * answers as it does on AVX2, to the bit.
  */
 #include "amx_emulated.h"
 #include "check.h"
@@ -12,13 +13,17 @@
 
 /* ---- networks of u8 convolutions ---- */
 
-enum { MOST_TENSORS = 160 };
+enum {
+    MOST_TENSORS = 160,
+    PHASES = 16, /* to be added to a frame: in phases on a matrix unit, and no more frame than windows with steps of 2 read */
+};
 
 typedef struct {
     ts_program *program;
     random_source random;
     int images;
     int blocks[TS_DTYPES];
+    int zero; /* zero point of all bytes but images' */
     ts_tensor_desc tensors[MOST_TENSORS];
     size_t bytes; /* of the arena so far: every tensor has a place of its own */
 } network;
@@ -33,8 +38,14 @@ static network begin(const char *level, int threads, int images, int block)
 
 static int add_tensor(network *n, ts_dtype dtype, int channels, int height, int width, int frame, int packed)
 {
-    ts_tensor_desc d = {.dtype = dtype, .channels = channels, .height = height, .width = width, .top = frame, .left = frame,
-                        .bottom = frame, .right = frame, .block = packed ? channels : n->blocks[dtype], .images = n->images, .offset = n->bytes};
+    ts_tensor_desc d = {.dtype = dtype, .channels = channels, .height = height, .width = width, .block = packed ? channels : n->blocks[dtype],
+                        .zero = dtype == TS_U8 && !packed ? n->zero : 0, .images = n->images, .offset = n->bytes};
+    d.phases = frame >= PHASES && d.block > TS_GROUP;
+    d.top = d.left = d.bottom = d.right = frame % PHASES;
+    if (frame > PHASES) {
+        d.bottom -= 1 - height % 2;
+        d.right -= 1 - width % 2;
+    }
     const int index = ts_program_tensor(n->program, &d);
     CHECK(index >= 0 && index < MOST_TENSORS, "%s", ts_program_error(n->program));
     n->tensors[index] = d;
@@ -101,9 +112,10 @@ typedef struct {
 } layer;
 
 /*
- * One run of each class, images as segments hand them over. Products are 16 cycles each; a load of the streamed operand
- * takes 20.6 cycles of the way from L2. Sums of the plan, class by class:
+ * One run of each class, images as segments hand them over; what a stride of 2 reads is in phases. Products are 16 cycles each;
+ * a load of the streamed operand takes 20.6 cycles of the way from L2. Sums of the plan, class by class:
  * - products: tiles of pixels x panels of 64 channels x steps x 4; 56 pixels of a framed row fill 58 of 64 rows of tiles,
+ *   28 of a phase with a frame before them 28 of 29,
  * - 2x2: a load for every product's pixels and weights, halved; 1x4: 5 loads for 4 products, the pixels streamed,
  * - stores: 4 for every sum of 2x2 (twice a block) or 1x4 (once).
  */
@@ -111,21 +123,38 @@ static const layer layers[] = {
 #include "matrix_plan.def"
 };
 
-static void count_layer(const layer *l)
+/* Of `times` convolutions of a class, the later ones with the one before as residual, and of the one that writes phases for them. */
+static amx_counts count_convs(const layer *l, int times)
 {
+    const int size = l->size * l->stride, packed = l->inputs < TS_GROUP, frame = l->kernel / 2;
+    if (!times && packed)
+        return (amx_counts){0};
     network n = begin("amx", 1, l->images, 64);
-    const int size = l->size * l->stride, pixels = size * size * l->inputs;
-    const int x = add_tensor(&n, TS_U8, l->inputs, size, size, l->kernel / 2, l->inputs < TS_GROUP);
+    int x = add_tensor(&n, TS_U8, l->inputs, size, size, frame, packed), y = -1;
     const ts_input_desc input = {.target = x, .scale = 1};
     CHECK(!ts_program_input(n.program, &input), "%s", ts_program_error(n.program));
-    const int residual = l->residual ? add_conv(&n, x, l->outputs, l->kernel, l->stride, 0, -1) : -1;
-    const int y = add_conv(&n, x, l->outputs, l->kernel, l->stride, 0, residual);
-    finish(&n, y);
-    float *images = random_images((size_t)l->images * (size_t)pixels), *output = malloc((size_t)(l->images * l->outputs * l->size * l->size) * 4);
+    if (l->stride == 2 && !packed)
+        x = add_conv(&n, x, l->inputs, 1, 1, times ? PHASES + frame : 0, -1);
+    for (int i = 0; i < times; i++)
+        y = add_conv(&n, x, l->outputs, l->kernel, l->stride, 0, y);
+    finish(&n, times ? y : x);
+    float *images = random_images((size_t)(l->images * size * size * l->inputs));
+    float *output = malloc((size_t)l->images * (size_t)(size * size) * (size_t)(l->inputs + l->outputs) * sizeof *output);
+    CHECK(output, "out of memory");
     amx_reset_counts();
     run(&n, images, l->images, output);
-    const amx_counts c = amx_counted();
+    ts_program_free(n.program);
+    free(images);
+    free(output);
+    return amx_counted();
+}
+
+static void count_layer(const layer *l)
+{
     const int layers_run = l->residual ? 2 : 1;
+    const amx_counts before = count_convs(l, 0), all = count_convs(l, layers_run);
+    const amx_counts c = {all.products - before.products, all.loads - before.loads, all.streamed - before.streamed, all.stores - before.stores,
+                          all.hasty_stores - before.hasty_stores, all.configurations - before.configurations};
     CHECK(c.products == layers_run * l->products && c.loads == layers_run * l->loads && c.streamed == layers_run * l->streamed &&
               c.stores == layers_run * l->stores,
           "%s: %lld products, %lld loads, %lld streamed, %lld stores; planned %lld, %lld, %lld, %lld", l->name,
@@ -133,9 +162,6 @@ static void count_layer(const layer *l)
           (long long)l->products, (long long)l->loads, (long long)l->streamed, (long long)l->stores);
     CHECK(c.hasty_stores <= 4 * layers_run, "%s: %lld stores within three products", l->name, (long long)c.hasty_stores);
     CHECK(c.configurations == layers_run, "%s: configured %lld times", l->name, (long long)c.configurations);
-    ts_program_free(n.program);
-    free(images);
-    free(output);
 }
 
 /* ---- other libraries ---- */
@@ -163,14 +189,86 @@ static void foreign_configuration_survives(void)
     free(images);
 }
 
+/* ---- phases ---- */
+
+typedef struct {
+    int height, width, channels, kernel, zero, images, capacity;
+} map;
+
+/* All that may write and read phases: windows two pixels apart, pixel by pixel from phases to phases, and residuals. */
+static void run_map(const map *m, const char *level, int block, const float *input, float *output)
+{
+    network n = begin(level, 1 + m->images % 2, m->capacity, block);
+    const int phases = PHASES + m->kernel / 2;
+    n.zero = m->zero;
+    const int x = add_tensor(&n, TS_U8, 64, m->height, m->width, 0, 0);
+    const ts_input_desc first = {.target = x, .scale = 1};
+    CHECK(!ts_program_input(n.program, &first), "%s", ts_program_error(n.program));
+    const int a = add_conv(&n, x, m->channels, 1, 1, phases, -1), b = add_conv(&n, a, m->channels, 1, 1, phases, a);
+    const int windows = add_conv(&n, b, 64, m->kernel, 2, 0, add_conv(&n, a, 64, m->kernel, 2, 0, -1));
+    finish(&n, add_conv(&n, b, 64, 1, 2, 0, windows));
+    run(&n, input, m->images, output);
+    ts_program_free(n.program);
+}
+
+static void compare_map(const map *m)
+{
+    const size_t count = (size_t)m->images * 64 * (size_t)((m->height + 1) / 2 * ((m->width + 1) / 2));
+    float *input = random_images((size_t)m->images * 64 * (size_t)(m->height * m->width));
+    float *expected = malloc(count * sizeof *expected), *actual = malloc(count * sizeof *actual);
+    CHECK(expected && actual, "out of memory");
+    run_map(m, "scalar", TS_GROUP, input, expected);
+    run_map(m, "amx", 64, input, actual);
+    for (size_t i = 0; i < count; i++)
+        CHECK(expected[i] == actual[i], "output %zu is %g instead of %g: %d x %d pixels, %d channels, kernel %d, zero %d, %d of %d images", i,
+              (double)actual[i], (double)expected[i], m->height, m->width, m->channels, m->kernel, m->zero, m->images, m->capacity);
+    free(input);
+    free(expected);
+    free(actual);
+}
+
+/* As many images as fill tiles across images, or few larger ones; 25 x 40 is what images of 200 x 320 pixels have. */
+static void phases_do_not_matter(int rounds)
+{
+    random_source random = {20261201};
+    for (int i = 0; i < rounds; i++) {
+        const int many = i % 3 == 0, most = many ? 16 : 40;
+        map m = {.height = random_between(&random, 1, most), .width = random_between(&random, 1, most), .channels = 64 * random_between(&random, 1, 2),
+                 .kernel = 1 + 2 * random_between(&random, 0, 2), .zero = random_between(&random, 0, 1) * random_between(&random, 0, 255),
+                 .images = many ? random_between(&random, 9, 18) : random_between(&random, 1, 3), .capacity = many ? 16 : 2};
+        if (i == 1)
+            m.height = 25, m.width = 40;
+        compare_map(&m);
+    }
+}
+
+/* Only what reads every second pixel, or every one by itself, knows phases. */
+static void refuses_other_readers(void)
+{
+    network n = begin("amx", 1, 1, 64);
+    const int x = add_tensor(&n, TS_U8, 64, 8, 8, PHASES + 1, 0), y = add_tensor(&n, TS_U8, 64, 8, 8, 0, 0);
+    const ts_input_desc input = {.target = x, .scale = 1};
+    CHECK(ts_program_input(n.program, &input) < 0 && strstr(ts_program_error(n.program), "phases"), "%s", ts_program_error(n.program));
+    const ts_eltwise_desc copy = {.source = x, .other = -1, .target = y, .source_scale = 1, .high = 255};
+    CHECK(ts_program_eltwise(n.program, &copy) < 0 && strstr(ts_program_error(n.program), "phases"), "%s", ts_program_error(n.program));
+    const int8_t weights[64 * 64 * 4] = {0};
+    const int32_t bias[64] = {0};
+    const float scale[64] = {0};
+    const ts_conv_desc windows = {.source = x, .target = y, .residual = -1, .kernel_h = 2, .kernel_w = 2, .stride_h = 1, .stride_w = 1, .dilation_h = 1,
+                                  .dilation_w = 1, .pad_top = 1, .pad_left = 1, .groups = 1, .weights = weights, .bias = bias, .scale = scale, .high = 255};
+    CHECK(ts_program_conv(n.program, &windows) < 0 && strstr(ts_program_error(n.program), "phases"), "%s", ts_program_error(n.program));
+    ts_program_free(n.program);
+}
+
 /* ---- the whole network ---- */
 
-static int add_bottleneck(network *n, int source, int width, int stride)
+/* `frame` as the next block wants it. */
+static int add_bottleneck(network *n, int source, int width, int stride, int frame)
 {
     const int shortcut = stride > 1 || n->tensors[source].channels != 4 * width ? add_conv(n, source, 4 * width, 1, stride, 0, -1) : source;
-    const int narrow = add_conv(n, source, width, 1, 1, 1, -1);
+    const int narrow = add_conv(n, source, width, 1, 1, stride > 1 ? PHASES + 1 : 1, -1);
     const int middle = add_conv(n, narrow, width, 3, stride, 0, -1);
-    return add_conv(n, middle, 4 * width, 1, 1, 0, shortcut);
+    return add_conv(n, middle, 4 * width, 1, 1, frame, shortcut);
 }
 
 /* ResNet-50 v1.5 without its last layer, at the resolution `size`. */
@@ -188,7 +286,7 @@ static void run_resnet(const char *level, int block, int size, int images, const
     CHECK(!ts_program_pool(n.program, &pool), "%s", ts_program_error(n.program));
     for (int stage = 0; stage < 4; stage++)
         for (int i = 0; i < depths[stage]; i++)
-            y = add_bottleneck(&n, y, 64 << stage, stage > 0 && i == 0 ? 2 : 1);
+            y = add_bottleneck(&n, y, 64 << stage, stage > 0 && i == 0 ? 2 : 1, stage < 3 && i == depths[stage] - 1 ? PHASES : 0);
     finish(&n, y);
     run(&n, input, images, output);
     ts_program_free(n.program);
@@ -220,6 +318,8 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
         count_layer(&layers[i]);
     foreign_configuration_survives();
+    phases_do_not_matter(30);
+    refuses_other_readers();
     whole_network(argc > 1 ? atoi(argv[1]) : 224, 1);
     whole_network(32, 16);
     return 0;

@@ -70,6 +70,7 @@ def _frame_key(tensor: Tensor) -> tuple[object, ...]:
         tensor.frame,
         tensor.zero,
         tensor.block,
+        tensor.phases,
         tensor.images,
     )
 

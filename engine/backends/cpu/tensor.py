@@ -29,6 +29,8 @@ class Tensor:
         frame: (top, left, bottom, right) pixels of padding that convolutions read around it.
         block: C0, the channels of a pixel that lie side by side: what `layout` chooses, or all channels where `packed`;
             0 until that is known.
+        phases: its pixels are four planes by (row mod 2, column mod 2), in which what is two pixels
+            apart lies side by side; `frame` is counted in pixels of the image all the same.
         local: lives within one micro-batch of its segment.
         images: images that it has room for.
         offset: bytes from the start of the arena.
@@ -43,6 +45,7 @@ class Tensor:
     zero: int = 0
     frame: Frame = (0, 0, 0, 0)
     block: int = 0
+    phases: bool = False
     local: bool = False
     images: int = 1
     offset: int = 0
@@ -72,6 +75,7 @@ class Tensor:
             "frame": self.frame,
             "zero": self.zero,
             "block": self.block,
+            "phases": self.phases,
             "local": self.local,
             "images": self.images,
             "offset": self.offset,

@@ -38,11 +38,18 @@ static int suits(const ts_tensor *tensor, ts_dtype dtype, int block, int multipl
     return tensor->desc.dtype == dtype && tensor->desc.block == block && tensor->desc.channels % multiple == 0;
 }
 
+/* In phases, a window of any size may go two pixels on, or one pixel alone through all of them. */
+static int steps_in_phases(const ts_conv_desc *d)
+{
+    const int alone = d->kernel_h * d->kernel_w == 1 && !d->pad_top && !d->pad_left && d->stride_h == 1 && d->stride_w == 1;
+    return alone || (d->stride_h == 2 && d->stride_w == 2 && d->dilation_h == 1 && d->dilation_w == 1);
+}
+
 static int takes(const ts_conv_problem *problem)
 {
     const ts_dtype dtype = problem->source->desc.dtype;
     const ts_kernel *kernel = ts_find_kernel(TS_MATRIX, dtype, problem->features);
-    if (!kernel || problem->desc->groups > 1)
+    if (!kernel || problem->desc->groups > 1 || (problem->source->desc.phases && !steps_in_phases(problem->desc)))
         return 0;
     const int block = kernel->matrix.block;
     return (ts_is_packed(problem->source) || suits(problem->source, dtype, block, block)) &&
@@ -162,6 +169,7 @@ static int build(ts_program *program, const ts_conv_problem *problem, ts_step *s
     const int larger = problem->desc->kernel_h * problem->desc->kernel_w > 1;
     m->resident = (size_t)m->panels * m->panel_bytes <= (larger ? RESIDENT_LARGER : RESIDENT_1X1);
     step->kernel = kernel->name;
+    step->phases = 1;
     if (ts_conv_ending_build(program, problem, TS_MATRIX_CHANNELS, &m->ending))
         return -1;
     permute(m->kernel, m->ending.bias, m->panels);

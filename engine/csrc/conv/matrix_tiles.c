@@ -73,6 +73,27 @@ static ts_matrix_step *add_step(const ts_conv_problem *problem, const ts_matrix_
     return step;
 }
 
+/* Bytes from the first pixel of an image, which pixels of the frame may lie before. */
+static ptrdiff_t pixel_at(const ts_tensor *tensor, int y, int x)
+{
+    ptrdiff_t phase = 0;
+    if (!tensor)
+        return 0;
+    if (tensor->desc.phases) {
+        const int odd_y = y & 1, odd_x = x & 1;
+        phase = (2 * odd_y + odd_x) * (ptrdiff_t)tensor->phase_bytes;
+        y = (y - odd_y) / 2;
+        x = (x - odd_x) / 2;
+    }
+    return phase + y * (ptrdiff_t)tensor->row_bytes + x * (ptrdiff_t)tensor->pixel_bytes;
+}
+
+/* Bytes from the first pixel of the input to where the window of an output pixel begins, without padding. */
+static ptrdiff_t window_at(const ts_conv_problem *problem, int y, int x)
+{
+    return pixel_at(problem->source, y * problem->desc->stride_h, x * problem->desc->stride_w);
+}
+
 /* Appends a list: input blocks outermost, so that the pixels of one block are read by all taps while they are in L1. */
 static void add_list(const ts_conv_problem *problem, const ts_matrix_order *order, ts_tiling *tiling, tap_range taps)
 {
@@ -85,36 +106,43 @@ static void add_list(const ts_conv_problem *problem, const ts_matrix_order *orde
     for (int block = 0; block < source->blocks; block++)
         for (int i = taps.from_y; i < taps.to_y; i++)
             for (int j = taps.from_x; j < taps.to_x; j++) {
-                const size_t input = (size_t)block * source->plane_bytes + (size_t)(i * d->dilation_h) * source->row_bytes +
-                                     (size_t)(j * d->dilation_w) * source->pixel_bytes;
+                const ptrdiff_t input = (ptrdiff_t)block * (ptrdiff_t)source->plane_bytes +
+                                        pixel_at(source, i * d->dilation_h - d->pad_top, j * d->dilation_w - d->pad_left);
                 step = add_step(problem, order, (block * d->kernel_h + i) * d->kernel_w + j, (int32_t)input, step);
             }
     list->count = (int)(step - tiling->steps) - list->first;
 }
 
-/* Bytes from the first inner pixel of an image to the first tap of output pixel (0, 0). */
-static ptrdiff_t origin_of(const ts_conv_problem *problem)
-{
-    const ts_tensor *source = problem->source;
-    return -((ptrdiff_t)problem->desc->pad_top * (ptrdiff_t)source->row_bytes +
-             (ptrdiff_t)problem->desc->pad_left * (ptrdiff_t)source->pixel_bytes);
-}
-
-static ptrdiff_t pixel_at(const ts_tensor *tensor, int y, int x)
-{
-    return tensor ? (ptrdiff_t)y * (ptrdiff_t)tensor->row_bytes + (ptrdiff_t)x * (ptrdiff_t)tensor->pixel_bytes : 0;
-}
-
 /* ---- in images ---- */
 
-/* Positions of a tile, counted along `pitch` to an output row, of which the first `width` are output pixels. */
+/* Whether pixel after pixel is read, phase after phase. */
+static int through_phases(const ts_conv_problem *problem)
+{
+    return problem->source->desc.phases && problem->desc->stride_h == 1;
+}
+
+/* The output pixel at a position, of which `pitch` make a row, or a place beyond the sides of the map. */
+static void pixel_of(const ts_conv_problem *problem, int position, int pitch, int *y, int *x)
+{
+    const ts_tensor *source = problem->source;
+    *y = position / pitch;
+    *x = position % pitch;
+    if (through_phases(problem)) {
+        const int of_phase = (int)(source->phase_bytes / source->pixel_bytes), phase = position / of_phase;
+        *y = position % of_phase / pitch * 2 + phase / 2;
+        *x = position % of_phase % pitch * 2 + phase % 2;
+    }
+}
+
+/* A tile of `rows` positions, of which those that are output pixels are wanted. */
 static void place_tile(const ts_conv_problem *problem, ts_tiling *tiling, int position, int rows, int pitch, ptrdiff_t input)
 {
     const ts_tensor_desc *out = &problem->target->desc;
     ts_tile_plan *tile = &tiling->tiles[tiling->tile_count];
     *tile = (ts_tile_plan){.input = input, .position = position, .first = tiling->tile_count * TS_MATRIX_ROWS};
     for (int row = 0; row < rows; row++) {
-        const int y = (position + row) / pitch, x = (position + row) % pitch;
+        int y, x;
+        pixel_of(problem, position + row, pitch, &y, &x);
         if (x < out->width && y < out->height)
             tiling->places[tile->first + tile->count++] = (ts_matrix_place){
                 .row = row, .output = (int32_t)pixel_at(problem->target, y, x), .residual = (int32_t)pixel_at(problem->residual, y, x)};
@@ -122,14 +150,28 @@ static void place_tile(const ts_conv_problem *problem, ts_tiling *tiling, int po
     tiling->tile_count += tile->count > 0;
 }
 
-static void tile_flat(const ts_conv_problem *problem, ts_tiling *tiling)
+/* Pixels of a row of the input, or of one of its phases. */
+static int pitch_of(const ts_tensor *source)
+{
+    return (int)(source->row_bytes / source->pixel_bytes);
+}
+
+/* How far a flat reader runs: up to its last output pixel. */
+static int positions_of(const ts_conv_problem *problem)
 {
     const ts_tensor *source = problem->source;
     const ts_tensor_desc *out = &problem->target->desc;
-    const int pitch = source->desc.left + source->desc.width + source->desc.right;
-    const int positions = (out->height - 1) * pitch + out->width;
-    for (int at = 0; at < positions; at += TS_MATRIX_ROWS)
-        place_tile(problem, tiling, at, TS_MATRIX_ROWS, pitch, origin_of(problem) + pixel_at(source, 0, at));
+    return through_phases(problem) ? (int)(source->plane_bytes / source->pixel_bytes) : (out->height - 1) * pitch_of(source) + out->width;
+}
+
+static void tile_flat(const ts_conv_problem *problem, ts_tiling *tiling)
+{
+    const ts_tensor *source = problem->source;
+    const int positions = positions_of(problem), pitch = pitch_of(source);
+    for (int at = 0; at < positions; at += TS_MATRIX_ROWS) {
+        const int rows = positions - at < TS_MATRIX_ROWS ? positions - at : TS_MATRIX_ROWS;
+        place_tile(problem, tiling, at, rows, pitch, at * (ptrdiff_t)source->pixel_bytes);
+    }
 }
 
 /* Pixels of one row, in nearly equal tiles. */
@@ -140,8 +182,7 @@ static void tile_rows(const ts_conv_problem *problem, ts_tiling *tiling)
     for (int y = 0; y < out->height; y++)
         for (int x = 0; x < out->width; x += widest) {
             const int rows = out->width - x < widest ? out->width - x : widest;
-            place_tile(problem, tiling, y * out->width + x, rows, out->width,
-                       origin_of(problem) + pixel_at(problem->source, y * problem->desc->stride_h, x * problem->desc->stride_w));
+            place_tile(problem, tiling, y * out->width + x, rows, out->width, window_at(problem, y, x));
         }
 }
 
@@ -173,7 +214,7 @@ ts_lowering ts_lowering_of(const ts_conv_problem *problem)
     return (ts_lowering){
         .kernel_h = d->kernel_h, .span = d->kernel_w * (int)source->pixel_bytes,
         .width = problem->target->desc.width, .height = problem->target->desc.height,
-        .origin = origin_of(problem), .row_step = d->stride_h * (ptrdiff_t)source->row_bytes,
+        .origin = pixel_at(source, -d->pad_top, -d->pad_left), .row_step = d->stride_h * (ptrdiff_t)source->row_bytes,
         .tap_step = d->dilation_h * (ptrdiff_t)source->row_bytes, .pixel_step = d->stride_w * (ptrdiff_t)source->pixel_bytes,
         .row_bytes = ts_lowered_bytes(problem)};
 }
@@ -199,10 +240,9 @@ int ts_tiling_in_images(const ts_conv_problem *problem, const ts_matrix_order *o
     const ts_conv_desc *d = problem->desc;
     const ts_tensor *source = problem->source;
     const ts_tensor_desc *out = &problem->target->desc;
-    const int flat = d->stride_h == 1 && d->stride_w == 1;
-    const int pitch = flat ? source->desc.left + source->desc.width + source->desc.right : out->width;
-    const size_t most = (size_t)out->height * (size_t)(ts_ceil_div(pitch, TS_MATRIX_ROWS) + 1);
-    *tiling = (ts_tiling){.input_step = (ptrdiff_t)source->pixel_bytes * d->stride_w};
+    const int flat = source->desc.phases || (d->stride_h == 1 && d->stride_w == 1);
+    const size_t most = 1 + (size_t)(flat ? positions_of(problem) / TS_MATRIX_ROWS : out->height * ts_ceil_div(out->width, TS_MATRIX_ROWS));
+    *tiling = (ts_tiling){.input_step = (ptrdiff_t)source->pixel_bytes * (flat ? 1 : d->stride_w)};
     if (allocate(tiling, most, most * TS_MATRIX_ROWS, (size_t)order->steps, 1))
         return -1;
     if (ts_is_packed(source)) {
@@ -242,16 +282,14 @@ static tap_range taps_of(const ts_conv_problem *problem, int y, int x)
 /* Appends the pixels that have these taps, so that neighbours in the list can share a block. */
 static void add_pixels(const ts_conv_problem *problem, ts_tiling *tiling, tap_range taps)
 {
-    const ts_conv_desc *d = problem->desc;
     const ts_tensor_desc *out = &problem->target->desc;
     for (int y = 0; y < out->height; y++)
         for (int x = 0; x < out->width; x++) {
             const tap_range own = taps_of(problem, y, x);
             if (memcmp(&own, &taps, sizeof own) == 0)
                 tiling->tiles[tiling->tile_count++] = (ts_tile_plan){
-                    .input = origin_of(problem) + pixel_at(problem->source, y * d->stride_h, x * d->stride_w),
-                    .output = pixel_at(problem->target, y, x), .residual = pixel_at(problem->residual, y, x),
-                    .count = TS_MATRIX_ROWS, .list = tiling->list_count - 1};
+                    .input = window_at(problem, y, x), .output = pixel_at(problem->target, y, x),
+                    .residual = pixel_at(problem->residual, y, x), .count = TS_MATRIX_ROWS, .list = tiling->list_count - 1};
         }
 }
 

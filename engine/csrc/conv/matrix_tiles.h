@@ -3,7 +3,7 @@
  * input. Two ways:
  * - in images: a tile is 16 places of one image. With stride 1 they follow each other through the whole input, across the
  *   ends of rows, and those that fall between rows are left out: 14 or 7 pixels a row cost no more than their frame.
- *   With a larger stride they are pixels of one row.
+ *   With stride 2 they do so through a phase of the input, where it is in phases. Else they are pixels of one row.
  * - across images: a tile is one pixel of 16 images. For small maps, which fill no tile of their own. Pixels at the border
  *   leave out the taps that meet only padding.
  * Packed images, whose pixels are shorter than a step, are lowered: the bytes that an output pixel reads are copied side by

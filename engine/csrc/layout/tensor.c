@@ -20,19 +20,24 @@ int ts_tensor_place(ts_tensor *tensor)
         return -1;
     if (d->block % TS_GROUP && d->block != d->channels)
         return -1;
-    const int packed = ts_is_packed(tensor);
+    const int packed = ts_is_packed(tensor), apart = d->phases ? 2 : 1;
+    if (packed && d->phases)
+        return -1;
+    const int top = (d->top + apart - 1) / apart, left = (d->left + apart - 1) / apart; /* of each phase */
+    const int rows = top + (d->height + d->bottom + apart - 1) / apart, columns = left + (d->width + d->right + apart - 1) / apart;
     tensor->element_bytes = (size_t)ts_element_bytes(d->dtype);
     tensor->blocks = (d->channels + d->block - 1) / d->block;
     tensor->groups = packed ? 0 : (d->channels + TS_GROUP - 1) / TS_GROUP;
     tensor->pixel_bytes = tensor->element_bytes * (size_t)d->block;
-    tensor->row_bytes = tensor->pixel_bytes * (size_t)(d->left + d->width + d->right);
-    tensor->plane_bytes = tensor->row_bytes * (size_t)(d->top + d->height + d->bottom);
+    tensor->row_bytes = tensor->pixel_bytes * (size_t)columns;
+    tensor->plane_bytes = tensor->row_bytes * (size_t)rows * (size_t)(apart * apart);
+    tensor->phase_bytes = d->phases ? tensor->plane_bytes / 4 : 0;
     /* A packed row's last reduction entry reads a few bytes on: they belong to the image, so they hold numbers. */
     const size_t bytes = tensor->plane_bytes * (size_t)tensor->blocks + (packed ? TS_STEP_BYTES : 0);
     if (bytes > (size_t)INT32_MAX)
         return -1;
     tensor->image_bytes = (bytes + TS_ALIGN - 1) / TS_ALIGN * TS_ALIGN;
-    tensor->interior = (size_t)d->top * tensor->row_bytes + (size_t)d->left * tensor->pixel_bytes;
+    tensor->interior = (size_t)top * tensor->row_bytes + (size_t)left * tensor->pixel_bytes;
     return 0;
 }
 
@@ -70,5 +75,6 @@ int ts_image_framed(const ts_tensor_desc *desc)
     if (ts_tensor_place(&tensor))
         return 0;
     const int spare_groups = !ts_is_packed(&tensor) && tensor.groups * TS_GROUP < tensor.blocks * desc->block;
-    return desc->top || desc->left || desc->bottom || desc->right || spare_groups;
+    const int uneven = desc->phases && (desc->height % 2 || desc->width % 2);
+    return desc->top || desc->left || desc->bottom || desc->right || spare_groups || uneven;
 }

@@ -10,6 +10,7 @@ typedef struct {
     size_t element_bytes;
     size_t pixel_bytes; /* from pixel to pixel */
     size_t row_bytes, plane_bytes, image_bytes;
+    size_t phase_bytes; /* from phase to phase; 0 without phases */
     size_t interior; /* bytes from the start of an image to its first pixel inside the frame */
     int blocks;      /* planes of one image */
     int groups;      /* groups of TS_GROUP channels, the last of which may have spare lanes; 0 when packed */

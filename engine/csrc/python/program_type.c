@@ -65,16 +65,16 @@ static void program_dealloc(program_object *self)
     Py_DECREF(type);
 }
 
-static char *tensor_names[] = {"dtype", "channels", "height", "width", "frame", "zero", "block", "local", "images",
+static char *tensor_names[] = {"dtype", "channels", "height", "width", "frame", "zero", "block", "phases", "local", "images",
                                "offset", NULL};
 
 int ts_parse_tensor(PyObject *args, PyObject *keywords, ts_tensor_desc *d)
 {
     int dtype;
     Py_ssize_t offset;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "iiii(iiii)iipin", tensor_names, &dtype, &d->channels, &d->height,
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "iiii(iiii)iippin", tensor_names, &dtype, &d->channels, &d->height,
                                      &d->width, &d->top, &d->left, &d->bottom, &d->right, &d->zero, &d->block,
-                                     &d->local, &d->images, &offset))
+                                     &d->phases, &d->local, &d->images, &offset))
         return -1;
     d->dtype = (ts_dtype)dtype;
     d->offset = (size_t)offset;

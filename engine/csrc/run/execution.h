@@ -31,6 +31,7 @@ struct ts_step {
     const char *kind;
     const char *kernel;
     const ts_tensor *source, *other, *target; /* null where absent */
+    int phases;           /* it can take tensors in phases */
     int segment;
 };
 

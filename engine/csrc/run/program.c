@@ -118,14 +118,22 @@ int ts_program_segment(ts_program *program, int images)
     return 0;
 }
 
+static int in_phases(const ts_tensor *tensor)
+{
+    return tensor && tensor->desc.phases;
+}
+
 int ts_append(ts_program *program, ts_step step)
 {
+    const int refused = !step.phases && (in_phases(step.source) || in_phases(step.other) || in_phases(step.target));
     ts_step *steps = realloc(program->steps, (size_t)(program->step_count + 1) * sizeof *steps);
     if (steps)
         program->steps = steps;
-    if (!steps || !program->segment_count) {
+    if (!steps || !program->segment_count || refused) {
         if (step.free)
             step.free(step.data);
+        if (refused)
+            return ts_fail(program, "a %s step cannot take a tensor in phases", step.kind);
         return ts_fail(program, steps ? "a step before the first segment" : "out of memory for a step");
     }
     step.segment = program->segment_count - 1;
