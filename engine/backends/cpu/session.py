@@ -84,8 +84,9 @@ class CpuSession(Session):
         self._plan = plan_graph(graph, floats, self._normalisation, tap)
         self._precision = _PRECISIONS[self._plan.main_type()] if self._plan.macs else floats
         self._program: _native.Program | None = _native.Program(threads, sharing)
-        lay_out(self._plan, choose_blocks(self._plan, self._program))
-        cut_segments(self._plan, _CHUNK, matrix_unit=self._program.isa == "amx")
+        matrix_unit = self._program.isa == "amx"
+        lay_out(self._plan, choose_blocks(self._plan, self._program), matrix_unit=matrix_unit)
+        cut_segments(self._plan, _CHUNK, matrix_unit=matrix_unit)
         place_tensors(self._plan)
         fill_program(self._program, self._plan)
         _drop_weights(self._plan)

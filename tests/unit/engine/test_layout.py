@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from tessera import engine
 from tessera.engine import _native
 from tessera.engine.backends.cpu import session as cpu_session
+from tessera.engine.backends.cpu.layout import lay_out
 from tessera.engine.backends.cpu.plan import ExecutionPlan
 from tessera.engine.backends.cpu.planner import plan_graph
-from tessera.engine.backends.cpu.tensor import Blocks
+from tessera.engine.backends.cpu.tensor import Blocks, Precision, Tensor
 from tessera.engine.graph.passes import lower
 from tessera.engine.graph.reader import read_model
 from tessera.models.registry import Model, open_model
@@ -128,3 +129,72 @@ def test_the_program_says_which_block_suits_its_convolutions(tmp_path: Path) -> 
     plan = plan_graph(lower(read_model(wide_network(tmp_path / "wide.onnx"))), "fp32", None)
     if _native.isa() != "amx":
         assert cpu_session.choose_blocks(plan, _native.Program(1)) == SMALLEST
+
+
+MATRIX_BLOCKS: Blocks = {_native.U8: 64, _native.BF16: 32, _native.F32: 16}
+
+
+def in_phases(
+    path: Path, precision: Precision, blocks: Blocks = MATRIX_BLOCKS, *, matrix_unit: bool = True
+) -> dict[str, Tensor]:
+    """The tensors of a plan that lie in phases, by the values they hold."""
+    plan = plan_graph(lower(read_model(path)), precision, None)
+    lay_out(plan, blocks, matrix_unit=matrix_unit)
+    return {tensor.name: tensor for tensor in plan.tensors if tensor.phases}
+
+
+@pytest.mark.parametrize(("variant", "precision"), [("optimised", "fp32"), ("baseline", "bf16")])
+def test_only_a_matrix_unit_reads_phases(resnet: Model, variant: str, precision: Precision) -> None:
+    """All of ResNet-50 that a stride of 2 reads, but for 3x3 at 14: as many tiles as rows, either way."""
+    path = resnet.variants[variant].path
+    chosen = in_phases(path, precision)
+    assert [(tensor.channels, tensor.height, tensor.frame) for tensor in chosen.values()] == [
+        (256, 56, (0, 0, 0, 0)),
+        (128, 56, (1, 1, 0, 0)),
+        (512, 28, (0, 0, 0, 0)),
+        (1024, 14, (0, 0, 0, 0)),
+        (512, 14, (1, 1, 0, 0)),
+    ]
+    assert not in_phases(path, precision, matrix_unit=False)
+    assert not in_phases(path, precision, SMALLEST)
+
+
+WINDOWS = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("size", "readers", "expected"),
+    [
+        (14, [("Conv", 3, WINDOWS)], True),
+        (14, [("Conv", 1, {"strides": [2, 2]}), ("Conv", 1, {}), ("Conv", 3, WINDOWS)], True),
+        (13, [("Conv", 3, WINDOWS)], True),
+        (64, [("Conv", 3, WINDOWS)], False),  # rows of 32 fill their tiles
+        (14, [("Conv", 3, WINDOWS), ("Conv", 3, {"pads": [1, 1, 1, 1]})], False),
+        (14, [("Conv", 3, WINDOWS), ("MaxPool", 3, WINDOWS)], False),
+        (14, [("Conv", 3, WINDOWS), ("Relu", 0, {})], False),
+        (14, [("Conv", 3, {**WINDOWS, "strides": [2, 1]})], False),
+        (14, [("Conv", 3, {**WINDOWS, "strides": [4, 4]})], False),
+        (14, [("Conv", 3, {"strides": [2, 2], "pads": [2, 2, 2, 2], "dilations": [2, 2]})], False),
+        (14, [("Conv", 3, {**WINDOWS, "group": 2})], False),
+        (14, [("Conv", 1, {})], False),
+    ],
+)
+def test_all_who_read_a_tensor_in_phases_can(
+    tmp_path: Path, size: int, readers: list[tuple[str, int, dict[str, object]]], expected: bool
+) -> None:
+    constants = {"w": normal(64, 3, 1, 1, seed=1)}
+    nodes = [node("Conv", ["x", "w"], "c")]
+    for index, (op, kernel, attributes) in enumerate(readers):
+        inputs = ["c"]
+        if op == "Conv":
+            groups = attributes.get("group", 1)
+            assert isinstance(groups, int)
+            constants[f"w{index}"] = normal(64, 64 // groups, kernel, kernel, seed=2)
+            inputs.append(f"w{index}")
+        elif kernel:
+            attributes = {**attributes, "kernel_shape": [kernel, kernel]}
+        nodes += [node(op, inputs, f"r{index}", **attributes), node("GlobalAveragePool", [f"r{index}"], f"g{index}")]
+        nodes.append(node("Add", [f"g{index}", f"s{index - 1}" if index else "g0"], f"s{index}"))
+    path = tmp_path / "readers.onnx"
+    onnx.save(build(nodes, ["N", 3, size, size], constants, outputs=[nodes[-1].output[0]]), path)
+    assert ("c" in in_phases(path, "bf16")) is expected

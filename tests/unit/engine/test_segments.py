@@ -22,7 +22,7 @@ MATRIX_BLOCKS = {_native.U8: 64, _native.BF16: 32, _native.F32: _native.GROUP}
 def plan() -> ExecutionPlan:
     model = open_model(cache=CACHE)
     planned = plan_graph(lower(read_model(model.variants["optimised"].path)), "fp32", None)
-    lay_out(planned, MATRIX_BLOCKS)
+    lay_out(planned, MATRIX_BLOCKS, matrix_unit=True)
     return planned
 
 
