@@ -246,7 +246,7 @@ class Service:
             self._shadow.offer(reservation, outcomes, self._available)
         finally:
             self._abandon(decoding, reservation)
-        self._demand.count_decoded(len(uploads), decoding.spent)
+        self.metrics.deferral.later(partial(self._demand.count_decoded, len(uploads), decoding.spent))
         self.metrics.request_ran(variant, outcomes, max(decoding.seconds))
         return [
             _classified(uploads, index, outcome, seconds)

@@ -22,9 +22,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.decoding import as_phone_photo
 from benchmarks.peer_models import PeerModels, find_data
 from benchmarks.serving.alone import Alone, Parts
+from benchmarks.serving.corpora import CORPORA
 from benchmarks.serving.phases import CLIENTS, Run, Seconds, Visit, measure
 from benchmarks.serving.process import ServerTree
 from benchmarks.serving.servers import PEERS, Files, installed, start
@@ -33,7 +33,6 @@ from tessera.engine import cpu_budget
 from tessera.engine.machine import cpu_name
 from tessera.models.registry import open_model
 
-PHOTOS, PHONE_PHOTOS = 96, 24  # at least a batch
 _ALONE = 1.0  # seconds for each part
 
 
@@ -44,7 +43,7 @@ def main() -> None:
     cache = arguments.cache
     files = Files(data / "resnet50-imagenet", cache, arguments.openvino or cache / "openvino-int8.xml", arguments.peers)
     _build(data, files)
-    photos = _CORPORA[arguments.corpus](data / "imagenet-sample", cache)
+    photos = CORPORA[arguments.corpus](data / "imagenet-sample", cache)
     versions = {name: version for name in arguments.servers if (version := installed(name, files)) is not None}
     for name in arguments.servers:
         if name not in versions:
@@ -89,7 +88,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__.partition("\n")[0])
     parser.add_argument("--servers", type=lambda text: text.split(","), default=["tessera", *PEERS])
-    parser.add_argument("--corpus", choices=list(_CORPORA), default="imagenet", help="what clients send")
+    parser.add_argument("--corpus", choices=list(CORPORA), default="imagenet", help="what clients send")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--deadline", type=float, default=2.0, help="seconds, of clients in the overload phase")
     parser.add_argument("--scale", type=float, default=1.0, help="of the length of every phase (default 1)")
@@ -113,26 +112,6 @@ def _build(data: Path, files: Files) -> None:
         photos = data / "imagenet-sample"
         command = f"tessera models quantise {photos} --model-path {files.model} --cache-dir {files.cache}"
         raise SystemExit(f"The optimised variant in {files.cache} is {precision}; quantise it first: {command}")
-
-
-def _photos(folder: Path, _: Path) -> list[Path]:
-    photos = sorted(folder.glob("*.JPEG"))
-    return [photos[i * len(photos) // PHOTOS] for i in range(PHOTOS)]
-
-
-def _phone_photos(folder: Path, cache: Path) -> list[Path]:
-    """Some of the same photos as large as a phone's, see `benchmarks.decoding`; made once."""
-    made = []
-    for photo in _photos(folder, cache)[:: PHOTOS // PHONE_PHOTOS]:
-        path = cache / "phone-photos" / photo.name
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(as_phone_photo(photo.read_bytes()))
-        made.append(path)
-    return made
-
-
-_CORPORA = {"imagenet": _photos, "phone": _phone_photos}
 
 
 @contextmanager
