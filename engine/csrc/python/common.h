@@ -15,6 +15,10 @@ const char *ts_isa_level_asked(void);
 /* Sets a ValueError that lists the levels; always null. */
 PyObject *ts_unknown_level(void);
 
+/* An instance of a heap type, its own fields zeros; null with an exception set. And its end, when they hold nothing more. */
+PyObject *ts_new_object(PyTypeObject *type);
+void ts_free_object(PyObject *object);
+
 /* Adds a type to a module. 0, or -1 with an exception set. */
 int ts_add_type(PyObject *module, const char *name, PyType_Spec *spec);
 

@@ -25,8 +25,7 @@ static PyObject *libjpeg_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     const char *path;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "s", names, &path))
         return NULL;
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    libjpeg_object *self = (libjpeg_object *)allocate(type, 0);
+    libjpeg_object *self = (libjpeg_object *)ts_new_object(type);
     if (!self)
         return NULL;
     self->library = ts_libjpeg_open(path);
@@ -39,11 +38,8 @@ static PyObject *libjpeg_new(PyTypeObject *type, PyObject *args, PyObject *keywo
 
 static void libjpeg_dealloc(libjpeg_object *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
     ts_libjpeg_free(self->library);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(self);
-    Py_DECREF(type);
+    ts_free_object((PyObject *)self);
 }
 
 static void take(void *context, const uint8_t *pixels, ptrdiff_t stride, int top, int rows)

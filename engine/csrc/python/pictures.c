@@ -36,8 +36,7 @@ static PyObject *resize_new(PyTypeObject *type, PyObject *args, PyObject *keywor
         return PyErr_Format(PyExc_ValueError, "impossible resize");
     if (ts_cpu_features(ts_isa_level_asked(), &features))
         return ts_unknown_level();
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    resize_object *self = (resize_object *)allocate(type, 0);
+    resize_object *self = (resize_object *)ts_new_object(type);
     if (!self)
         return NULL;
     self->outputs[0] = a->outputs;
@@ -52,11 +51,8 @@ static PyObject *resize_new(PyTypeObject *type, PyObject *args, PyObject *keywor
 
 static void resize_dealloc(resize_object *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
     ts_resize_free(self->resize);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(self);
-    Py_DECREF(type);
+    ts_free_object((PyObject *)self);
 }
 
 ts_resize *ts_resize_of(PyObject *object)

@@ -42,8 +42,7 @@ static PyObject *program_new(PyTypeObject *type, PyObject *args, PyObject *keywo
         return PyErr_Format(PyExc_ValueError, "threads must be at least 1, not %d", threads);
     if (ts_cpu_features(ts_isa_level_asked(), &features))
         return ts_unknown_level();
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    program_object *self = (program_object *)allocate(type, 0);
+    program_object *self = (program_object *)ts_new_object(type);
     if (!self)
         return NULL;
     self->program = ts_program_new(threads, ts_isa_level_asked());
@@ -58,11 +57,8 @@ static PyObject *program_new(PyTypeObject *type, PyObject *args, PyObject *keywo
 
 static void program_dealloc(program_object *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
     ts_program_free(self->program);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    release(self);
-    Py_DECREF(type);
+    ts_free_object((PyObject *)self);
 }
 
 static char *tensor_names[] = {"dtype", "channels", "height", "width", "frame", "zero", "block", "phases", "local", "images",
