@@ -17,6 +17,7 @@ typedef struct {
     int kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
     int top, left, bottom, right;
     int images, capacity, residual, packed, zero, out_zero, extreme, relu;
+    float residual_scale;
     int blocks[4];          /* C0 of the input, residual, output and its float copy, at the levels that are compared */
     int largest; /* magnitude of s8 weights: small ones leave room in 16-bit sums, large ones none */
     int rests;              /* further arrays of s8 weights, of which `rarely` are more than zeros */
@@ -56,6 +57,7 @@ static shape random_shape(random_source *random, ts_dtype dtype)
     s.images = random_between(random, 1, 3);
     s.capacity = 2;
     s.residual = random_between(random, 0, 1);
+    s.residual_scale = random_between(random, 0, 1) ? 1.0f : 0.37f;
     s.zero = random_between(random, 0, 1) ? random_between(random, 0, 255) : 0;
     s.out_zero = random_between(random, 0, 1) ? random_between(random, 0, 255) : 0;
     s.extreme = random_between(random, 0, 3) == 0;
@@ -166,8 +168,8 @@ static buffers make_buffers(const shape *s, int out_h, int out_w, random_source 
     b.output = malloc(b.output_count * sizeof(float));
     const size_t all_weights = b.weight_count * (size_t)(1 + s->rests);
     b.weights = malloc(all_weights * sizeof(float));
-    b.bias = malloc((size_t)s->outputs * 4);
-    b.scale = malloc((size_t)s->outputs * sizeof(float));
+    b.bias = malloc((size_t)(s->outputs + 1) * 4);
+    b.scale = malloc((size_t)(s->outputs + 1) * sizeof(float));
     /* u8 inputs have scale 1: these are the quantised values less the zero. Floats get smaller from image to image. */
     for (size_t i = 0; i < b.input_count; i++)
         b.input[i] = s->dtype != TS_U8 ? ldexpf(unit(random), -2 * (int)(i * (size_t)s->images / b.input_count))
@@ -183,12 +185,13 @@ static buffers make_buffers(const shape *s, int out_h, int out_w, random_source 
         else
             ((float *)b.weights)[i] = unit(random);
     prune(s, b.weights, random);
-    for (int i = 0; i < s->outputs; i++) {
+    for (int i = 0; i <= s->outputs; i++) {
         if (s->dtype == TS_U8)
             ((int32_t *)b.bias)[i] = random_between(random, -100000, 100000);
         else
             ((float *)b.bias)[i] = unit(random);
-        b.scale[i] = (float)random_between(random, 1, 1000) * (s->extreme ? 1e-3f : 1e-6f);
+        b.scale[i] = s->residual_scale == 1.0f ? ldexpf(1.0f, -random_between(random, 8, 16)) /* sums lie between two results */
+                                               : (float)random_between(random, 1, 1000) * (s->extreme ? 1e-3f : 1e-6f);
     }
     return b;
 }
@@ -239,13 +242,14 @@ static void run_level(const shape *s, const buffers *b, int out_h, int out_w, co
     ts_conv_desc conv = {.source = xi, .target = ri, .residual = -1, .kernel_h = s->kernel_h, .kernel_w = s->kernel_w,
                          .stride_h = s->stride_h, .stride_w = s->stride_w, .dilation_h = s->dilation_h,
                          .dilation_w = s->dilation_w, .pad_top = s->top, .pad_left = s->left, .groups = s->groups,
-                         .weights = b->weights, .rests = s->rests, .bias = b->bias, .scale = b->scale, .residual_scale = 1.0f,
+                         .weights = b->weights, .rests = s->rests, .bias = (int32_t *)b->bias + 1, .scale = b->scale, .residual_scale = 1.0f,
                          .low = quantised ? 0 : -INFINITY, .high = quantised ? 255 : INFINITY};
     if (s->residual)
         CHECK(!ts_program_conv(p, &conv), "%s", ts_program_error(p));
     conv.target = yi;
+    conv.bias = b->bias; /* another, so that sums between two results meet odd residuals */
     conv.residual = s->residual ? ri : -1;
-    conv.residual_scale = 0.37f;
+    conv.residual_scale = s->residual_scale;
     if (s->relu)
         conv.low = quantised ? (float)s->out_zero : 0.0f;
     CHECK(!ts_program_conv(p, &conv), "%s", ts_program_error(p));
@@ -267,10 +271,10 @@ static void compare(const shape *s, const float *expected, const float *actual, 
         const double allowed = s->dtype == TS_U8 ? 0.0 : relative * (spread + fabs((double)expected[i]) + 1.0);
         CHECK(difference <= allowed,
               "%s, element %zu: %g instead of %g (in dtype %d %dx%dx%d groups %d, out dtype %d %d, kernel %dx%d stride "
-              "%d,%d dilation %d,%d pads %d %d %d %d, residual %d, packed %d, extreme %d, blocks %d %d %d %d)",
+              "%d,%d dilation %d,%d pads %d %d %d %d, residual %d at %g, packed %d, extreme %d, blocks %d %d %d %d)",
               level, i, (double)actual[i], (double)expected[i], s->dtype, s->channels, s->height, s->width, s->groups,
               s->out_dtype, s->outputs, s->kernel_h, s->kernel_w, s->stride_h, s->stride_w, s->dilation_h,
-              s->dilation_w, s->top, s->left, s->bottom, s->right, s->residual, s->packed, s->extreme, s->blocks[0], s->blocks[1],
+              s->dilation_w, s->top, s->left, s->bottom, s->right, s->residual, (double)s->residual_scale, s->packed, s->extreme, s->blocks[0], s->blocks[1],
               s->blocks[2], s->blocks[3]);
     }
 }

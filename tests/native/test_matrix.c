@@ -24,6 +24,7 @@ typedef struct {
     int images;
     int blocks[TS_DTYPES];
     int zero; /* zero point of all bytes but images' */
+    int residuals; /* so far; every second one has the scale of what it is added to */
     ts_tensor_desc tensors[MOST_TENSORS];
     size_t bytes; /* of the arena so far: every tensor has a place of its own */
 } network;
@@ -68,9 +69,10 @@ static int add_conv(network *n, int source, int outputs, int kernel, int stride,
         bias[i] = random_between(&n->random, -500, 500);
         scale[i] = 0.4f / sqrtf((float)filter) * (1.0f + (float)random_between(&n->random, 0, 100) / 100);
     }
+    const float residual_scale = residual >= 0 && n->residuals++ % 2 ? 1.0f : 0.7f;
     const ts_conv_desc desc = {.source = source, .target = target, .residual = residual, .kernel_h = kernel, .kernel_w = kernel,
                                .stride_h = stride, .stride_w = stride, .dilation_h = 1, .dilation_w = 1, .pad_top = pad, .pad_left = pad,
-                               .groups = 1, .weights = weights, .bias = bias, .scale = scale, .residual_scale = 0.7f, .low = 0, .high = 255};
+                               .groups = 1, .weights = weights, .bias = bias, .scale = scale, .residual_scale = residual_scale, .low = 0, .high = 255};
     CHECK(!ts_program_conv(n->program, &desc), "%s", ts_program_error(n->program));
     free(weights);
     free(bias);

@@ -72,10 +72,14 @@ static void fill_epilogue(tile_case *c, random_source *random)
         e->float_low = random_between(random, 0, 1) ? 0.0f : -INFINITY;
         e->float_high = random_between(random, 0, 1) ? 6.0f : INFINITY;
     }
+    e->whole_residual = e->plain && random_between(random, 0, 1);
+    if (e->whole_residual)
+        e->residual_scale = 1.0f;
     const float largest = random_between(random, 0, 1) ? 1e-4f : 1.0f;
+    const int halves = e->whole_residual && random_between(random, 0, 1); /* every other sum lies between two results */
     for (size_t i = 0; i < sizeof c->scale / sizeof *c->scale; i++) {
         c->bias[i] = random_between(random, -100000, 100000);
-        c->scale[i] = largest * (float)random_between(random, 0, 1000) / 1000.0f;
+        c->scale[i] = halves ? ldexpf(1.0f, -random_between(random, 1, 12)) : largest * (float)random_between(random, 0, 1000) / 1000.0f;
     }
 }
 
@@ -194,10 +198,10 @@ static void check_kernel(const ts_kernel *kernel, int rounds, random_source *ran
         for (size_t i = 0; i < sizeof c->output; i++)
             CHECK(actual[i] == (&c->output[0][0][0])[i],
                   "%s, round %d: byte %zu is %d instead of %d (%d pixels, split %d, step %d, %d groups, %d entries, residual %d "
-                  "of dtype %d, out dtype %d, plain %d, stored every %d)",
+                  "of dtype %d, out dtype %d, plain %d, whole residual %d, stored every %d)",
                   kernel->name, round, i, actual[i], (&c->output[0][0][0])[i], t->pixels, t->split, (int)t->pixel_step,
                   t->groups, t->entries, t->residual[0] != NULL, c->epilogue.residual_dtype, c->epilogue.out_dtype,
-                  c->epilogue.plain, (int)t->output_step);
+                  c->epilogue.plain, c->epilogue.whole_residual, (int)t->output_step);
         free(actual);
         free_case(c);
     }

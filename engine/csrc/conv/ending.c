@@ -54,6 +54,7 @@ static ts_epilogue epilogue_of(const ts_conv_problem *problem)
     }
     epilogue.plain = epilogue.out_dtype == TS_U8 && epilogue.out_zero == 0 && epilogue.low == 0 && epilogue.high == 255 &&
                      epilogue.residual_dtype == TS_U8 && epilogue.residual_zero == 0;
+    epilogue.whole_residual = epilogue.plain && problem->residual && epilogue.residual_scale == 1.0f;
     return epilogue;
 }
 

@@ -30,7 +30,10 @@ enum {
     TS_ALIGN = 64,
 };
 
-/* What happens to the accumulators. Integer kernels: q = round(acc * scale + residual * r) + zero, clamped. */
+/*
+ * What happens to the accumulators. Integer kernels: q = round(acc * scale + residual * r) + zero, clamped; with
+ * `whole_residual` q = round(acc * scale) + residual, clamped.
+ */
 typedef struct {
     const float *scale;        /* per output channel; null for floating-point kernels */
     const void *bias;          /* per output channel: int32 before scaling, or float */
@@ -42,6 +45,7 @@ typedef struct {
     int32_t residual_zero;     /* zero point of a u8 residual */
     float residual_scale;      /* residual scale over output scale (1 for floating-point outputs' own units) */
     int plain;                 /* u8 output and residual with zero points 0 and no clamp beyond u8: the common case */
+    int whole_residual;        /* plain, and the residual has the output's scale: 16 bits hold the sum of both */
 } ts_epilogue;
 
 /* One dword of the reduction where a kernel has its own order of them (TS_PACK_CHAINS). */

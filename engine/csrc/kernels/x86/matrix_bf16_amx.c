@@ -11,7 +11,8 @@ enum { VECTORS = TS_MATRIX_CHANNELS / 16 };
 
 #define MULTIPLY(sums, pixels, weights) _tile_dpbf16ps(sums, pixels, weights)
 
-typedef enum { PLAIN, PLAIN_RESIDUAL, GENERAL } ending;
+typedef enum { PLAIN, PLAIN_RESIDUAL } ending;
+#define ENDINGS(call) ENDING(PLAIN, call) ENDING(PLAIN_RESIDUAL, call)
 
 typedef struct {
     __m512 bias[VECTORS], residual_scale, low, high;

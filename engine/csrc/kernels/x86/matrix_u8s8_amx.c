@@ -11,7 +11,8 @@ enum { VECTORS = TS_MATRIX_CHANNELS / 16 };
 #define MULTIPLY(sums, pixels, weights) _tile_dpbusd(sums, pixels, weights)
 
 /* What an epilogue needs beyond scales: constants, so that each has its own code. */
-typedef enum { PLAIN, PLAIN_RESIDUAL, GENERAL } ending;
+typedef enum { PLAIN, PLAIN_RESIDUAL, WHOLE_RESIDUAL, GENERAL } ending;
+#define ENDINGS(call) ENDING(PLAIN, call) ENDING(PLAIN_RESIDUAL, call) ENDING(WHOLE_RESIDUAL, call) ENDING(GENERAL, call)
 
 typedef struct {
     __m512i bias[VECTORS], spread[VECTORS], zero, residual_zero, low, high;
@@ -38,7 +39,7 @@ TS_INLINE constants constants_of(const ts_matrix_block *block)
     return c;
 }
 
-/* One pixel: 64 sums to 64 bytes. As every integer kernel: round((sum + bias) * scale + residual * its scale) + zero. */
+/* One pixel: 64 sums to 64 bytes, as every integer kernel. */
 TS_INLINE void finish_pixel(const ts_matrix_block *block, const ts_matrix_tile *tile, const ts_matrix_place *place, const int32_t *sums,
                             const constants *c, const ending kind)
 {
@@ -65,7 +66,13 @@ TS_INLINE void finish_pixel(const ts_matrix_block *block, const ts_matrix_tile *
         if (kind == GENERAL)
             q[j] = _mm512_add_epi32(q[j], c->zero);
     }
-    __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
+    __m512i low = _mm512_packs_epi32(q[0], q[1]), high = _mm512_packs_epi32(q[2], q[3]);
+    if (kind == WHOLE_RESIDUAL) { /* the order that packing has left is the one of the unpacked bytes */
+        const __m512i residual = _mm512_loadu_si512(tile->residual + place->residual);
+        low = _mm512_adds_epi16(low, _mm512_unpacklo_epi8(residual, _mm512_setzero_si512()));
+        high = _mm512_adds_epi16(high, _mm512_unpackhi_epi8(residual, _mm512_setzero_si512()));
+    }
+    __m512i bytes = _mm512_packus_epi16(low, high);
     if (kind == GENERAL)
         bytes = _mm512_min_epu8(_mm512_max_epu8(bytes, c->low), c->high);
     _mm512_storeu_si512(tile->output + place->output, bytes);
@@ -75,7 +82,9 @@ static ending ending_of(const ts_matrix_block *block)
 {
     if (!block->epilogue->plain)
         return GENERAL;
-    return block->tiles[0].residual ? PLAIN_RESIDUAL : PLAIN;
+    if (!block->tiles[0].residual)
+        return PLAIN;
+    return block->epilogue->whole_residual ? WHOLE_RESIDUAL : PLAIN_RESIDUAL;
 }
 
 #include "matrix_amx.inc"
