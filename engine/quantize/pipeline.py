@@ -33,6 +33,7 @@ from tessera.engine.quantize.settlement.equalisation import equalise
 from tessera.engine.quantize.settlement.propagation import LayerNoise, Propagation, Settled
 from tessera.engine.quantize.settlement.reconsideration import reconsider_ranges
 from tessera.engine.quantize.settlement.sensitivity import measure_sensitivities
+from tessera.engine.quantize.settlement.sharing import share_ranges
 from tessera.engine.quantize.settlement.tail import tail_values
 from tessera.engine.quantize.writer import quantise_graph, write_quantised
 from tessera.engine.rates import rates_here
@@ -188,11 +189,15 @@ class _Quantiser:
         ranges, choices, sensitivities = reconsider_ranges(
             runners, placement, candidates, ranges, choices, sensitivities, limits, some, self.report, tails
         )
+        noise_limit = _digits(10 ** (-(gate.sqnr + _MARGIN_DB) / 10))
+        ranges, choices, sensitivities = share_ranges(
+            runners, placement, ranges, choices, sensitivities, noise_limit, limits, some, self.report, tails
+        )
         if self._fallback == "none":
             sensitivities = []
         _native.trim_heap()
         gains = {entry.tensor: Gain(entry.noise, entry.macs, entry.elements, entry.rounded) for entry in sensitivities}
-        calibration = self._calibration(ranges, gains, gate, scales, limits, seen.seen, sha256)
+        calibration = self._calibration(ranges, gains, noise_limit, scales, limits, seen.seen, sha256)
 
         def settle(calibration: Calibration) -> tuple[Calibration, list[LayerNoise]]:
             settled = self._settle(runners, placement, calibration, seen)
@@ -258,7 +263,7 @@ class _Quantiser:
         self,
         ranges: dict[str, ActivationRange],
         gains: dict[str, Gain],
-        gate: Gate,
+        noise_limit: float,
         scales: dict[str, tuple[float, ...]],
         limits: dict[str, int],
         images: int,
@@ -275,7 +280,7 @@ class _Quantiser:
             channel_scales=scales,
             weight_limits=limits,
             gains=gains,
-            noise_limit=_digits(10 ** (-(gate.sqnr + _MARGIN_DB) / 10)) if gains else 0.0,
+            noise_limit=noise_limit if gains else 0.0,
         ).for_cpu(self._rates)
 
     def _stricter(self, calibration: Calibration, attempt: Round, gate: Gate) -> Calibration:

@@ -28,7 +28,7 @@ class TensorChoice:
 
     Attributes:
         name: the tensor.
-        method: the winning method.
+        method: the winning method; "sharing" where the range is that of another tensor of its chain.
         errors: measured error of every candidate: noise power over signal power, summed over what reads the tensor.
     """
 
