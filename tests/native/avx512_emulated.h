@@ -115,5 +115,6 @@ static inline __m256i emulated_cvtneps_pbh(simde__m512 a)
 #define _mm512_madd_epi16 simde_mm512_madd_epi16
 #define _mm512_cvtneps_pbh emulated_cvtneps_pbh
 #define _mm256_dpbusd_avx_epi32 simde_mm256_dpbusd_epi32
+#define _mm256_dpwssd_avx_epi32 simde_mm256_dpwssd_epi32
 
 #endif

@@ -19,8 +19,6 @@ enum {
     POSITIONS = TS_WINOGRAD_POSITIONS,
     LARGEST_SUM = 1 << 25,            /* 64 times a sum must fit 32 bits */
     LEAST_CHANNELS = 32,              /* fewer do not pay for the transforms */
-    MOST_WEIGHT_BYTES = 24 * 1024 * 1024, /* more would be bound by memory */
-    MOST_DIRECT_PERCENT = 40,         /* of the products at which direct convolution is as fast: Winograd is 2.5 times as fast as all */
     CLASSES = 4, /* of tiles in a layer: full, narrow, low, both */
     INPUT_BYTES = 640 * 1024,         /* of the transformed pixels of one pass: a good part of L2 */
     MOST_TILES = 48,                  /* of one pass */
@@ -89,8 +87,8 @@ static int filters_fit(const ts_conv_problem *problem)
     return 1;
 }
 
-/* Whether so many dwords of the panels are zeros, which chains leave out and transformed weights do not, that direct products are fewer. */
-static int is_sparse(const ts_conv_problem *problem)
+/* Whether so many dwords of the panels are zeros, which transformed weights do not leave out, that direct products are faster. */
+static int is_sparse(const ts_conv_problem *problem, const ts_winograd_kernel *kernel)
 {
     const int8_t *weights = problem->desc->weights;
     const int dwords = ts_ceil_div(problem->inputs, 4), panels = ts_conv_panels(problem, TS_GROUP);
@@ -103,7 +101,7 @@ static int is_sparse(const ts_conv_problem *problem)
                     any |= weights[(oc * problem->inputs + ic) * 9 + at % 9];
             products += any != 0;
         }
-    return products * 100 < (int64_t)MOST_DIRECT_PERCENT * panels * 9 * dwords;
+    return products * 100 < (int64_t)kernel->direct_percent * panels * 9 * dwords;
 }
 
 static int takes(const ts_conv_problem *problem)
@@ -113,12 +111,15 @@ static int takes(const ts_conv_problem *problem)
     const int inputs = problem->inputs, outputs = problem->outputs;
     const int shape = desc->kernel_h == 3 && desc->kernel_w == 3 && desc->stride_h == 1 && desc->stride_w == 1 &&
                       desc->dilation_h == 1 && desc->dilation_w == 1 && desc->groups == 1 && !ts_is_packed(problem->source);
-    /* Where the CPU has a dot product, direct convolution is faster. */
-    if (!shape || problem->kernel->conv.packing != TS_PACK_CHAINS || !ts_find_kernel(TS_WINOGRAD, TS_U8, problem->features))
+    const ts_kernel *row = ts_find_kernel(TS_WINOGRAD, TS_U8, problem->features);
+    /* With narrower vectors or older products than the direct kernel's, Winograd's is no faster. */
+    if (!shape || !row || (problem->kernel->features & ~row->features) != 0)
         return 0;
+    const ts_winograd_kernel *kernel = &row->winograd;
     const int64_t bytes = (int64_t)POSITIONS * 2 * inputs * outputs;
     return target->desc.height > 1 && target->desc.width > 1 && inputs >= LEAST_CHANNELS &&
-           outputs >= LEAST_CHANNELS && bytes <= MOST_WEIGHT_BYTES && !is_sparse(problem) && sums_fit(problem) && filters_fit(problem);
+           outputs >= LEAST_CHANNELS && bytes <= kernel->most_weight_bytes && !is_sparse(problem, kernel) && sums_fit(problem) &&
+           filters_fit(problem);
 }
 
 static int pack_weights(ts_program *program, const ts_conv_problem *problem, winograd *w)
@@ -222,10 +223,13 @@ static void spread_tile(const ts_step *step, const ts_scope *scope, int tile, in
         first[i] = image + smaller(at.y - w->pad_top + i, last_y) * (ptrdiff_t)source->row_bytes;
         columns[i] = smaller(at.x - w->pad_left + i, last_x) * (int32_t)source->pixel_bytes;
     }
-    for (int group = 0; group < source->groups; group++) {
+    /* Of an odd number the last comes twice: what is too much lies where the next tile comes, or between two positions. */
+    for (int group = 0; group < source->groups; group += w->kernel->groups) {
+        const int last = smaller(group + w->kernel->groups, source->groups) - 1;
         for (int i = 0; i < IN; i++)
             rows[i] = first[i] + source->group_offsets[group];
-        w->kernel->spread[form](rows, columns, out + group * TS_GROUP, stride);
+        const ptrdiff_t next = source->group_offsets[last] - source->group_offsets[group];
+        w->kernel->spread[form](rows, next, columns, out + group * TS_GROUP, stride);
     }
 }
 

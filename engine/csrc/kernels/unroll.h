@@ -31,4 +31,11 @@ TS_INLINE int32_t load_dword(const uint8_t *source)
     return value;
 }
 
+/* A row of pixels in nearly equal tiles: 7 are 4 and 3, not 6 and 1, for a tile of few pixels waits for its loads. */
+TS_INLINE int even_share(int pixels, int widest)
+{
+    const int tiles = (pixels + widest - 1) / widest;
+    return (pixels + tiles - 1) / tiles;
+}
+
 #endif

@@ -1,7 +1,7 @@
 /*
  * 3x3 convolutions of stride 1 with a quarter of the multiplications, exact to the bit: Winograd's F(4x4, 3x3) in whole
- * numbers (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015), where direct 8-bit products are
- * no faster than 16-bit ones.
+ * numbers (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015). Its products are of 16 bits, which
+ * are at most twice as slow as those of 8 bits.
  *
  * An output tile of 4x4 pixels is A'[(G g G') * (B' d B)]A with d 6x6 pixels and g 3x3 weights. B holds whole numbers
  * whose rows add up to at most 10 in magnitude, so B' d B is at most 100 * 255 = 25500. The rows of G are multiplied by
@@ -26,6 +26,7 @@ enum {
     TS_WINOGRAD_OUT = 4,        /* output pixels of a tile, in each direction */
     TS_WINOGRAD_IN = 6,         /* input pixels */
     TS_WINOGRAD_POSITIONS = 36, /* independent products: elements of a transformed tile */
+    TS_WINOGRAD_AHEAD = 8192,   /* bytes: weights come from L2 or L3 in one stream, which the CPU alone fetches too late */
 };
 
 /* How much narrower or lower than a full tile one is: its form is TS_WINOGRAD_CUTS * (rows less) + (columns less). */
@@ -38,12 +39,18 @@ static inline int ts_winograd_needs(int cut, int line)
 }
 
 typedef struct {
+    int groups; /* of channels that one call of `spread` takes, 1 or 2 */
+
+    /* Measured: layers with more transformed weights, or a smaller share of dwords that are not zero, are faster directly. */
+    int most_weight_bytes, direct_percent;
+
     /*
-     * B' d B of one group of channels, for a tile of each form: `columns` are offsets from `rows`; element p goes to
-     * out + p * stride, [TS_GROUP] s16. Only the elements that it needs.
+     * B' d B of `groups` groups of channels, for a tile of each form: `columns` are offsets from `rows`, and the second
+     * group lies `next` bytes behind the first; element p goes to out + p * stride, [groups][TS_GROUP] s16. Only the
+     * elements that it needs.
      */
-    void (*spread[TS_WINOGRAD_FORMS])(const uint8_t *const rows[TS_WINOGRAD_IN], const int32_t columns[TS_WINOGRAD_IN],
-                                      int16_t *out, size_t stride);
+    void (*spread[TS_WINOGRAD_FORMS])(const uint8_t *const rows[TS_WINOGRAD_IN], ptrdiff_t next,
+                                      const int32_t columns[TS_WINOGRAD_IN], int16_t *out, size_t stride);
 
     /*
      * The products of one position and one group of output channels: [tiles][2 * pairs] s16 by weights

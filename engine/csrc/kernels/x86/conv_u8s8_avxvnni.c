@@ -8,13 +8,6 @@
 
 #include <immintrin.h>
 
-/* tests/native/test_tiles.c compiles this file for AVX-512VL, whose EVEX form has the same arithmetic. */
-#ifdef TS_EMULATED
-#define DOT _mm256_dpbusd_epi32
-#else
-#define DOT _mm256_dpbusd_avx_epi32
-#endif
-
 enum { WEIGHT_BYTES = 64, PARTS = 1 }; /* [16 lanes][4] s8 */
 
 typedef __m256i acc_t;
@@ -43,7 +36,7 @@ TS_INLINE acc_t weight_part(const char *weights, int part, int half)
 
 TS_INLINE acc_t multiply(acc_t acc, acc_t x, acc_t weights)
 {
-    return DOT(acc, x, weights);
+    return _mm256_dpbusd_avx_epi32(acc, x, weights);
 }
 
 #include "tile_avx2.inc"
