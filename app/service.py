@@ -43,7 +43,7 @@ from tessera.app.scheduling.ticket import InputType, Outcome, Priority
 from tessera.app.served.model import ServedModel
 from tessera.app.served.plan import plan_from
 from tessera.app.settings import Settings
-from tessera.models.image_size import Size
+from tessera.models.preprocessing.image_size import Size
 
 
 class Service:

@@ -13,7 +13,7 @@ from tessera.app.config_file import ConfigFile
 from tessera.app.platform_port import PlatformPort
 from tessera.app.routing.guard import smallest_recovery_window
 from tessera.app.routing.split import parse_split
-from tessera.models.image_size import Size, parse_sizes
+from tessera.models.preprocessing.image_size import Size, parse_sizes
 
 Backend = Literal["auto", "cpu", "ascend"]
 LogLevel = Literal["debug", "info", "warning", "error"]

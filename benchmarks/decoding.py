@@ -32,7 +32,7 @@ from rich.table import Table
 from benchmarks.peer_models import PeerModels, find_data
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.engine.machine import cpu_name
-from tessera.models.preprocessing import Preprocessing, geometry
+from tessera.models.preprocessing.transform import Preprocessing, geometry
 
 PHOTOS, PHONE_PHOTOS = 60, 6
 PHONE = (4000, 3000)
@@ -42,7 +42,7 @@ MEASURED = """
 import io, sys, numpy as np
 from PIL import Image
 from tessera.app.imaging.decoder import ImageDecoder
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 decoder = ImageDecoder(Preprocessing(), max_pixels=1 << 26, decode_scale=sys.argv[2] == "True")
 row, small = np.empty(decoder.shape, np.uint8), io.BytesIO()
 Image.new("RGB", (500, 375)).save(small, "JPEG")

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tessera import engine
-from tessera.models.photos import read_photos
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.photos import read_photos
+from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.quantise import quantise_model
 from tessera.models.registry import open_model
 

@@ -30,7 +30,7 @@ from benchmarks.peer_models import PeerModels, find_data, versions
 from tessera import engine
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.engine.machine import cpu_name
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 
 Run = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 

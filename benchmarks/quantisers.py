@@ -22,8 +22,8 @@ from benchmarks.peer_models import Array, find_data, versions
 from tessera import engine
 from tessera.engine.quantize.measures import agreement, sqnr
 from tessera.models.package import read_package
-from tessera.models.photos import find_photos, read_photos
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.photos import find_photos, read_photos
+from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.quantise import quantise_model
 from tessera.models.registry import open_model
 

@@ -23,8 +23,8 @@ from tessera.engine.quantize.measures import agreement
 from tessera.engine.quantize.network.sessions import file_in_memory
 from tessera.models.fine_tuning import FineTuning, fine_tune
 from tessera.models.package import read_package
-from tessera.models.photos import find_photos, read_photos
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.photos import find_photos, read_photos
+from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.registry import BUNDLED
 from tessera.models.source import float_model
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tessera.engine.errors import ModelError
-from tessera.models.preprocessing import INTERPOLATIONS, Interpolation
+from tessera.models.preprocessing.transform import INTERPOLATIONS, Interpolation
 
 if sys.version_info >= (3, 11):
     import tomllib

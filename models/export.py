@@ -17,10 +17,10 @@ import numpy as np
 from tessera import engine
 from tessera.engine.errors import ModelError
 from tessera.models.checkpoint import read_checkpoint
-from tessera.models.image_size import Size, of_sides, sides
 from tessera.models.importer import ImportOptions, add_model, check_place
 from tessera.models.package import Package
-from tessera.models.preprocessing import INTERPOLATIONS, Interpolation, Preprocessing
+from tessera.models.preprocessing.image_size import Size, of_sides, sides
+from tessera.models.preprocessing.transform import INTERPOLATIONS, Interpolation, Preprocessing
 from tessera.models.state_dict import plain_keys
 from tessera.models.weights import read_weights
 

@@ -15,8 +15,8 @@ import onnx
 from tessera.engine.errors import ModelError
 from tessera.engine.graph.reader import convert_model
 from tessera.engine.graph.writer import to_onnx
-from tessera.models.photos import read_photos
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.photos import read_photos
+from tessera.models.preprocessing.transform import Preprocessing
 
 Progress = Callable[[str, float], None]
 

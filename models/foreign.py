@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tessera.engine.errors import ModelError
-from tessera.models.image_size import Size
+from tessera.models.preprocessing.image_size import Size
 from tessera.models.triton import is_version, read_configuration, version_number
 
 # Files that `tessera models add` takes.

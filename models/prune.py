@@ -19,8 +19,8 @@ from tessera.engine.quantize.report import Gate
 from tessera.models.fine_tuning import FineTuning, check_torch, fine_tune
 from tessera.models.importer import ImportOptions, add_model, check_place
 from tessera.models.package import Package, read_package
-from tessera.models.photos import find_photos, read_photos
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.photos import find_photos, read_photos
+from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.source import float_model
 
 # Weights are moved by 64 of them, the gate judges by the other 96.

@@ -15,9 +15,9 @@ from tessera.engine.quantize.placement.floats import Fallback
 from tessera.engine.quantize.report import Gate, Report
 from tessera.models.cache import default_cache
 from tessera.models.calibrations import CalibrationFiles
-from tessera.models.image_size import Size
 from tessera.models.package import read_package
-from tessera.models.photos import find_photos, read_photos
+from tessera.models.preprocessing.image_size import Size
+from tessera.models.preprocessing.photos import find_photos, read_photos
 from tessera.models.source import float_model
 from tessera.models.weights import file_sha256
 

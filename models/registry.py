@@ -12,9 +12,9 @@ from tessera.engine.backends import BACKENDS
 from tessera.engine.errors import ModelError
 from tessera.models.build import Build, Progress, build_model, is_built
 from tessera.models.cache import default_cache, library_folder
-from tessera.models.image_size import Size
 from tessera.models.package import Package, is_package, read_package
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.image_size import Size
+from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.variant import VARIANTS, Variant
 
 BUNDLED = Path(__file__).resolve().parent / "resnet50-imagenette"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tessera.engine.errors import ModelError
-from tessera.models.image_size import Size, sides
+from tessera.models.preprocessing.image_size import Size, sides
 from tessera.wording import counted
 
 _OPSET = 17

@@ -17,9 +17,9 @@ from tessera.engine.graph.ir import Shape
 from tessera.engine.graph.protos import insert_constants, unused_name
 from tessera.engine.graph.reader import check_model, convert_model, read_constants
 from tessera.engine.graph.tensors import type_of
-from tessera.models.image_size import Size, of_sides, sides, size_text
 from tessera.models.logits import Normaliser, check_logits, expose_logits
 from tessera.models.opaque_form import to_opaque_form
+from tessera.models.preprocessing.image_size import Size, of_sides, sides, size_text
 from tessera.wording import counted
 
 _DEFAULT_SIZE = 224

@@ -12,8 +12,8 @@ import onnx
 from tessera.engine.errors import ModelError
 from tessera.engine.graph.reader import parse_model
 from tessera.engine.sizes import open_sizes
-from tessera.models.image_size import sides, size_text
 from tessera.models.package import Package
+from tessera.models.preprocessing.image_size import sides, size_text
 from tessera.models.resnet import build_resnet
 from tessera.models.serving_form import to_serving_form
 from tessera.models.weights import read_weights

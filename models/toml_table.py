@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tessera.engine.errors import ModelError
-from tessera.models.image_size import LARGEST_IMAGE, SIZE_FORMS, Size, read_size, wrong_sizes
+from tessera.models.preprocessing.image_size import LARGEST_IMAGE, SIZE_FORMS, Size, read_size, wrong_sizes
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tessera.models.image_size import Size, of_sides
+from tessera.models.preprocessing.image_size import Size, of_sides
 
 _CONFIGURATION = "config.pbtxt"
 _LARGEST_CONFIGURATION = 1 << 20

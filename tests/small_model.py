@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import save_file
 
-from tessera.models.image_size import Size
+from tessera.models.preprocessing.image_size import Size
 from tests.unit.models.tiny import LABELS, tiny_state
 
 

@@ -24,7 +24,7 @@ from tessera.app.routing.variants import HEADER
 from tessera.app.scheduling.ticket import Priority
 from tessera.app.served.model import ServedModel
 from tessera.app.service import Service
-from tessera.models.image_size import Size
+from tessera.models.preprocessing.image_size import Size
 
 router = APIRouter(tags=["classification"], route_class=DirectRoute)
 

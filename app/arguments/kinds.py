@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
-from tessera.models.image_size import LARGEST_IMAGE, Size, parse_size
+from tessera.models.preprocessing.image_size import LARGEST_IMAGE, Size, parse_size
 
 if TYPE_CHECKING:
     from tessera.models.evaluation.gates import Gate

@@ -8,7 +8,7 @@ from pathlib import Path
 from tessera.app.arguments.kinds import at_least_one, decibels, gate, numbers, pixels, share, size, some, triple
 from tessera.app.arguments.parser import Parser
 from tessera.app.arguments.settings import MODEL_SETTINGS, PLACES, RUN_SETTINGS, add_settings_flags
-from tessera.models.preprocessing import INTERPOLATIONS
+from tessera.models.preprocessing.transform import INTERPOLATIONS
 
 
 def listing(parser: Parser) -> None:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from tessera.app.errors import RequestError, StartupError
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.models.evaluation.photos import is_photo
-from tessera.models.image_size import sides
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.image_size import sides
+from tessera.models.preprocessing.transform import Preprocessing
 
 
 def find_images(folder: Path | None) -> list[Path]:

@@ -41,9 +41,9 @@ from tessera.app.imaging.cost import BoundedReader, check_scans
 from tessera.app.imaging.estimate import Estimate, estimate, is_progressive
 from tessera.app.imaging.libtiff import silence_libtiff
 from tessera.app.imaging.metadata import check_exif, prepare
-from tessera.models.centre_crop import CentreCrop, orientation_of
-from tessera.models.jpeg import read_jpeg
-from tessera.models.preprocessing import Preprocessing, shortest_side
+from tessera.models.preprocessing.centre_crop import CentreCrop, orientation_of
+from tessera.models.preprocessing.jpeg import read_jpeg
+from tessera.models.preprocessing.transform import Preprocessing, shortest_side
 from tessera.wording import counted
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")

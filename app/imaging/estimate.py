@@ -11,8 +11,8 @@ from typing import NamedTuple, cast
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from tessera.app.imaging.metadata import count_tags
-from tessera.models.image_size import sides
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.image_size import sides
+from tessera.models.preprocessing.transform import Preprocessing
 
 # Nanoseconds of each pixel, without what its bytes and scans take.
 _NANOSECONDS = {"JPEG": 8, "MPO": 8, "PNG": 12, "WEBP": 45, "GIF": 13, "BMP": 6, "TIFF": 12}

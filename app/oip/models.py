@@ -9,7 +9,7 @@ from tessera.app.oip.statistics import read_statistics
 from tessera.app.oip.wire.description import ModelDescription, VariantStatistics, describe_statistics
 from tessera.app.oip.wire.interface import Interface
 from tessera.app.service import Service
-from tessera.models.image_size import sides
+from tessera.models.preprocessing.image_size import sides
 
 
 class ModelViews:

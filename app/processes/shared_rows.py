@@ -15,7 +15,7 @@ from tessera.app.errors import DeviceFailedError, InferenceError, RequestError
 from tessera.app.scheduling.rows import row_shapes
 from tessera.app.scheduling.ticket import InputType, Outcome
 from tessera.app.served.model import ServedModel
-from tessera.models.image_size import Size, sides
+from tessera.models.preprocessing.image_size import Size, sides
 
 SLOTS_PER_ROW: dict[InputType, int] = {"uint8": 1, "float32": 4}  # a slot holds a byte for each of a row's values
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tessera.app.errors import InvalidParameterError
 from tessera.app.scheduling.ticket import HeatMaps
-from tessera.models.image_size import Size, parse_size, size_flag
+from tessera.models.preprocessing.image_size import Size, parse_size, size_flag
 from tessera.wording import counted
 
 DEFAULT_TOP_K = 5

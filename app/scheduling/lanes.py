@@ -5,7 +5,7 @@ The lane of the usual size is called as its variant is, those of further sizes h
 
 from __future__ import annotations
 
-from tessera.models.image_size import Size, size_flag
+from tessera.models.preprocessing.image_size import Size, size_flag
 
 _BETWEEN = "@"
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tessera.app.scheduling.ticket import Batch, InputType, Rows
-from tessera.models.image_size import Size, sides
+from tessera.models.preprocessing.image_size import Size, sides
 from tessera.wording import counted
 
 RowShapes = Mapping[InputType, tuple[int, int, int]]

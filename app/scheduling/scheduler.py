@@ -21,7 +21,7 @@ from tessera.app.scheduling.shares import EngineShares
 from tessera.app.scheduling.snapshot import Snapshot
 from tessera.app.scheduling.ticket import Batch, HeatMaps, InputType, Outcome, Priority, Rows, Ticket
 from tessera.engine.errors import DeviceError
-from tessera.models.image_size import Size
+from tessera.models.preprocessing.image_size import Size
 from tessera.wording import counted
 
 logger = logging.getLogger(__name__)

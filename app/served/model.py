@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from tessera.app.scheduling.lanes import lane_of
-from tessera.models.image_size import Size, of_sides
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.image_size import Size, of_sides
+from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.variant import Variant
 
 

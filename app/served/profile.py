@@ -11,7 +11,7 @@ from pathlib import Path
 from tessera.app.served.model import ServedVariant
 from tessera.app.version import service_version
 from tessera.models.cache import profile_file
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 
 
 def kept_profile(

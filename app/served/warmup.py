@@ -14,8 +14,8 @@ from tessera.app.errors import StartupError
 from tessera.app.scheduling.lanes import lane_of
 from tessera.app.served.model import FurtherSize, ServedVariant
 from tessera.engine.errors import EngineError
-from tessera.models.image_size import sides
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.image_size import sides
+from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.variant import Variant
 from tessera.wording import counted
 

@@ -20,7 +20,7 @@ from benchmarks.serving.process import REPOSITORY, ServerTree, free_port
 from benchmarks.serving.servers import PEERS, Files, start
 from tessera import engine
 from tessera.app.imaging.decoder import ImageDecoder
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.registry import open_model
 
 BATCH = 16

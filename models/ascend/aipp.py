@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tessera.models.image_size import sides
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.image_size import sides
+from tessera.models.preprocessing.transform import Preprocessing
 
 
 def aipp_constants(preprocessing: Preprocessing) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tessera.engine.errors import ModelError
-from tessera.models.image_size import Size, sides
+from tessera.models.preprocessing.image_size import Size, sides
 
 _ONNX = "5"
 _MOST_GEARS = 100

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from tessera import engine
 from tessera.engine.errors import ModelError
-from tessera.models.decoding import DecodedBatch, decoded_ahead
 from tessera.models.evaluation.photos import LabelledPhoto, PhotoSet
 from tessera.models.evaluation.state import MOST_NAMED, Block, StateFile
+from tessera.models.preprocessing.decoding import DecodedBatch, decoded_ahead
 
 # Decodes one photo into a row [height, width, 3]; returns what is wrong with it, or None.
 Decode = Callable[[Path, NDArray[np.uint8]], str | None]

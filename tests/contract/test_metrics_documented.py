@@ -11,7 +11,7 @@ from tessera.app.observability.metrics import Metrics
 from tessera.app.scheduling.ticket import Outcome
 from tessera.app.served.model import ServedModel, ServedVariant
 from tessera.engine import DeviceStatus
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(?P<name>\w+)` \| (?P<type>\w+) \| (?P<labels>[^|]*)\|", re.MULTILINE)

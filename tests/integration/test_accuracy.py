@@ -20,7 +20,7 @@ from PIL import Image
 from tessera import engine
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.engine.normalisation import Normalisation
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.registry import Model, open_model
 from tests.imagefiles import encode
 from tests.servers import CACHE

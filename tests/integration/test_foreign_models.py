@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 from PIL import Image
 
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 from tests.servers import ServerProcess, tessera
 from tests.unit.models.classifiers import CHANNELS, CLASSES, GEMM, SIZE, classifier, right_logits
 from tests.unit.models.families import vision_transformer

@@ -12,7 +12,7 @@ import pytest
 from tessera import engine
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.app.protocol.classify import softmax
-from tessera.models.image_size import Size, parse_size, sides
+from tessera.models.preprocessing.image_size import Size, parse_size, sides
 from tessera.models.registry import open_model
 from tests import imagefiles
 from tests.servers import CACHE, ServerProcess, tessera

@@ -17,7 +17,7 @@ from tessera import engine
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.app.protocol.classify import softmax
 from tessera.engine.normalisation import Normalisation
-from tessera.models.image_size import Size, size_flag
+from tessera.models.preprocessing.image_size import Size, size_flag
 from tessera.models.registry import open_model
 from tests import imagefiles
 from tests.processes import children, replaced

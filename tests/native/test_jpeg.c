@@ -1,6 +1,7 @@
 /*
  * JPEGs by the system's libjpeg-turbo: any box of a picture has the pixels of the whole one, and damaged files, whose errors
- * leave the library by a jump, touch no memory that is not theirs. For sanitizers; models/jpeg.py is tested in Python.
+ * leave the library by a jump, touch no memory that is not theirs. For sanitizers; models/preprocessing/jpeg.py is tested
+ * in Python.
  *
  *     test_jpeg PICTURE [ROUNDS]
  */

@@ -18,7 +18,7 @@ from tessera.app.commands.batch.tables import Row
 from tessera.app.errors import RequestError
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.app.protocol.classify import Classified, top_predictions
-from tessera.models.decoding import DecodedBatch, decoded_ahead
+from tessera.models.preprocessing.decoding import DecodedBatch, decoded_ahead
 
 
 class Unreadable(NamedTuple):

@@ -26,7 +26,7 @@ from tessera.engine.pruning.sensitivity import PROBED
 from tessera.engine.quantize.report import Gate
 from tessera.engine.quantize.settlement.sensitivity import decibels
 from tessera.models.fine_tuning import FineTuning, check_torch
-from tessera.models.photos import find_photos
+from tessera.models.preprocessing.photos import find_photos
 from tessera.models.prune import prune_model
 from tessera.wording import counted
 

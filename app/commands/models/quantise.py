@@ -25,7 +25,7 @@ from tessera.engine.quantize import Gate, Report
 from tessera.engine.quantize.files import check_target, write_whole
 from tessera.models.calibrations import CalibrationFiles
 from tessera.models.package import read_package
-from tessera.models.photos import find_photos
+from tessera.models.preprocessing.photos import find_photos
 from tessera.models.quantise import quantise_model
 from tessera.wording import counted
 

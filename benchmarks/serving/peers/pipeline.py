@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tessera.app.protocol.classify import Classified, build_answer
-from tessera.models.preprocessing import Preprocessing, geometry
+from tessera.models.preprocessing.transform import Preprocessing, geometry
 
 MAX_BATCH = 16
 THREADS = int(os.environ.get("SERVING_THREADS", "2"))  # of one copy of the model

@@ -1,4 +1,4 @@
-/* models._pictures.Libjpeg: the libjpeg that Pillow uses, for Python. */
+/* models.preprocessing._pictures.Libjpeg: the libjpeg that Pillow uses, for Python. */
 #include "python/pictures.h"
 
 #include "image/jpeg.h"
@@ -138,7 +138,7 @@ static PyType_Slot slots[] = {
 };
 
 PyType_Spec ts_libjpeg_spec = {
-    .name = "tessera.models._pictures.Libjpeg",
+    .name = "tessera.models.preprocessing._pictures.Libjpeg",
     .basicsize = sizeof(libjpeg_object),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = slots,

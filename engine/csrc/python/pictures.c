@@ -1,4 +1,7 @@
-/* models._pictures: resizing for Python. Pictures come as Arrow arrays, without a copy, or from libjpeg (libjpeg_type.c). */
+/*
+ * models.preprocessing._pictures: resizing for Python. Pictures come as Arrow arrays, without a copy, or from libjpeg
+ * (libjpeg_type.c).
+ */
 #include "python/pictures.h"
 
 #include "python/arrow.h"
@@ -159,7 +162,7 @@ static PyType_Slot slots[] = {
 };
 
 static PyType_Spec spec = {
-    .name = "tessera.models._pictures.Resize",
+    .name = "tessera.models.preprocessing._pictures.Resize",
     .basicsize = sizeof(resize_object),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = slots,

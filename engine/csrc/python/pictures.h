@@ -1,4 +1,4 @@
-/* What models._pictures shares with its Libjpeg type. */
+/* What models.preprocessing._pictures shares with its Libjpeg type. */
 #ifndef TS_PICTURES_H
 #define TS_PICTURES_H
 

@@ -10,7 +10,7 @@ import numpy as np
 import tritonclient.http as triton
 
 from tessera.app.imaging.decoder import ImageDecoder
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 from tests import imagefiles
 
 MODEL = "resnet50-imagenette"

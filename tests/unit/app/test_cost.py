@@ -18,7 +18,7 @@ from PIL import Image
 from tessera.app.errors import ImageTooLargeError, RequestError
 from tessera.app.imaging.cost import BoundedReader, count_scans
 from tessera.app.imaging.decoder import ImageDecoder
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 
 MAX_PIXELS = 1_000_000
 DECODER = ImageDecoder(Preprocessing(), max_pixels=MAX_PIXELS)
@@ -159,7 +159,7 @@ def test_a_jpeg_inside_a_tiff_is_bounded_too() -> None:
 MEASURED = """
 import resource, sys, numpy as np
 from tessera.app.imaging.decoder import ImageDecoder
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 decoder = ImageDecoder(Preprocessing(), max_pixels=1 << 26, decode_scale=sys.argv[3] == "True")
 row = np.zeros(decoder.shape, np.uint8)
 decoder.decode(open(sys.argv[1], "rb").read(), row)

@@ -12,8 +12,8 @@ from PIL import Image
 from tessera.app.errors import CorruptImageError
 from tessera.app.imaging import decoder as decoder_module
 from tessera.app.imaging.decoder import ImageDecoder
-from tessera.models.centre_crop import CentreCrop
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.centre_crop import CentreCrop
+from tessera.models.preprocessing.transform import Preprocessing
 from tests.imagefiles import drawing, encode
 
 LIMIT = 64 * 1024 * 1024

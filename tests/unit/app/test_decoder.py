@@ -20,9 +20,9 @@ from tessera.app.errors import (
     UnsupportedImageError,
 )
 from tessera.app.imaging.decoder import ImageDecoder
-from tessera.models.image_size import of_sides
-from tessera.models.photos import read_photos
-from tessera.models.preprocessing import Preprocessing, geometry
+from tessera.models.preprocessing.image_size import of_sides
+from tessera.models.preprocessing.photos import read_photos
+from tessera.models.preprocessing.transform import Preprocessing, geometry
 from tests import imagefiles
 from tests.imagefiles import KINDS, drawing, encode
 

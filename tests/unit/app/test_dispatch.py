@@ -39,7 +39,7 @@ from tessera.app.scheduling.snapshot import Snapshot, VariantSnapshot
 from tessera.app.scheduling.ticket import HeatMaps, Outcome, Priority
 from tessera.app.served.model import ServedModel, ServedVariant
 from tessera.app.settings import Settings
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 12)), max_size=60))

@@ -17,7 +17,7 @@ from tessera.app.errors import ImageTooLargeError, RequestError
 from tessera.app.imaging.cost import BoundedReader
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.app.imaging.metadata import prepare
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 from tests.imagefiles import drawing, encode
 
 DECODER = ImageDecoder(Preprocessing(), max_pixels=1 << 20)

@@ -11,7 +11,7 @@ from tessera.app.observability.logs import JsonFormatter, KeyValueFormatter, req
 from tessera.app.observability.metrics import Metrics
 from tessera.app.observability.utilisation import BusyRatio, ComputeUtilisation
 from tessera.app.served.model import ServedModel, ServedVariant
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 
 
 def line(message: str, **fields: object) -> str:

@@ -14,7 +14,7 @@ from PIL import BmpImagePlugin, Image
 from tessera.app.errors import CorruptImageError
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.app.imaging.rle import RunLengthDecoder
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 
 SIZE = 32
 DECODER = ImageDecoder(Preprocessing(SIZE, SIZE), max_pixels=1 << 26)

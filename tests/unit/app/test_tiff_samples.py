@@ -11,7 +11,7 @@ import pytest
 
 from tessera.app.errors import UnsupportedImageError
 from tessera.app.imaging.decoder import ImageDecoder
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 
 # The crop is as large as the resized picture, so pixels can be compared with those that were stored.
 SIZE = 64

@@ -16,8 +16,8 @@ from tessera.engine.errors import ModelError
 from tessera.engine.quantize import Calibration, Gate
 from tessera.engine.quantize.calibration import Verdict
 from tessera.models.calibrations import CalibrationFiles
-from tessera.models.image_size import Size, sides
 from tessera.models.package import read_package
+from tessera.models.preprocessing.image_size import Size, sides
 from tessera.models.quantise import quantise_model
 from tessera.models.registry import BUNDLED, open_model
 from tessera.models.variant import Variant

@@ -14,7 +14,7 @@ from tessera.app.cli import main
 from tessera.engine.errors import ModelError
 from tessera.models.export import export_model
 from tessera.models.importer import ImportOptions
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.registry import open_model
 
 

@@ -14,8 +14,8 @@ from tessera.engine.pruning import Pruner
 from tessera.engine.quantize import Gate
 from tessera.engine.quantize.measures import sqnr
 from tessera.models.fine_tuning import FineTuning, fine_tune
-from tessera.models.photos import find_photos, read_photos
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.photos import find_photos, read_photos
+from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.prune import prune_model
 from tests.unit.models.tiny import MEAN, SIZE, STD, tiny_folder, tiny_model
 from tests.unit.quantize.networks import constants, run

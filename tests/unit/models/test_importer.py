@@ -19,7 +19,7 @@ from tessera.engine.errors import ModelError
 from tessera.engine.quantize.pipeline import calibrate
 from tessera.engine.quantize.writer import quantised_model
 from tessera.models.importer import ImportOptions, add_model
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.registry import list_models, open_model
 from tessera.models.weights import read_weights
 from tests.unit.models import torchfiles

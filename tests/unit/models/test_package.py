@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tessera.engine.errors import ModelError
-from tessera.models.image_size import Size
 from tessera.models.package import read_package
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.image_size import Size
+from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.registry import BUNDLED
 from tests.unit.models.tiny import LABELS, tiny_folder, tiny_model
 

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from tessera.models.photos import find_photos, read_photos
+from tessera.models.preprocessing.photos import find_photos, read_photos
 from tessera.models.quantise import quantise_model
 from tessera.models.registry import BUNDLED, Model, open_model
 from tessera.models.weights import file_sha256

@@ -14,10 +14,10 @@ from onnx import TensorProto, helper
 
 from tessera import engine
 from tessera.engine.errors import ModelError
-from tessera.models.image_size import Size
 from tessera.models.importer import ImportOptions, add_model
 from tessera.models.package import read_package
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.image_size import Size
+from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.quantise import quantise_model
 from tessera.models.registry import open_model
 from tessera.models.source import float_model

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tessera.engine.normalisation import Normalisation
 from tessera.models.ascend.aipp import aipp_configuration, aipp_constants
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.transform import Preprocessing
 
 IMAGENET = Preprocessing()
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tessera.models import _pictures
-from tessera.models.centre_crop import CentreCrop
-from tessera.models.image_size import of_sides, sides
-from tessera.models.preprocessing import INTERPOLATIONS, Interpolation, Preprocessing, geometry
+from tessera.models.preprocessing import _pictures
+from tessera.models.preprocessing.centre_crop import CentreCrop
+from tessera.models.preprocessing.image_size import of_sides, sides
+from tessera.models.preprocessing.transform import INTERPOLATIONS, Interpolation, Preprocessing, geometry
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 TURNS = {

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from tessera.models import _pictures
-from tessera.models.image_size import sides
-from tessera.models.preprocessing import Geometry, Preprocessing, geometry
+from tessera.models.preprocessing import _pictures
+from tessera.models.preprocessing.image_size import sides
+from tessera.models.preprocessing.transform import Geometry, Preprocessing, geometry
 
 _Box = tuple[int, int, int, int]  # left, top, right, bottom
 _Number = TypeVar("_Number", int, float)

@@ -13,8 +13,8 @@ from functools import cache
 import numpy as np
 from PIL import Image, _imaging
 
-from tessera.models import _pictures
-from tessera.models.centre_crop import CentreCrop
+from tessera.models.preprocessing import _pictures
+from tessera.models.preprocessing.centre_crop import CentreCrop
 
 
 def read_jpeg(data: bytes, scale: int, crop: CentreCrop, wanted: Callable[[], bool] | None = None) -> bool:

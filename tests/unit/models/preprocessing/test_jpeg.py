@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from tessera.models import _pictures
-from tessera.models.centre_crop import CentreCrop
-from tessera.models.image_size import of_sides
-from tessera.models.jpeg import read_jpeg
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing import _pictures
+from tessera.models.preprocessing.centre_crop import CentreCrop
+from tessera.models.preprocessing.image_size import of_sides
+from tessera.models.preprocessing.jpeg import read_jpeg
+from tessera.models.preprocessing.transform import Preprocessing
 from tests.fuzz.images import mutations, seeds
 from tests.imagefiles import drawing, encode
 

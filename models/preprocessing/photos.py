@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tessera.engine.errors import ModelError
-from tessera.models.centre_crop import CentreCrop, orientation_of
-from tessera.models.preprocessing import Preprocessing
+from tessera.models.preprocessing.centre_crop import CentreCrop, orientation_of
+from tessera.models.preprocessing.transform import Preprocessing
 
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp"}
 
