@@ -12,10 +12,10 @@ from onnx import TensorProto
 from tessera.engine.errors import ModelError
 from tessera.engine.graph.reader import parse_model, read_file
 from tessera.models.cache import exclusive, import_folder, make_folder
-from tessera.models.foreign import ForeignModel
+from tessera.models.formats.foreign import ForeignModel
+from tessera.models.formats.weights import file_sha256
 from tessera.models.importer import ImportOptions, add_model
 from tessera.models.package import is_package
-from tessera.models.weights import file_sha256
 
 Progress = Callable[[str, float], None]
 

@@ -20,9 +20,9 @@ from tessera.engine.quantize.writer import quantised_model
 from tessera.engine.rates import rates_here
 from tessera.models.cache import build_folder, exclusive, make_folder
 from tessera.models.calibrations import CalibrationFiles, Choice
+from tessera.models.formats.weights import file_sha256
 from tessera.models.package import Package
 from tessera.models.source import float_model, leave_sizes_open
-from tessera.models.weights import file_sha256
 
 Progress = Callable[[str, float], None]
 
@@ -37,7 +37,7 @@ _BUILDER_SOURCES = (
     "models/resnet.py",
     "models/serving_form.py",
     "models/source.py",
-    "models/weights.py",
+    "models/formats/weights.py",
     "engine/graph",
     "engine/quantize",
     "engine/backends/cpu",

@@ -12,10 +12,10 @@ from tessera.engine.errors import ModelError
 from tessera.engine.quantize.calibration import Calibration
 from tessera.engine.quantize.files import check_target, write_whole
 from tessera.models.cache import calibration_file, make_folder
+from tessera.models.formats.weights import file_sha256
 from tessera.models.package import Package
 from tessera.models.preprocessing.image_size import size_text
 from tessera.models.preprocessing.transform import Preprocessing
-from tessera.models.weights import file_sha256
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import httpx
 
 from tessera.engine.errors import ModelError
 from tessera.models.catalogue import CatalogueEntry
-from tessera.models.weights import file_sha256
+from tessera.models.formats.weights import file_sha256
 
 Progress = Callable[[str, float], None]
 

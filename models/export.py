@@ -16,13 +16,13 @@ import numpy as np
 
 from tessera import engine
 from tessera.engine.errors import ModelError
-from tessera.models.checkpoint import read_checkpoint
+from tessera.models.formats.checkpoint import read_checkpoint
+from tessera.models.formats.state_dict import plain_keys
+from tessera.models.formats.weights import read_weights
 from tessera.models.importer import ImportOptions, add_model, check_place
 from tessera.models.package import Package
 from tessera.models.preprocessing.image_size import Size, of_sides, sides
 from tessera.models.preprocessing.transform import INTERPOLATIONS, Interpolation, Preprocessing
-from tessera.models.state_dict import plain_keys
-from tessera.models.weights import read_weights
 
 Publisher = Literal["torchvision", "timm"]
 Progress = Callable[[str, float], None]

@@ -19,16 +19,16 @@ from tessera.engine.graph.reader import LARGEST_FILE, parse_model, read_file, re
 from tessera.engine.graph.tensors import embed_external
 from tessera.engine.normalisation import Normalisation
 from tessera.engine.quantize.files import write_whole
-from tessera.models.checkpoint import read_checkpoint
-from tessera.models.foreign import MODEL_SUFFIXES, describe_foreign, model_name
+from tessera.models.formats.checkpoint import read_checkpoint
+from tessera.models.formats.foreign import MODEL_SUFFIXES, describe_foreign, model_name
+from tessera.models.formats.state_dict import plain_keys
+from tessera.models.formats.weights import read_weights
 from tessera.models.package import DESCRIPTION, LABELS, Package, is_package, read_labels, read_package
 from tessera.models.preprocessing.image_size import Size
 from tessera.models.preprocessing.transform import Interpolation, Preprocessing
 from tessera.models.serving_form import to_serving_form
 from tessera.models.staging import check_folder, place, staging_folder
-from tessera.models.state_dict import plain_keys
 from tessera.models.trial import try_model
-from tessera.models.weights import read_weights
 from tessera.wording import counted
 
 SUFFIXES = MODEL_SUFFIXES

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tessera.engine.errors import ModelError
-from tessera.models.foreign import describe_foreign, model_name
+from tessera.models.formats.foreign import describe_foreign, model_name
 from tessera.models.preprocessing.image_size import Size, sides, size_flag, size_text
 from tessera.models.preprocessing.transform import INTERPOLATIONS, Preprocessing
 from tessera.models.toml_table import TomlTable

@@ -15,11 +15,11 @@ from tessera.engine.quantize.placement.floats import Fallback
 from tessera.engine.quantize.report import Gate, Report
 from tessera.models.cache import default_cache
 from tessera.models.calibrations import CalibrationFiles
+from tessera.models.formats.weights import file_sha256
 from tessera.models.package import read_package
 from tessera.models.preprocessing.image_size import Size
 from tessera.models.preprocessing.photos import find_photos, read_photos
 from tessera.models.source import float_model
-from tessera.models.weights import file_sha256
 
 # Biases are settled on 64 of them, the gate judges by the other 96. More cost time; 160 and 300 were not compared.
 MOST_PHOTOS = 160

@@ -12,11 +12,11 @@ import onnx
 from tessera.engine.errors import ModelError
 from tessera.engine.graph.reader import parse_model
 from tessera.engine.sizes import open_sizes
+from tessera.models.formats.weights import read_weights
 from tessera.models.package import Package
 from tessera.models.preprocessing.image_size import sides, size_text
 from tessera.models.resnet import build_resnet
 from tessera.models.serving_form import to_serving_form
-from tessera.models.weights import read_weights
 from tessera.wording import counted
 
 # A protobuf message cannot be larger; a gzip file that unpacks to more is damaged or meant to do harm.

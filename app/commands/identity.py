@@ -10,8 +10,8 @@ from typing import Any
 from tessera import engine
 from tessera.app.settings import Settings
 from tessera.app.version import service_version
+from tessera.models.formats.weights import file_sha256
 from tessera.models.registry import Model
-from tessera.models.weights import file_sha256
 
 
 def identify(model: Model, infos: Mapping[str, engine.SessionInfo], settings: Settings) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from tessera.engine.backends import BACKENDS
 from tessera.engine.errors import EngineError
 from tessera.engine.normalisation import Normalisation
 from tessera.models import contest
-from tessera.models.foreign import ForeignModel
+from tessera.models.formats.foreign import ForeignModel
 from tessera.models.package import LABELS, read_package
 from tessera.models.preprocessing.image_size import size_text
 from tessera.models.registry import Model, open_model

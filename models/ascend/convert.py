@@ -33,11 +33,11 @@ from tessera.models.ascend.commands import (
 from tessera.models.ascend.graphs import for_atc, with_own_convolution
 from tessera.models.ascend.operators import check_operator_package
 from tessera.models.ascend.provenance import Run, write_record
+from tessera.models.formats.weights import file_sha256
 from tessera.models.package import DESCRIPTION, LABELS, Package, read_package
 from tessera.models.preprocessing.photos import find_photos, read_photos
 from tessera.models.source import float_model
 from tessera.models.staging import check_folder, place, staging_folder
-from tessera.models.weights import file_sha256
 from tessera.wording import counted
 
 Progress = Callable[[str, float], None]

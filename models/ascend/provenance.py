@@ -13,7 +13,7 @@ from typing import Any
 
 from tessera.engine.quantize.files import write_whole
 from tessera.models.ascend.commands import Command
-from tessera.models.weights import file_sha256
+from tessera.models.formats.weights import file_sha256
 
 RECORD = "ascend.json"
 

@@ -10,7 +10,7 @@ from tessera.app.served.selection import cache_folder, locate
 from tessera.app.settings import Settings
 from tessera.models.adoption import adopted_folder
 from tessera.models.cache import library_folder
-from tessera.models.foreign import ForeignModel
+from tessera.models.formats.foreign import ForeignModel
 from tessera.models.package import is_package, read_package
 from tessera.models.registry import BUNDLED
 from tessera.models.removal import remove_model

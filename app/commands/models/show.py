@@ -11,9 +11,9 @@ from tessera.app.served.selection import cache_folder, read_model_folder, shorte
 from tessera.app.settings import Settings
 from tessera.models.build import is_built
 from tessera.models.calibrations import CalibrationFiles
+from tessera.models.formats.weights import file_sha256
 from tessera.models.package import Package
 from tessera.models.preprocessing.image_size import size_text
-from tessera.models.weights import file_sha256
 from tessera.wording import counted
 
 _SHOWN = 5

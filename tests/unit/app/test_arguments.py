@@ -19,7 +19,7 @@ from tessera.app.commands.completion import script
 from tessera.app.settings import Settings
 from tessera.engine.quantize import Gate
 from tessera.models.ascend.convert import GEARS
-from tessera.models.foreign import MODEL_SUFFIXES
+from tessera.models.formats.foreign import MODEL_SUFFIXES
 from tessera.models.quantise import MOST_PHOTOS
 from tests.servers import REPOSITORY
 

@@ -18,10 +18,10 @@ from safetensors.numpy import save, save_file
 from tessera.engine.errors import ModelError
 from tessera.engine.quantize.pipeline import calibrate
 from tessera.engine.quantize.writer import quantised_model
+from tessera.models.formats.weights import read_weights
 from tessera.models.importer import ImportOptions, add_model
 from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.registry import list_models, open_model
-from tessera.models.weights import read_weights
 from tests.unit.models import torchfiles
 from tests.unit.models.tiny import LABELS, SIZE, State, tiny_images, tiny_model, tiny_state
 from tests.unit.quantize.networks import run

@@ -11,10 +11,10 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+from tessera.models.formats.weights import file_sha256
 from tessera.models.preprocessing.photos import find_photos, read_photos
 from tessera.models.quantise import quantise_model
 from tessera.models.registry import BUNDLED, Model, open_model
-from tessera.models.weights import file_sha256
 from tests.shared_data import SHARED_DATA, requires_shared_data
 from tests.unit.quantize.networks import nodes
 

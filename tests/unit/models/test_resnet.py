@@ -11,9 +11,9 @@ import pytest
 from onnx import numpy_helper
 
 from tessera.engine.errors import ModelError
+from tessera.models.formats.weights import read_weights
 from tessera.models.registry import BUNDLED
 from tessera.models.resnet import build_resnet
-from tessera.models.weights import read_weights
 from tests.unit.models.tiny import LABELS, MEAN, SIZE, STD, State, tiny_images, tiny_model, tiny_state
 from tests.unit.quantize.networks import run
 

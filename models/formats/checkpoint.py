@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera.engine.errors import ModelError
-from tessera.models.pickles import LARGEST_PICKLE, StoredTensor, read_pickle
-from tessera.models.state_dict import is_counter
+from tessera.models.formats.pickles import LARGEST_PICKLE, StoredTensor, read_pickle
+from tessera.models.formats.state_dict import is_counter
 
 # How often the names under which training code keeps its weights; averaged weights first, as they are meant for use.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "net", "weights")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tessera.engine.errors import ModelError
+from tessera.models.formats.triton import is_version, read_configuration, version_number
 from tessera.models.preprocessing.image_size import Size
-from tessera.models.triton import is_version, read_configuration, version_number
 
 # Files that `tessera models add` takes.
 MODEL_SUFFIXES = (".onnx", ".safetensors", ".pth", ".pt")

@@ -16,9 +16,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tessera.engine.errors import ModelError
-from tessera.models.checkpoint import read_checkpoint
-from tessera.models.pickles import LARGEST_PICKLE, read_pickle
-from tessera.models.state_dict import plain_keys
+from tessera.models.formats.checkpoint import read_checkpoint
+from tessera.models.formats.pickles import LARGEST_PICKLE, read_pickle
+from tessera.models.formats.state_dict import plain_keys
 from tests.unit.models import torchfiles
 from tests.unit.models.tiny import tiny_state
 from tests.unit.models.torchfiles import WRITTEN_BY_TORCH, archive, dictionary, pickled, storage, tensor
