@@ -80,7 +80,7 @@ image-check: $(VENV)/test-installed
 # Against real torch, torchvision and timm: a large download.
 test-export: $(VENV)/test-installed
 	$(PIP) --editable '.[export]'
-	$(BIN)/python -m pytest tests/unit/models/test_export.py tests/unit/models/test_torch_graph.py tests/unit/models/test_fine_tuning.py
+	$(BIN)/python -m pytest tests/unit/models/importing/test_export.py tests/unit/models/test_torch_graph.py tests/unit/models/test_fine_tuning.py
 
 # Accuracy of our quantiser against ONNX Runtime's and NNCF's, on photos that none of them saw.
 quantisers: $(VENV)/installed
@@ -102,7 +102,7 @@ descriptors: $(VENV)/test-installed
 OWN_LOGIC := test_cost test_grpc_schema test_queue test_queue_states test_scheduler test_simulation test_admission test_selection
 LOWEST_TESTS := tests/contract tests/unit/app $(OWN_LOGIC:%=--ignore tests/unit/app/%.py) --ignore tests/contract/test_readme.py --ignore tests/contract/test_package.py tests/integration/test_http_protocol.py \
 	tests/unit/graph/test_operators.py tests/unit/graph/test_windows.py tests/unit/graph/test_reader.py \
-	tests/unit/graph/test_writer.py tests/unit/models/test_importer.py tests/unit/models/formats/test_checkpoint.py
+	tests/unit/graph/test_writer.py tests/unit/models/importing/test_importer.py tests/unit/models/formats/test_checkpoint.py
 lowest: $(VENV)/test-installed
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
 	$(BIN)/uv pip compile --quiet --resolution lowest-direct --extra grpc --extra tracing --python $(LOWEST)/bin/python \

@@ -17,7 +17,7 @@ from tessera.engine.pruning.report import PruningReport
 from tessera.engine.quantize.pipeline import Progress
 from tessera.engine.quantize.report import Gate
 from tessera.models.fine_tuning import FineTuning, check_torch, fine_tune
-from tessera.models.importer import ImportOptions, add_model, check_place
+from tessera.models.importing.importer import ImportOptions, add_model, check_place
 from tessera.models.package import Package, read_package
 from tessera.models.preprocessing.photos import find_photos, read_photos
 from tessera.models.preprocessing.transform import Preprocessing

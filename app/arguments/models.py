@@ -40,7 +40,7 @@ def pull(parser: Parser) -> None:
     _add_import_flags(parser)
 
     def describe() -> None:
-        from tessera.models.catalogue import read_catalogue
+        from tessera.models.importing.catalogue import read_catalogue
 
         names = "\n".join(f"  {name:<24} {entry.description}" for name, entry in read_catalogue().items())
         parser.epilog = f"models:\n{names}"

@@ -9,10 +9,10 @@ from pathlib import Path
 from tessera.app.errors import StartupError
 from tessera.app.settings import Settings
 from tessera.engine.errors import ModelError
-from tessera.models.adoption import adopt
 from tessera.models.cache import default_cache, library_folder
-from tessera.models.catalogue import read_catalogue
 from tessera.models.formats.foreign import ForeignModel, describe_foreign, find_foreign, nearest_beside
+from tessera.models.importing.adoption import adopt
+from tessera.models.importing.catalogue import read_catalogue
 from tessera.models.package import Package, is_package, read_package
 from tessera.models.registry import BUNDLED, find_packages, list_models
 from tessera.models.variant import VARIANTS

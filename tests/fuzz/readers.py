@@ -30,7 +30,7 @@ from tessera.engine.quantize.pipeline import calibrate
 from tessera.engine.quantize.writer import quantised_model
 from tessera.models.formats.checkpoint import read_checkpoint
 from tessera.models.formats.weights import read_weights
-from tessera.models.importer import ImportOptions, add_model
+from tessera.models.importing.importer import ImportOptions, add_model
 from tests.unit.models import torchfiles
 from tests.unit.models.tiny import SIZE, tiny_images, tiny_model, tiny_state
 

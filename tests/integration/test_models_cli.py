@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tessera import engine
-from tessera.models.catalogue import CATALOGUE, find_entry
+from tessera.models.importing.catalogue import CATALOGUE, find_entry
 from tessera.models.package import read_package
 from tessera.models.registry import BUNDLED
 from tessera.models.source import float_model

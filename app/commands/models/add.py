@@ -6,7 +6,7 @@ import argparse
 
 from tessera.app.commands.models.places import destination, tell
 from tessera.app.settings import Settings
-from tessera.models.importer import ImportOptions, add_model
+from tessera.models.importing.importer import ImportOptions, add_model
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:

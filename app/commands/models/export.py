@@ -7,8 +7,8 @@ import argparse
 from tessera.app.commands.models.places import destination, tell
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.settings import Settings
-from tessera.models.export import export_model
-from tessera.models.importer import ImportOptions
+from tessera.models.importing.export import export_model
+from tessera.models.importing.importer import ImportOptions
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:

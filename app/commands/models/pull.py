@@ -8,9 +8,9 @@ from tessera.app.commands.models.places import destination, tell
 from tessera.app.commands.progress import ProgressDisplay
 from tessera.app.served.selection import cache_folder
 from tessera.app.settings import Settings
-from tessera.models.catalogue import CATALOGUE, find_entry
-from tessera.models.importer import ImportOptions
-from tessera.models.pull import pull_model
+from tessera.models.importing.catalogue import CATALOGUE, find_entry
+from tessera.models.importing.importer import ImportOptions
+from tessera.models.importing.pull import pull_model
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:

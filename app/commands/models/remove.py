@@ -8,9 +8,9 @@ from pathlib import Path
 from tessera.app.errors import StartupError
 from tessera.app.served.selection import cache_folder, locate
 from tessera.app.settings import Settings
-from tessera.models.adoption import adopted_folder
 from tessera.models.cache import library_folder
 from tessera.models.formats.foreign import ForeignModel
+from tessera.models.importing.adoption import adopted_folder
 from tessera.models.package import is_package, read_package
 from tessera.models.registry import BUNDLED
 from tessera.models.removal import remove_model

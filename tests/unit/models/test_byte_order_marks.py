@@ -8,9 +8,9 @@ import pytest
 
 from tessera.engine.errors import ModelError
 from tessera.engine.quantize.calibration import ActivationRange, Calibration
-from tessera.models.catalogue import CATALOGUE, read_catalogue
 from tessera.models.evaluation.photos import ClassNames, find_labelled, read_wnids
-from tessera.models.importer import ImportOptions, add_model
+from tessera.models.importing.catalogue import CATALOGUE, read_catalogue
+from tessera.models.importing.importer import ImportOptions, add_model
 from tessera.models.package import read_labels, read_package
 from tests.imagefiles import png
 from tests.unit.models.classifiers import CLASSES, classifier

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from tessera import engine
 from tessera.engine.errors import ModelError
-from tessera.models.importer import ImportOptions, add_model
+from tessera.models.importing.importer import ImportOptions, add_model
 from tessera.models.package import read_package
 from tessera.models.preprocessing.image_size import Size
 from tessera.models.preprocessing.transform import Preprocessing

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from tessera.engine.errors import ModelError
-from tessera.models.importer import ImportOptions, add_model
+from tessera.models.importing.importer import ImportOptions, add_model
 from tessera.models.source import float_model
 from tests.unit.quantize.networks import run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tessera.engine.errors import ModelError
-from tessera.models.catalogue import find_entry, read_catalogue
+from tessera.models.importing.catalogue import find_entry, read_catalogue
 
 GOOD = '[m]\ndescription = ""\nfile = "m.onnx"\nbytes = 3\nsha256 = "0123abcd"\nurls = ["http://x/m"]\n'
 

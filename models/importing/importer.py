@@ -23,12 +23,12 @@ from tessera.models.formats.checkpoint import read_checkpoint
 from tessera.models.formats.foreign import MODEL_SUFFIXES, describe_foreign, model_name
 from tessera.models.formats.state_dict import plain_keys
 from tessera.models.formats.weights import read_weights
+from tessera.models.importing.trial import try_model
 from tessera.models.package import DESCRIPTION, LABELS, Package, is_package, read_labels, read_package
 from tessera.models.preprocessing.image_size import Size
 from tessera.models.preprocessing.transform import Interpolation, Preprocessing
 from tessera.models.serving_form import to_serving_form
 from tessera.models.staging import check_folder, place, staging_folder
-from tessera.models.trial import try_model
 from tessera.wording import counted
 
 SUFFIXES = MODEL_SUFFIXES

@@ -19,7 +19,7 @@ from tessera.engine.errors import ModelError
 from tessera.models.formats.checkpoint import read_checkpoint
 from tessera.models.formats.state_dict import plain_keys
 from tessera.models.formats.weights import read_weights
-from tessera.models.importer import ImportOptions, add_model, check_place
+from tessera.models.importing.importer import ImportOptions, add_model, check_place
 from tessera.models.package import Package
 from tessera.models.preprocessing.image_size import Size, of_sides, sides
 from tessera.models.preprocessing.transform import INTERPOLATIONS, Interpolation, Preprocessing

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tessera.engine.errors import ModelError
-from tessera.models.catalogue import CatalogueEntry
-from tessera.models.download import Patience, download
+from tessera.models.importing.catalogue import CatalogueEntry
+from tessera.models.importing.download import Patience, download
 from tests.unit.models.fileserver import FileServer, Served, files
 
 __all__ = ["files"]

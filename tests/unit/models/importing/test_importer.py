@@ -19,7 +19,7 @@ from tessera.engine.errors import ModelError
 from tessera.engine.quantize.pipeline import calibrate
 from tessera.engine.quantize.writer import quantised_model
 from tessera.models.formats.weights import read_weights
-from tessera.models.importer import ImportOptions, add_model
+from tessera.models.importing.importer import ImportOptions, add_model
 from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.registry import list_models, open_model
 from tests.unit.models import torchfiles

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tessera.models.cache import downloads_folder, exclusive, make_folder
-from tessera.models.catalogue import CatalogueEntry
-from tessera.models.download import Patience, download
-from tessera.models.importer import ImportOptions, add_model, check_place
+from tessera.models.importing.catalogue import CatalogueEntry
+from tessera.models.importing.download import Patience, download
+from tessera.models.importing.importer import ImportOptions, add_model, check_place
 from tessera.models.package import Package, read_package
 
 Progress = Callable[[str, float], None]

@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from tessera.app.cli import main
 from tessera.engine.errors import ModelError
-from tessera.models.export import export_model
-from tessera.models.importer import ImportOptions
+from tessera.models.importing.export import export_model
+from tessera.models.importing.importer import ImportOptions
 from tessera.models.preprocessing.transform import Preprocessing
 from tessera.models.registry import open_model
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 
 from tessera.engine.errors import ModelError
-from tessera.models.catalogue import CatalogueEntry
 from tessera.models.formats.weights import file_sha256
+from tessera.models.importing.catalogue import CatalogueEntry
 
 Progress = Callable[[str, float], None]
 

@@ -14,7 +14,7 @@ from tessera.engine.graph.reader import parse_model, read_file
 from tessera.models.cache import exclusive, import_folder, make_folder
 from tessera.models.formats.foreign import ForeignModel
 from tessera.models.formats.weights import file_sha256
-from tessera.models.importer import ImportOptions, add_model
+from tessera.models.importing.importer import ImportOptions, add_model
 from tessera.models.package import is_package
 
 Progress = Callable[[str, float], None]
