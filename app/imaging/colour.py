@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import cast
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from tessera.app.errors import UnsupportedImageError
+from tessera.app.imaging.pillow import numbers
 
 TIFF_SAMPLES = (
     "TIFF is read with unsigned samples: grey of 1, 2, 4, 8, 12 or 16 bits, RGB and CMYK of 8 or 16, "
@@ -36,9 +36,9 @@ def check_samples(picture: Image.Image) -> None:
 
     Raises:
         UnsupportedImageError: They are not.
+        CorruptImageError: Its tags cannot be read.
     """
-    formats = _tags(picture).get(_SAMPLE_FORMAT, (1,))
-    for kind in formats if isinstance(formats, tuple) else (formats,):
+    for kind in numbers(picture, _SAMPLE_FORMAT):
         if kind != 1:
             raise UnsupportedImageError(
                 f"The samples are {_FORMATS.get(kind, 'of an unknown format')}, which have no defined 8-bit range. "
@@ -50,9 +50,8 @@ def levels(picture: Image.Image) -> np.ndarray | None:
     """The 8-bit value of every 16-bit sample, uint8 [65536]; None for a picture with other samples."""
     if picture.mode not in _SIXTEEN_BIT:
         return None
-    tags = _tags(picture)
-    bits = tags.get(_BITS_PER_SAMPLE, (16,))
-    return _table(bits[0] if isinstance(bits, tuple) else bits, tags.get(_PHOTOMETRIC, 1) == 0)
+    bits = numbers(picture, _BITS_PER_SAMPLE) or (16,)
+    return _table(bits[0], numbers(picture, _PHOTOMETRIC) == (0,))
 
 
 def to_plain(picture: Image.Image, table: np.ndarray | None) -> Image.Image:
@@ -83,10 +82,6 @@ def to_plain(picture: Image.Image, table: np.ndarray | None) -> Image.Image:
     raise UnsupportedImageError(
         f"The image stores its pixels as {mode!r}, which has no defined 8-bit range; send 8-bit or 16-bit samples."
     )
-
-
-def _tags(picture: Image.Image) -> TiffImagePlugin.ImageFileDirectory_v2 | dict[int, int]:
-    return cast(TiffImagePlugin.TiffImageFile, picture).tag_v2 if picture.format == "TIFF" else {}
 
 
 @lru_cache(maxsize=8)

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable
 
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from tessera.app.errors import CorruptImageError, ImageTooLargeError
 from tessera.app.imaging.metadata import too_many_pieces
+from tessera.app.imaging.pillow import numbers
 from tessera.wording import counted
 
 SCANS = 16  # passes over a picture of `max_pixels`; encoders make about ten, a smaller picture may have more
@@ -81,14 +81,14 @@ def check_scans(picture: Image.Image, data: bytes, *, max_pixels: int) -> float:
 
     Raises:
         ImageTooLargeError: There are too many scans.
-        CorruptImageError: A TIFF's strips overlap or lie outside of the file.
+        CorruptImageError: A TIFF's strips overlap or lie outside of the file, or its tags cannot be read.
     """
     pixels = picture.width * picture.height
     allowed = SCANS * max_pixels / pixels
     if picture.format in ("JPEG", "MPO"):
         scans: float = count_scans(data, int(allowed))
     elif picture.format == "TIFF" and str(picture.info.get("compression", "")).endswith("jpeg"):
-        scans = _scans_of_tiff(cast(TiffImagePlugin.TiffImageFile, picture), data, int(allowed))
+        scans = _scans_of_tiff(picture, data, int(allowed))
     else:
         return 1
     if scans > allowed:
@@ -126,11 +126,10 @@ def count_scans(data: bytes, most: int) -> int:
     return most + 1
 
 
-def _scans_of_tiff(picture: TiffImagePlugin.TiffImageFile, data: bytes, most: int) -> float:
+def _scans_of_tiff(picture: Image.Image, data: bytes, most: int) -> float:
     """Passes over the whole picture: every strip or tile is a JPEG stream of its own."""
-    tags = picture.tag_v2
-    offsets = _numbers(tags.get(273) or tags.get(324))
-    lengths = _numbers(tags.get(279) or tags.get(325))
+    offsets = numbers(picture, 273) or numbers(picture, 324)
+    lengths = numbers(picture, 279) or numbers(picture, 325)
     if not offsets or sum(lengths) > len(data):
         raise CorruptImageError("The TIFF file's strips overlap or lie outside of it.")
     scans = sum(
@@ -138,9 +137,3 @@ def _scans_of_tiff(picture: TiffImagePlugin.TiffImageFile, data: bytes, most: in
         for offset, length in zip(offsets, lengths, strict=False)
     )
     return scans / len(offsets)
-
-
-def _numbers(value: int | Sequence[int] | None) -> Sequence[int]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, int) else value

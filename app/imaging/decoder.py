@@ -8,8 +8,8 @@ model's own resize decides what is seen.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -28,23 +28,17 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from tessera.app.errors import (
-    CorruptImageError,
-    EmptyBodyError,
-    ImageTooLargeError,
-    RequestError,
-    UnsupportedImageError,
-)
+from tessera.app.errors import CorruptImageError, EmptyBodyError, ImageTooLargeError, UnsupportedImageError
 from tessera.app.imaging import rle  # noqa: F401  # registers its decoder
 from tessera.app.imaging.colour import TIFF_SAMPLES, check_samples, levels, to_plain
 from tessera.app.imaging.cost import BoundedReader, check_scans
 from tessera.app.imaging.estimate import Estimate, estimate, is_progressive
 from tessera.app.imaging.libtiff import silence_libtiff
 from tessera.app.imaging.metadata import check_exif, prepare
+from tessera.app.imaging.pillow import MOST_COLUMNS, damaged, reading_file
 from tessera.models.preprocessing.centre_crop import CentreCrop, orientation_of
 from tessera.models.preprocessing.jpeg import read_jpeg
 from tessera.models.preprocessing.transform import Preprocessing, shortest_side
-from tessera.wording import counted
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -101,7 +95,7 @@ class ImageDecoder:
             UnsupportedImageError: `data` is not an image of a supported format or pixel type.
             ImageTooLargeError: The header declares more than the pixel limit, or decoding would cost far more than the
                 pixels do (see `tessera.app.imaging.cost`); nothing was decoded.
-            CorruptImageError: The file is truncated or damaged.
+            CorruptImageError: The file is truncated or damaged. Any error that is no `RequestError` is a fault of ours.
         """
         self.open(data).decode(out)
 
@@ -113,52 +107,29 @@ class ImageDecoder:
         """
         if not data:
             raise EmptyBodyError("The image is empty (0 bytes).")
-        with self._explained():
-            file = prepare(data)
-            reader = BoundedReader(file)
-            picture = self._identify(reader)
-            self._check_size(*picture.size)
-            check_exif(picture.info.get("exif"))
-            check_samples(picture)
-            scans = check_scans(picture, file, max_pixels=self._max_pixels)
-            return OpenedImage(self, picture, reader, *self._affordable(picture, file, scans))
-
-    def finish(self, opened: OpenedImage, out: np.ndarray) -> None:
-        """Decode what `open` returned; as `decode`."""
-        with self._explained():
-            opened.write(self._preprocessing, out)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Whatever Pillow raises, as an error of the request."""
-        try:
-            yield
-        except RequestError:
-            raise
-        except Image.DecompressionBombError:
-            raise ImageTooLargeError(
-                f"The image's header declares far more than the limit of {counted(self._max_pixels, 'pixel')}."
-            ) from None
-        except Exception as error:
-            # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, KeyError and more on damaged files.
-            # The bytes are the only input here, so whatever was raised, they are what is wrong.
-            raise CorruptImageError(f"The image is truncated or damaged: {_reason(error)}.") from error
+        file = prepare(data)
+        reader = BoundedReader(file)
+        picture = self._identify(reader)
+        self._check_size(*picture.size)
+        check_exif(picture.info.get("exif"))
+        check_samples(picture)
+        scans = check_scans(picture, file, max_pixels=self._max_pixels)
+        return OpenedImage(self._preprocessing, picture, reader, *self._affordable(picture, file, scans))
 
     def _identify(self, reader: BoundedReader) -> ImageFile.ImageFile:
-        try:
+        with reading_file(), suppress(UnidentifiedImageError):
             return Image.open(reader, formats=FORMATS)
-        except UnidentifiedImageError:
-            if reader.getvalue().startswith(tuple(TiffImagePlugin.PREFIXES)):
-                raise UnsupportedImageError(
-                    f"The TIFF file is damaged, or stores its samples in a way that is not supported. {TIFF_SAMPLES}."
-                ) from None
-            found = _text_of_an_image(reader.getvalue()[:64].lstrip())
-            if found:
-                raise UnsupportedImageError(
-                    f"The data is {found}, and an image is sent here as it is: the file's own bytes as the body, as "
-                    "curl --data-binary @photo.jpg does, or in a form as parts named file. Base64 is for /v2."
-                ) from None
-            raise UnsupportedImageError(f"The data is not an image of any of these formats: {_LIST}.") from None
+        if reader.getvalue().startswith(tuple(TiffImagePlugin.PREFIXES)):
+            raise UnsupportedImageError(
+                f"The TIFF file is damaged, or stores its samples in a way that is not supported. {TIFF_SAMPLES}."
+            )
+        found = _text_of_an_image(reader.getvalue()[:64].lstrip())
+        if found:
+            raise UnsupportedImageError(
+                f"The data is {found}, and an image is sent here as it is: the file's own bytes as the body, as "
+                "curl --data-binary @photo.jpg does, or in a form as parts named file. Base64 is for /v2."
+            )
+        raise UnsupportedImageError(f"The data is not an image of any of these formats: {_LIST}.")
 
     def _affordable(self, picture: Image.Image, data: bytes, scans: float) -> tuple[Estimate, int]:
         """What decoding will cost, and by what a JPEG's sides are divided while it is decoded."""
@@ -180,6 +151,10 @@ class ImageDecoder:
             raise ImageTooLargeError(
                 f"The image's header declares {width} x {height} pixels; the limit is {self._max_pixels} in all."
             )
+        if width > MOST_COLUMNS:
+            raise ImageTooLargeError(
+                f"The image's header declares rows of {width} pixels; the limit is {MOST_COLUMNS} in a row."
+            )
 
     def _may_divide(self, picture: Image.Image, scale: int) -> bool:
         least = _LEAST_SCALED * shortest_side(*picture.size, self._preprocessing)
@@ -190,7 +165,7 @@ class OpenedImage:
     """An image file whose header has been read; good for one decode.
 
     Args:
-        decoder: Who opened it.
+        preprocessing: What the model expects of it.
         picture: The picture, not loaded.
         reader: What it reads its file with.
         cost: What decoding it will hold and take.
@@ -201,10 +176,15 @@ class OpenedImage:
     """
 
     def __init__(
-        self, decoder: ImageDecoder, picture: ImageFile.ImageFile, reader: BoundedReader, cost: Estimate, scale: int
+        self,
+        preprocessing: Preprocessing,
+        picture: ImageFile.ImageFile,
+        reader: BoundedReader,
+        cost: Estimate,
+        scale: int,
     ) -> None:
         self.cost = cost
-        self._decoder = decoder
+        self._preprocessing = preprocessing
         self._picture: ImageFile.ImageFile | None = picture
         self._reader = reader
         self._scale = scale
@@ -217,37 +197,38 @@ class OpenedImage:
             wanted: Asked whenever the decoder wants more of the file (WebP, and TIFF but for some, take all of it at
                 once); when it says no, decoding ends with an error.
         """
-        self._reader.wanted = wanted
-        self._decoder.finish(self, out)
-
-    def write(self, preprocessing: Preprocessing, out: np.ndarray) -> None:
-        """Decode, resize and crop. What Pillow raises is not explained."""
         assert self._picture is not None, "an image is decoded once"
         picture, self._picture = self._picture, None
-        crop = self._read_directly(picture, preprocessing) or self._load(picture, preprocessing)
+        self._reader.wanted = wanted
+        crop = self._read_directly(picture) or self._load(picture)
         crop.write(out)
 
-    def _read_directly(self, picture: ImageFile.ImageFile, preprocessing: Preprocessing) -> CentreCrop | None:
+    def _read_directly(self, picture: ImageFile.ImageFile) -> CentreCrop | None:
         """What a JPEG's crop is, straight from libjpeg; None where Pillow has to look at it."""
         if picture.format not in ("JPEG", "MPO") or picture.mode not in ("L", "RGB"):
             return None
         size = (-(-picture.width // self._scale), -(-picture.height // self._scale))
         crop = CentreCrop(
-            size, preprocessing, orientation=orientation_of(picture), original=picture.size, scale=self._scale
+            size, self._preprocessing, orientation=orientation_of(picture), original=picture.size, scale=self._scale
         )
-        return crop if read_jpeg(self._reader.getvalue(), self._scale, crop, self._reader.wanted) else None
+        try:
+            read = read_jpeg(self._reader.getvalue(), self._scale, crop, self._reader.wanted)
+        except OSError as error:  # as from the reader: nobody waits for it any more
+            raise damaged(error) from error
+        return crop if read else None
 
-    def _load(self, picture: ImageFile.ImageFile, preprocessing: Preprocessing) -> CentreCrop:
+    def _load(self, picture: ImageFile.ImageFile) -> CentreCrop:
         original, scale = picture.size, self._scale
-        if scale > 1 and picture.draft(None, (original[0] // scale, original[1] // scale)) is None:
-            scale = 1  # it will be decoded whole
-        if is_progressive(picture):
-            picture.decodermaxblock = _PIECE
         table = levels(picture)
-        picture.load()
+        with reading_file():
+            if scale > 1 and picture.draft(None, (original[0] // scale, original[1] // scale)) is None:
+                scale = 1  # it will be decoded whole
+            if is_progressive(picture):
+                picture.decodermaxblock = _PIECE
+            picture.load()
         check_exif(picture.info.get("exif"))  # of a PNG's that comes after its pixels
         crop = CentreCrop(
-            picture.size, preprocessing, orientation=orientation_of(picture), original=original, scale=scale
+            picture.size, self._preprocessing, orientation=orientation_of(picture), original=original, scale=scale
         )
         crop.take(_let_go(picture), plain=partial(to_plain, table=table))
         return crop
@@ -256,11 +237,6 @@ class OpenedImage:
 def _let_go(picture: Image.Image) -> Image.Image:
     """The same pixels, without the file and the decoder, which an opened picture keeps (WebP: twelve bytes a pixel)."""
     return picture._new(picture.im)
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())[:160].rstrip(".")
-    return text or type(error).__name__
 
 
 def _text_of_an_image(start: bytes) -> str:

@@ -6,11 +6,12 @@ The seconds are those of one slow core: they compare pictures, and `tessera.app.
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-from PIL import Image, JpegImagePlugin, TiffImagePlugin
+from PIL import Image, JpegImagePlugin
 
 from tessera.app.imaging.metadata import count_tags
+from tessera.app.imaging.pillow import numbers
 from tessera.models.preprocessing.image_size import sides
 from tessera.models.preprocessing.transform import Preprocessing
 
@@ -53,6 +54,9 @@ def estimate(
         preprocessing: What the model expects of a photo.
         scans: Passes over the picture, see `tessera.app.imaging.cost.check_scans`.
         scale: By what a JPEG's sides are divided while it is decoded.
+
+    Raises:
+        CorruptImageError: A TIFF's tags cannot be read.
     """
     pixels = picture.width * picture.height
     decoded = pixels // scale**2
@@ -83,7 +87,7 @@ def _beside(picture: Image.Image, data: bytes, pixels: int, scans: float) -> int
     if picture.format == "WEBP":
         return _WEBP * pixels
     if picture.format == "TIFF":
-        return _piece(cast(TiffImagePlugin.TiffImageFile, picture)) * (3 if scans > 1 else 1)
+        return _piece(picture) * (3 if scans > 1 else 1)
     return 2 * pixels if _is_run_length_encoded(picture) else 0
 
 
@@ -99,19 +103,15 @@ def _is_run_length_encoded(picture: Image.Image) -> bool:
     return picture.format == "BMP" and picture.info.get("compression") in (1, 2)
 
 
-def _piece(picture: TiffImagePlugin.TiffImageFile) -> int:
+def _piece(picture: Image.Image) -> int:
     """Bytes of the strip or tile that libtiff unpacks at a time, which a header may make as large as it likes."""
-    tags = picture.tag_v2
-    width, height = _number(tags.get(_TILE_WIDTH)), _number(tags.get(_TILE_LENGTH))
+    width, height = _number(picture, _TILE_WIDTH), _number(picture, _TILE_LENGTH)
     if not (width and height):
-        rows = _number(tags.get(_ROWS_PER_STRIP)) or picture.height
+        rows = _number(picture, _ROWS_PER_STRIP) or picture.height
         width, height = picture.width, min(rows, picture.height)
-    bits = tags.get(_BITS_PER_SAMPLE, (1,))
-    samples = 1 if _number(tags.get(_PLANES)) == 2 else _number(tags.get(_SAMPLES_PER_PIXEL)) or 1
-    return width * height * samples * _number(bits) // 8
+    samples = 1 if _number(picture, _PLANES) == 2 else _number(picture, _SAMPLES_PER_PIXEL) or 1
+    return width * height * samples * (_number(picture, _BITS_PER_SAMPLE) or 1) // 8
 
 
-def _number(value: object) -> int:
-    if isinstance(value, tuple) and value:
-        value = value[0]
-    return value if isinstance(value, int) else 0
+def _number(picture: Image.Image, tag: int) -> int:
+    return (*numbers(picture, tag), 0)[0]

@@ -158,6 +158,8 @@ class _Directory:
         big = data[2] == 43  # as Pillow tells them apart
         if offset is None:
             (offset,) = struct.unpack_from(order + ("Q" if big else "L"), data, 8 if big else 4)
+        if offset > len(data):  # struct has another error for offsets that no address can have
+            raise struct.error("the directory lies outside of the file")
         self.entries: int = struct.unpack_from(order + ("Q" if big else "H"), data, offset)[0]
         self.first: int = offset + (8 if big else 2)
         self.entry = struct.Struct(order + ("HHQQ" if big else "HHLL"))

@@ -25,7 +25,14 @@ _MODES = {"JPEG": ["RGB", "L", "CMYK"], "PNG": ["RGB", "RGBA", "P", "L", "I;16",
 _MODES |= {"GIF": ["P", "L"], "BMP": ["RGB", "L", "1"], "TIFF": ["RGB", "L", "CMYK", "F", "I;16"]}
 _OPTIONS: dict[str, list[dict[str, object]]] = {
     "JPEG": [{}, {"progressive": True}, {"quality": 20, "subsampling": 2}],
-    "TIFF": [{}, {"compression": "tiff_lzw"}, {"compression": "tiff_adobe_deflate"}, {"compression": "packbits"}],
+    "TIFF": [
+        {},
+        {"compression": "tiff_lzw"},
+        {"compression": "tiff_adobe_deflate"},
+        {"compression": "packbits"},
+        {"compression": "jpeg"},
+        {"big_tiff": True},
+    ],
     "WEBP": [{}, {"lossless": True}],
 }
 # Numbers at which parsers go wrong.

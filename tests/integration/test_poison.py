@@ -1,4 +1,4 @@
-"""An image that the engine process dies of: only its own request fails, and the service goes on."""
+"""Images that the service itself trips over: only their own request fails, and the service goes on."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tests.waiting import until
 
 PATH = "/v1/classify"
 POISON = encode(Image.new("RGB", (224, 224), (255, 0, 255)), "PNG")  # see tests/poison/sitecustomize.py
+CYAN = encode(Image.new("RGB", (224, 224), (0, 255, 255)), "PNG")
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +71,12 @@ def test_only_the_guilty_fails(vulnerable: ServerProcess) -> None:
         assert int(answer.headers["Retry-After"]) >= 1
     assert total(vulnerable, "tessera_process_restarts_total", role="engine") <= restarts + 2 * len(guilty)
     until(lambda: ask(vulnerable, [pictures()[0]]).status_code == 200)
+
+
+def test_a_fault_of_ours_in_decoding_is_a_500_and_in_the_log(vulnerable: ServerProcess) -> None:
+    answer = ask(vulnerable, [CYAN])
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "cyan" not in answer.text
+    until(lambda: any("AssertionError: cyan" in line for line in vulnerable.log))
+    assert any("Traceback" in line for line in vulnerable.log)
+    assert ask(vulnerable, [pictures()[0]]).status_code == 200

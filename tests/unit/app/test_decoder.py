@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tessera.app.errors import (
     UnsupportedImageError,
 )
 from tessera.app.imaging.decoder import ImageDecoder
+from tessera.app.imaging.pillow import reading_file
 from tessera.models.preprocessing.image_size import of_sides
 from tessera.models.preprocessing.photos import read_photos
 from tessera.models.preprocessing.transform import Preprocessing, geometry
@@ -228,6 +230,59 @@ def test_warnings_of_the_decoder_do_not_leak() -> None:
         with pytest.raises(CorruptImageError):
             decode(imagefiles.png_declaring(10_000, 9_000), max_pixels=100_000_000)
     assert caught == []
+
+
+def tiff_tagged(tag: int, kind: int, *, compression: str = "raw") -> bytes:
+    """A TIFF of palette colours or of JPEG strips, one of whose tags says that its values are of another kind."""
+    picture = drawing(64, 48) if compression == "jpeg" else drawing(64, 48).quantize(16)
+    whole = bytearray(encode(picture, "TIFF", compression=compression))
+    (directory,) = struct.unpack_from("<L", whole, 4)
+    (count,) = struct.unpack_from("<H", whole, directory)
+    entries = range(directory + 2, directory + 2 + 12 * count, 12)
+    (entry,) = (at for at in entries if struct.unpack_from("<H", whole, at) == (tag,))
+    struct.pack_into("<H", whole, entry + 2, kind)
+    return bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("data", "raised"),
+    [
+        (tiff_tagged(320, 11), TypeError),  # a palette of floating-point numbers
+        (tiff_tagged(320, 8), OverflowError),  # and one of negative numbers
+        (encode(drawing(), "PNG")[:600], OSError),
+    ],
+    ids=["floats", "negatives", "truncated"],
+)
+def test_whatever_pillow_raises_of_a_file_is_the_fault_of_the_file(data: bytes, raised: type[Exception]) -> None:
+    with pytest.raises(CorruptImageError) as refused:
+        decode(data)
+    assert isinstance(refused.value.__cause__, raised)
+
+
+@pytest.mark.parametrize("data", [imagefiles.jpeg(), imagefiles.png()], ids=["jpeg", "png"])
+def test_an_error_of_ours_is_not_the_fault_of_the_file(data: bytes) -> None:
+    opened = ImageDecoder(STANDARD, max_pixels=LIMIT).open(data)
+    with pytest.raises(ValueError, match="150528 bytes, not 300"):
+        opened.decode(np.empty((10, 10, 3), np.uint8))
+    with pytest.raises(AssertionError, match="decoded once"):
+        opened.decode(np.empty((224, 224, 3), np.uint8))
+
+
+@pytest.mark.parametrize("ours", [MemoryError, ImportError])
+def test_what_this_machine_lacks_is_not_the_fault_of_the_file(ours: type[Exception]) -> None:
+    with pytest.raises(ours), reading_file():
+        raise ours
+
+
+@pytest.mark.parametrize("tag", [273, 279])
+def test_strips_at_no_place_that_a_file_has_are_damage(tag: int) -> None:
+    with pytest.raises(CorruptImageError, match=f"Tag {tag}"):
+        decode(tiff_tagged(tag, 11, compression="jpeg"))
+
+
+def test_a_row_longer_than_pillow_can_count_is_refused() -> None:
+    with pytest.raises(ImageTooLargeError, match="in a row"):
+        decode(imagefiles.png_declaring(50_000_000, 1))
 
 
 @settings(max_examples=80)

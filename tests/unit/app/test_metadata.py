@@ -172,6 +172,14 @@ def test_a_damaged_directory_of_a_tiff_is_told_and_not_looped_through() -> None:
             assert decode(damaged).shape == DECODER.shape
 
 
+@pytest.mark.parametrize("place", [1 << 40, 1 << 63, (1 << 64) - 1])
+def test_a_directory_of_a_big_tiff_may_be_at_no_place_of_any_memory(place: int) -> None:
+    whole = bytearray(encode(PICTURE, "TIFF", big_tiff=True))
+    struct.pack_into("<Q", whole, 8, place)
+    with pytest.raises(RequestError, match="damaged"):
+        decode(bytes(whole))
+
+
 def test_a_jpeg_of_several_pictures_is_its_first() -> None:
     stream = io.BytesIO()
     PICTURE.save(stream, "MPO", save_all=True, append_images=[PICTURE.rotate(90)])
