@@ -37,7 +37,7 @@ from tessera.app.imaging.libtiff import silence_libtiff
 from tessera.app.imaging.metadata import check_exif, prepare
 from tessera.app.imaging.pillow import MOST_COLUMNS, damaged, reading_file
 from tessera.models.preprocessing.centre_crop import CentreCrop, orientation_of
-from tessera.models.preprocessing.jpeg import read_jpeg
+from tessera.models.preprocessing.jpeg import libjpeg_fits, read_jpeg
 from tessera.models.preprocessing.transform import Preprocessing, shortest_side
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -205,7 +205,7 @@ class OpenedImage:
 
     def _read_directly(self, picture: ImageFile.ImageFile) -> CentreCrop | None:
         """What a JPEG's crop is, straight from libjpeg; None where Pillow has to look at it."""
-        if picture.format not in ("JPEG", "MPO") or picture.mode not in ("L", "RGB"):
+        if picture.format not in ("JPEG", "MPO") or picture.mode not in ("L", "RGB") or not libjpeg_fits():
             return None
         size = (-(-picture.width // self._scale), -(-picture.height // self._scale))
         crop = CentreCrop(

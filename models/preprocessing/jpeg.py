@@ -47,6 +47,11 @@ def read_jpeg(data: bytes, scale: int, crop: CentreCrop, wanted: Callable[[], bo
     return True
 
 
+def libjpeg_fits() -> bool:
+    """Whether Pillow has a libjpeg that can be asked; without, `read_jpeg` returns False for every file."""
+    return _libjpeg() is not None
+
+
 @cache
 def _libjpeg() -> _pictures.Libjpeg | None:
     try:

@@ -6,6 +6,7 @@ import io
 import struct
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from tessera.app.errors import (
 )
 from tessera.app.imaging.decoder import ImageDecoder
 from tessera.app.imaging.pillow import reading_file
+from tessera.models.preprocessing import jpeg
+from tessera.models.preprocessing.centre_crop import CentreCrop
 from tessera.models.preprocessing.image_size import of_sides
 from tessera.models.preprocessing.photos import read_photos
 from tessera.models.preprocessing.transform import Preprocessing, geometry
@@ -278,6 +281,25 @@ def test_what_this_machine_lacks_is_not_the_fault_of_the_file(ours: type[Excepti
 def test_strips_at_no_place_that_a_file_has_are_damage(tag: int) -> None:
     with pytest.raises(CorruptImageError, match=f"Tag {tag}"):
         decode(tiff_tagged(tag, 11, compression="jpeg"))
+
+
+def test_where_pillow_has_another_libjpeg_each_crop_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, prepared = imagefiles.jpeg(), []
+    expected = decode(data)
+
+    class CountedCrop(CentreCrop):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            prepared.append(self)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr("tessera.app.imaging.decoder.CentreCrop", CountedCrop)
+    monkeypatch.setattr(Image.core, "__file__", np.__file__)  # a file that is no libjpeg-turbo
+    jpeg._libjpeg.cache_clear()
+    try:
+        assert np.array_equal(decode(data), expected)
+    finally:
+        jpeg._libjpeg.cache_clear()
+    assert len(prepared) == 1
 
 
 def test_a_row_longer_than_pillow_can_count_is_refused() -> None:
