@@ -13,7 +13,7 @@ _DTYPES = {"int8": _native.U8, "bf16": _native.BF16, "fp32": _native.F32}
 def measure_peak(precision: str, threads: int = 1) -> float:
     """Multiply-accumulates a second that this machine reaches when operands never leave the registers.
 
-    Measured now, on `threads` threads at once, with the best instruction that `TESSERA_ISA` allows; takes about 0.2 s.
+    Measured now, on `threads` threads at once, with the best instruction that `TESSERA_ISA` allows; takes about 0.15 s.
 
     Args:
         precision: "int8", "bf16" or "fp32".

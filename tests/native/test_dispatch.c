@@ -92,6 +92,34 @@ static void every_level_has_what_steps_rely_on(void)
     CHECK(!ts_find_kernel(TS_WINOGRAD, TS_U8, 0), "Winograd's algorithm without any CPU feature");
 }
 
+/* The kernel that runs most products of a dtype; conv/bf16_int16.c has the rule of TS_INT16. */
+static const ts_kernel *main_kernel(ts_dtype dtype, uint32_t features)
+{
+    const ts_kernel *matrix = ts_find_kernel(TS_MATRIX, dtype, features), *int16 = ts_find_kernel(TS_INT16, dtype, features);
+    const ts_kernel *conv = ts_find_kernel(TS_CONV, dtype, features);
+    if (matrix)
+        return matrix;
+    return int16 && !(conv->features & ~int16->features) ? int16 : conv;
+}
+
+/* Some rows leave out AVX2, which AVX-512 brings with it. */
+static uint32_t in_full(uint32_t features)
+{
+    return features & TS_CPU_AVX512 ? features | TS_CPU_AVX2 : features;
+}
+
+/* A share of the peak means something only where its instructions are those of the kernel. */
+static void peaks_are_of_the_kernels_in_use(void)
+{
+    for (const ts_isa_level *level = ts_isa_levels; level->name; level++)
+        for (int dtype = 0; dtype < TS_DTYPES; dtype++) {
+            const ts_kernel *peak = ts_find_kernel(TS_PEAK, (ts_dtype)dtype, level->features);
+            const ts_kernel *kernel = main_kernel((ts_dtype)dtype, level->features);
+            CHECK(in_full(peak->features) == in_full(kernel->features), "level %s, dtype %d: the peak is of %s, the kernel is %s",
+                  level->name, dtype, peak->name, kernel->name);
+        }
+}
+
 static void rows_keep_their_contract(void)
 {
     for (const ts_kernel *const *row = ts_kernels; *row; row++) {
@@ -116,6 +144,7 @@ int main(void)
     matrix_units_are_used();
     needs_no_more_than_each_level();
     every_level_has_what_steps_rely_on();
+    peaks_are_of_the_kernels_in_use();
     rows_keep_their_contract();
     printf("every level gets its kernels; this CPU is %s\n", ts_cpu_level_name(ts_cpu_detect()));
     return 0;

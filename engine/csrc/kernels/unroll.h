@@ -17,7 +17,9 @@
 #define TS_KEEP(vector) __asm__ volatile("" : "+x"(vector) : : "memory")
 
 /* The same for sums alone: loads may move. Emulated vectors are structures, which fit no register. */
-#ifndef TS_PIN
+#if !defined(TS_PIN) && defined(__aarch64__)
+#define TS_PIN(vector) __asm__("" : "+w"(vector))
+#elif !defined(TS_PIN)
 #define TS_PIN(vector) __asm__("" : "+v"(vector))
 #endif
 

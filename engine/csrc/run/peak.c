@@ -47,17 +47,22 @@ static double timed_run(ts_job body, peak_job *job, int threads)
     return seconds() - start;
 }
 
-/* Iterations a second of all threads together: the best of several runs. */
+/*
+ * Iterations a second of all threads together: the best of many runs. Runs are shorter than the time slices of other
+ * processes, so that some run has every core to itself. A run that another process lengthened does not show that so many
+ * iterations are enough: whichever later run is too short doubles them.
+ */
 static double best_rate(ts_job body, peak_job *job, int threads)
 {
-    enum { RUNS = 12 };
-    const double target_seconds = 0.01;
+    const double run_seconds = 0.001, all_seconds = 0.15;
     double best = 0;
-    while (timed_run(body, job, threads) < target_seconds)
-        job->iterations *= 2;
-    for (int i = 0; i < RUNS; i++) {
-        const double rate = (double)job->iterations * threads / timed_run(body, job, threads);
-        best = rate > best ? rate : best;
+    for (double spent = 0, time; spent < all_seconds; spent += time) {
+        time = timed_run(body, job, threads);
+        const double rate = (double)job->iterations * threads / time;
+        if (time < run_seconds)
+            job->iterations *= 2;
+        else if (rate > best)
+            best = rate;
     }
     return best;
 }

@@ -17,7 +17,6 @@ TS_INLINE void multiply(acc_t *acc, operand_t *x, operand_t w)
 {
     TS_KEEP(*x); /* or the same product would be computed once for all accumulators */
     *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(*x, w));
-    TS_KEEP(*acc);
 }
 
 #include "kernels/peak.inc"
