@@ -1,8 +1,8 @@
 /*
  * Convolutions on the matrix unit, whose tile instructions are emulated: where nobody can time them, what they cost is
  * counted. Every layer class of ResNet-50 takes the products, loads and stores of the plan; no store waits for its
- * product; other libraries' configuration survives; and the whole network, whose tensors before a stride of 2 are in phases,
- * answers as it does on AVX2, to the bit.
+ * product; other libraries' configuration survives; tensors in phases, of bytes and of bfloat16, give the scalar level's answers;
+ * and the whole network, whose tensors before a stride of 2 are in phases, answers as it does on AVX2, to the bit.
  */
 #include "amx_emulated.h"
 #include "check.h"
@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- networks of u8 convolutions ---- */
+/* ---- networks of u8 or bfloat16 convolutions ---- */
 
 enum {
     MOST_TENSORS = 160,
@@ -29,9 +29,11 @@ typedef struct {
     size_t bytes; /* of the arena so far: every tensor has a place of its own */
 } network;
 
+/* `block`: of bytes. */
 static network begin(const char *level, int threads, int images, int block)
 {
-    network n = {.program = ts_program_new(threads, level), .random = {20261130}, .images = images, .blocks = {block, TS_GROUP, TS_GROUP}};
+    network n = {.program = ts_program_new(threads, level), .random = {20261130}, .images = images,
+                 .blocks = {[TS_U8] = block, [TS_F32] = TS_GROUP, [TS_BF16] = block > TS_GROUP ? block / 2 : TS_GROUP}};
     CHECK(n.program, "level %s", level);
     ts_program_segment(n.program, images);
     return n;
@@ -54,29 +56,51 @@ static int add_tensor(network *n, ts_dtype dtype, int channels, int height, int 
     return index;
 }
 
-/* A convolution with small random weights whose outputs fill the range of a byte. `frame` is what its reader wants. */
+/* Weights and biases of a convolution whose outputs fill the range of a byte. */
+typedef struct {
+    void *weights, *bias;
+    float *scale;
+    float residual_scale;
+} parameters;
+
+static parameters parameters_of(network *n, ts_dtype dtype, int outputs, int filter)
+{
+    parameters p = {malloc((size_t)(outputs * filter) * sizeof(float)), malloc((size_t)outputs * sizeof(float)),
+                    malloc((size_t)outputs * sizeof(float)), dtype == TS_U8 ? 0.7f : 0.5f};
+    CHECK(p.weights && p.bias && p.scale, "out of memory");
+    /* bfloat16: a few whole numbers, whose sums of bytes or halves and quarters are exact, and so the same in any order. */
+    for (int i = 0; i < outputs * filter; i++)
+        if (dtype == TS_U8)
+            ((int8_t *)p.weights)[i] = (int8_t)random_between(&n->random, -8, 8);
+        else
+            ((float *)p.weights)[i] = (float)(random_between(&n->random, 1, filter) <= 6 ? random_between(&n->random, -2, 2) : 0);
+    for (int i = 0; i < outputs; i++) {
+        if (dtype == TS_U8)
+            ((int32_t *)p.bias)[i] = random_between(&n->random, -500, 500);
+        else
+            ((float *)p.bias)[i] = (float)random_between(&n->random, -100, 200);
+        p.scale[i] = 0.4f / sqrtf((float)filter) * (1.0f + (float)random_between(&n->random, 0, 100) / 100);
+    }
+    return p;
+}
+
+/* A convolution to its source's dtype. `frame` is what its reader wants. */
 static int add_conv(network *n, int source, int outputs, int kernel, int stride, int frame, int residual)
 {
     const ts_tensor_desc *in = &n->tensors[source];
     const int filter = in->channels * kernel * kernel, pad = kernel / 2;
-    const int target = add_tensor(n, TS_U8, outputs, (in->height + 2 * pad - kernel) / stride + 1, (in->width + 2 * pad - kernel) / stride + 1, frame, 0);
-    int8_t *weights = malloc((size_t)outputs * (size_t)filter);
-    int32_t *bias = malloc((size_t)outputs * sizeof *bias);
-    float *scale = malloc((size_t)outputs * sizeof *scale);
-    for (int i = 0; i < outputs * filter; i++)
-        weights[i] = (int8_t)random_between(&n->random, -8, 8);
-    for (int i = 0; i < outputs; i++) {
-        bias[i] = random_between(&n->random, -500, 500);
-        scale[i] = 0.4f / sqrtf((float)filter) * (1.0f + (float)random_between(&n->random, 0, 100) / 100);
-    }
-    const float residual_scale = residual >= 0 && n->residuals++ % 2 ? 1.0f : 0.7f;
+    const int target = add_tensor(n, in->dtype, outputs, (in->height + 2 * pad - kernel) / stride + 1, (in->width + 2 * pad - kernel) / stride + 1, frame, 0);
+    parameters p = parameters_of(n, in->dtype, outputs, filter);
+    if (in->dtype == TS_U8 && residual >= 0 && n->residuals++ % 2)
+        p.residual_scale = 1.0f;
     const ts_conv_desc desc = {.source = source, .target = target, .residual = residual, .kernel_h = kernel, .kernel_w = kernel,
                                .stride_h = stride, .stride_w = stride, .dilation_h = 1, .dilation_w = 1, .pad_top = pad, .pad_left = pad,
-                               .groups = 1, .weights = weights, .bias = bias, .scale = scale, .residual_scale = residual_scale, .low = 0, .high = 255};
+                               .groups = 1, .weights = p.weights, .bias = p.bias, .scale = p.scale, .residual_scale = p.residual_scale,
+                               .low = 0, .high = 255};
     CHECK(!ts_program_conv(n->program, &desc), "%s", ts_program_error(n->program));
-    free(weights);
-    free(bias);
-    free(scale);
+    free(p.weights);
+    free(p.bias);
+    free(p.scale);
     return target;
 }
 
@@ -194,6 +218,7 @@ static void foreign_configuration_survives(void)
 /* ---- phases ---- */
 
 typedef struct {
+    ts_dtype dtype;
     int height, width, channels, kernel, zero, images, capacity;
 } map;
 
@@ -203,7 +228,7 @@ static void run_map(const map *m, const char *level, int block, const float *inp
     network n = begin(level, 1 + m->images % 2, m->capacity, block);
     const int phases = PHASES + m->kernel / 2;
     n.zero = m->zero;
-    const int x = add_tensor(&n, TS_U8, 64, m->height, m->width, 0, 0);
+    const int x = add_tensor(&n, m->dtype, 64, m->height, m->width, 0, 0);
     const ts_input_desc first = {.target = x, .scale = 1};
     CHECK(!ts_program_input(n.program, &first), "%s", ts_program_error(n.program));
     const int a = add_conv(&n, x, m->channels, 1, 1, phases, -1), b = add_conv(&n, a, m->channels, 1, 1, phases, a);
@@ -213,7 +238,8 @@ static void run_map(const map *m, const char *level, int block, const float *inp
     ts_program_free(n.program);
 }
 
-static void compare_map(const map *m)
+/* Outputs are equal to the bit. Counts them, and those that no limit cut off. */
+static void compare_map(const map *m, size_t *outputs, size_t *telling)
 {
     const size_t count = (size_t)m->images * 64 * (size_t)((m->height + 1) / 2 * ((m->width + 1) / 2));
     float *input = random_images((size_t)m->images * 64 * (size_t)(m->height * m->width));
@@ -221,27 +247,34 @@ static void compare_map(const map *m)
     CHECK(expected && actual, "out of memory");
     run_map(m, "scalar", TS_GROUP, input, expected);
     run_map(m, "amx", 64, input, actual);
-    for (size_t i = 0; i < count; i++)
-        CHECK(expected[i] == actual[i], "output %zu is %g instead of %g: %d x %d pixels, %d channels, kernel %d, zero %d, %d of %d images", i,
-              (double)actual[i], (double)expected[i], m->height, m->width, m->channels, m->kernel, m->zero, m->images, m->capacity);
+    for (size_t i = 0; i < count; i++) {
+        CHECK(expected[i] == actual[i], "output %zu is %g instead of %g: dtype %d, %d x %d pixels, %d channels, kernel %d, zero %d, %d of %d images", i,
+              (double)actual[i], (double)expected[i], m->dtype, m->height, m->width, m->channels, m->kernel, m->zero, m->images, m->capacity);
+        *telling += expected[i] > 0 && expected[i] < 255;
+    }
+    *outputs += count;
     free(input);
     free(expected);
     free(actual);
 }
 
 /* As many images as fill tiles across images, or few larger ones; 25 x 40 is what images of 200 x 320 pixels have. */
-static void phases_do_not_matter(int rounds)
+static void phases_do_not_matter(ts_dtype dtype, int rounds)
 {
     random_source random = {20261201};
+    size_t outputs = 0, telling = 0;
     for (int i = 0; i < rounds; i++) {
         const int many = i % 3 == 0, most = many ? 16 : 40;
-        map m = {.height = random_between(&random, 1, most), .width = random_between(&random, 1, most), .channels = 64 * random_between(&random, 1, 2),
-                 .kernel = 1 + 2 * random_between(&random, 0, 2), .zero = random_between(&random, 0, 1) * random_between(&random, 0, 255),
+        map m = {.dtype = dtype, .height = random_between(&random, 1, most), .width = random_between(&random, 1, most),
+                 .channels = 64 * random_between(&random, 1, 2), .kernel = 1 + 2 * random_between(&random, 0, 2),
+                 .zero = random_between(&random, 0, 1) * random_between(&random, 0, 255),
                  .images = many ? random_between(&random, 9, 18) : random_between(&random, 1, 3), .capacity = many ? 16 : 2};
         if (i == 1)
             m.height = 25, m.width = 40;
-        compare_map(&m);
+        compare_map(&m, &outputs, &telling);
     }
+    CHECK(telling > outputs / 10, "dtype %d: only %zu of %zu outputs tell anything", dtype, telling, outputs);
+    printf("phases of dtype %d: %d maps, %zu of %zu outputs between the limits\n", dtype, rounds, telling, outputs);
 }
 
 /* Only what reads every second pixel, or every one by itself, knows phases. */
@@ -320,7 +353,8 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++)
         count_layer(&layers[i]);
     foreign_configuration_survives();
-    phases_do_not_matter(30);
+    phases_do_not_matter(TS_U8, 30);
+    phases_do_not_matter(TS_BF16, 30);
     refuses_other_readers();
     whole_network(argc > 1 ? atoi(argv[1]) : 224, 1);
     whole_network(32, 16);
