@@ -139,7 +139,9 @@ def _read_described(folder: Path) -> Package:
     table = TomlTable.read(folder / DESCRIPTION)
     name = table.text("name")
     if not _NAME.fullmatch(name):
-        raise table.complaint("name", "must be 1 to 64 letters, digits, dots, dashes or underscores")
+        raise table.complaint(
+            "name", "must be 1 to 64 letters, digits, dots, dashes or underscores, the first a letter or digit"
+        )
     architecture = table.text("architecture", "") or None
     if architecture is not None and architecture not in _ARCHITECTURES:
         raise table.complaint("architecture", f"must be one of {', '.join(_ARCHITECTURES)}")

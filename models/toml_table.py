@@ -14,6 +14,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+_LONGEST_NAME = 255  # of a file, in bytes: what file systems take
+
 
 class TomlTable:
     """Gives typed values, and complains about what is missing, wrong or left over. Each value can be taken once.
@@ -40,7 +42,8 @@ class TomlTable:
         """
         try:
             return cls(path, tomllib.loads(path.read_text(encoding="utf-8-sig")))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        # A ValueError also is what Python says of a number with thousands of digits.
+        except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"Cannot read {path}: {error}.") from error
 
     def __bool__(self) -> bool:
@@ -64,7 +67,13 @@ class TomlTable:
     def file(self, key: str, default: str | None = None) -> Path:
         """A file in the same folder, which need not exist."""
         name = self.text(key, default)
-        if not name or Path(name).name != name or name in (".", ".."):
+        if (
+            not name
+            or Path(name).name != name
+            or name in (".", "..")
+            or "\0" in name
+            or len(name.encode()) > _LONGEST_NAME
+        ):
             raise self.complaint(key, "must name a file in the same folder")
         return self._path.parent / name
 

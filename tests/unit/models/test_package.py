@@ -77,6 +77,7 @@ def test_missing_folder_is_told(tmp_path: Path) -> None:
         ('name = ""', "'name'"),
         ("name = 5", "'name' must be a text"),
         (GOOD.replace("tiny", "../evil"), "'name' must be"),
+        (GOOD.replace("tiny", ".tiny"), "'name' must be .*the first a letter or digit"),
         (GOOD.replace("resnet", "alexnet"), "'architecture' must be one of resnet"),
         ('name = "tiny"', "'onnx' is missing"),
         (
@@ -84,6 +85,9 @@ def test_missing_folder_is_told(tmp_path: Path) -> None:
             "'weights' must name a file in the same folder",
         ),
         (GOOD.replace("weights.safetensors", ".."), "'weights' must name a file in the same folder"),
+        (GOOD + r'labels = "a\u0000"', "'labels' must name a file in the same folder"),
+        (GOOD + f'calibration = "{"é" * 128}"', "'calibration' must name a file in the same folder"),
+        (GOOD + "[preprocessing]\nsize = " + "9" * 5000, r"Cannot read .*model\.toml"),
         (GOOD + 'colour = "red"', "'colour' is not a known key"),
         (GOOD + "preprocessing = 3", "'preprocessing' must be a table"),
         (GOOD + "[preprocessing]\nsize = 0", r"'preprocessing\.size'"),
