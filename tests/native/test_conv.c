@@ -16,7 +16,7 @@ typedef struct {
     int channels, height, width, outputs, groups;
     int kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
     int top, left, bottom, right;
-    int images, capacity, residual, packed, zero, out_zero, extreme, relu;
+    int images, capacity, residual, packed, framed, zero, out_zero, extreme, relu;
     float residual_scale;
     int blocks[4];          /* C0 of the input, residual, output and its float copy, at the levels that are compared */
     int largest; /* magnitude of s8 weights: small ones leave room in 16-bit sums, large ones none */
@@ -56,6 +56,7 @@ static shape random_shape(random_source *random, ts_dtype dtype)
         s.width = reach_w;
     s.images = random_between(random, 1, 3);
     s.capacity = 2;
+    s.framed = random_between(random, 0, 1);
     s.residual = random_between(random, 0, 1);
     s.residual_scale = random_between(random, 0, 1) ? 1.0f : 0.37f;
     s.zero = random_between(random, 0, 1) ? random_between(random, 0, 255) : 0;
@@ -85,6 +86,18 @@ static shape winograd_shape(random_source *random)
     s.left = random_between(random, 0, 2);
     s.height = 2 + random_between(random, 3, 14);
     s.width = 2 + random_between(random, 3, 30);
+    return s;
+}
+
+/* 1x1 of stride 1, whose rows may be cut into tiles as one where no frame is between them. */
+static shape pointwise_shape(random_source *random, ts_dtype dtype)
+{
+    shape s = random_shape(random, dtype);
+    s.packed = 0;
+    s.groups = s.kernel_h = s.kernel_w = s.stride_h = s.stride_w = 1;
+    s.top = s.left = s.bottom = s.right = 0;
+    s.height = random_between(random, 1, 14);
+    s.width = random_between(random, 1, 30);
     return s;
 }
 
@@ -219,7 +232,7 @@ static void run_level(const shape *s, const buffers *b, int out_h, int out_w, co
     offset += images * ts_image_bytes(&x);
     ts_tensor_desc y = {.dtype = s->out_dtype, .channels = s->outputs, .height = out_h, .width = out_w,
                         .zero = s->out_dtype == TS_U8 ? s->out_zero : 0, .block = blocks[1], .images = s->capacity, .offset = offset,
-                        .top = 1, .left = 2, .bottom = 1, .right = 0};
+                        .top = 1, .left = s->framed ? 2 : 0, .bottom = 1, .right = 0};
     offset += images * ts_image_bytes(&y);
     ts_tensor_desc r = y;
     r.offset = offset;
@@ -326,7 +339,8 @@ int main(int argc, char **argv)
     int compared = 0;
     for (int round = 0; round < rounds; round++) {
         const shape s = round % 7 == 6 ? winograd_shape(&random) : round % 7 == 5 ? matrix_shape(&random, round % 2 ? TS_U8 : TS_BF16)
-                        : round % 7 == 4 ? depthwise_shape(&random, (ts_dtype)(round % 3)) : random_shape(&random, (ts_dtype)(round % 3));
+                        : round % 7 == 4 ? depthwise_shape(&random, (ts_dtype)(round % 3))
+                        : round % 7 == 3 ? pointwise_shape(&random, (ts_dtype)(round % 3)) : random_shape(&random, (ts_dtype)(round % 3));
         const int out_h = out_size(s.height, s.top + s.bottom, s.kernel_h, s.dilation_h, s.stride_h);
         const int out_w = out_size(s.width, s.left + s.right, s.kernel_w, s.dilation_w, s.stride_w);
         buffers b = make_buffers(&s, out_h, out_w, &random);

@@ -1,6 +1,34 @@
 #include "conv/rows.h"
 
-enum { CACHED_WEIGHTS = 24 * 1024 }; /* bytes that stay in L1 beside the rows */
+enum {
+    CACHED_WEIGHTS = 24 * 1024, /* bytes that stay in L1 beside the rows */
+    FLAT_PIXELS = 48,           /* as many leave no more than a tile in eight partly empty, and enough units for the threads */
+};
+
+/* Whether the first pixel of a row follows the last of the row before. */
+static int rows_follow(const ts_tensor *tensor)
+{
+    return tensor->row_bytes == (size_t)tensor->desc.width * tensor->pixel_bytes;
+}
+
+/*
+ * How many rows are cut into tiles as one: a row of 7 pixels in tiles of 6 takes one of 4 and one of 3, which wait for their
+ * own sums, and 49 pixels take 9 tiles.
+ */
+static int flat_rows(const ts_conv_problem *problem, const ts_conv_kernel *kernel, int follows)
+{
+    const ts_conv_desc *desc = problem->desc;
+    const int height = problem->target->desc.height, width = problem->target->desc.width;
+    const int pointwise = desc->kernel_h == 1 && desc->kernel_w == 1 && desc->stride_h == 1 && desc->stride_w == 1 &&
+                          desc->pad_top == 0 && desc->pad_left == 0 && desc->groups == 1 && height <= problem->source->desc.height &&
+                          width == problem->source->desc.width;
+    if (!pointwise || !rows_follow(problem->source) || !(follows || (kernel->join && width >= kernel->pixels)))
+        return 1;
+    int rows = 1;
+    while (rows < height && (height % rows != 0 || rows * width < FLAT_PIXELS))
+        rows++;
+    return rows;
+}
 
 ts_rows ts_rows_of(const ts_conv_problem *problem, const ts_conv_kernel *kernel, size_t panel_bytes)
 {
@@ -15,7 +43,9 @@ ts_rows ts_rows_of(const ts_conv_problem *problem, const ts_conv_kernel *kernel,
         .origin = -((ptrdiff_t)desc->pad_top * (ptrdiff_t)source->row_bytes + (ptrdiff_t)desc->pad_left * (ptrdiff_t)source->pixel_bytes),
         .split = problem->target->desc.width == 7 && kernel->select(14, pixel_step, 7, &capacity) ? 7 : 0,
         .skip_padding = source->desc.zero == 0,
+        .follows = rows_follow(problem->target) && (!problem->residual || rows_follow(problem->residual)),
     };
+    rows.flat = rows.split ? 1 : flat_rows(problem, kernel, rows.follows);
     rows.rows_first = (size_t)rows.panels * panel_bytes <= CACHED_WEIGHTS;
     return rows;
 }
@@ -33,14 +63,16 @@ typedef struct {
 static int count_units(const ts_rows *rows, int images, int height)
 {
     if (!rows->split)
-        return images * height;
+        return images * (height / rows->flat);
     return images / 2 * height + images % 2 * ts_ceil_div(height, 2);
 }
 
 static row_unit unit_at(const ts_rows *rows, int index, int images, int height)
 {
-    if (!rows->split)
-        return (row_unit){.rows = 1, .image = {index / height}, .y = {index % height}};
+    if (!rows->split) {
+        const int units = height / rows->flat;
+        return (row_unit){.rows = 1, .image = {index / units}, .y = {index % units * rows->flat}};
+    }
     const int paired = images / 2 * height;
     if (index < paired) {
         const int image = index / height * 2, y = index % height;
@@ -99,6 +131,38 @@ static void run_row(const ts_conv_kernel *kernel, ts_tile *tile, int width)
     }
 }
 
+/* Rows whose input pixels follow each other. */
+static void run_flat_rows(const ts_step *step, const ts_rows *rows, ts_tile *tile)
+{
+    const int width = step->target->desc.width;
+    const ptrdiff_t output_row = (ptrdiff_t)step->target->row_bytes, residual_row = step->other ? (ptrdiff_t)step->other->row_bytes : 0;
+    uint8_t *output = tile->output[0];
+    const uint8_t *residual = tile->residual[0];
+    int x = 0;
+    tile->factor[1] = tile->factor[0];
+    for (int left = rows->flat * width; left > 0; left -= tile->pixels, x += tile->pixels) {
+        int capacity;
+        ts_tile_fn function = rows->kernel->select(left, tile->pixel_step, 0, &capacity);
+        for (; x >= width; x -= width) {
+            output += output_row;
+            residual = residual ? residual + residual_row : NULL;
+        }
+        tile->pixels = left < capacity ? left : capacity;
+        tile->split = tile->pixels;
+        tile->output[0] = output + x * tile->output_step;
+        tile->residual[0] = residual ? residual + x * tile->residual_step : NULL;
+        if (x + tile->pixels > width) {
+            tile->split = width - x;
+            tile->input[1] = tile->input[0] + tile->split * tile->pixel_step;
+            tile->output[1] = output + output_row;
+            tile->residual[1] = residual ? residual + residual_row : NULL;
+            function = rows->kernel->join(tile->pixels);
+        }
+        function(tile);
+        tile->input[0] += tile->pixels * tile->pixel_step;
+    }
+}
+
 static void run_joined_rows(const ts_rows *rows, ts_tile *tile, int count)
 {
     int capacity;
@@ -125,8 +189,10 @@ static void run_unit(const ts_step *step, const ts_scope *scope, const ts_rows *
     if (rows->split) {
         place_row(step, scope, rows, tile, 1, unit);
         run_joined_rows(rows, tile, unit->rows);
+    } else if (rows->flat > 1 && !rows->follows) {
+        run_flat_rows(step, rows, tile);
     } else {
-        run_row(rows->kernel, tile, step->target->desc.width);
+        run_row(rows->kernel, tile, rows->flat * step->target->desc.width);
     }
 }
 

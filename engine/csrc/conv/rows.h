@@ -12,6 +12,8 @@ typedef struct {
     ptrdiff_t origin;        /* bytes from the first inner pixel to the first tap of output pixel (0, 0) */
     int rows_first;          /* input rows outermost: weights are small and stay in cache */
     int split;               /* tiles join two rows of this many pixels; 0: they do not */
+    int flat;                /* so many rows, whose input pixels follow each other, are cut into tiles as one; 1: none */
+    int follows;             /* their output pixels and residuals follow each other too */
     int skip_padding;        /* kernel rows that meet only padding add nothing: leave them out */
 
     /* Sets the tile's reduction over kernel rows [from, to). `panel` counts through all groups of the convolution. */

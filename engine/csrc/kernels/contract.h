@@ -63,7 +63,7 @@ typedef struct {
 typedef struct {
     /*
      * Pixels [0, split) start at index 0 of the arrays below, pixels [split, pixels) at index 1: a tile may join two
-     * short rows. Tiles in one row have split == pixels and never read index 1.
+     * rows. Tiles in one row have split == pixels and never read index 1. With `join` input[1] is where input[0] goes on.
      */
     const uint8_t *input[2];
     const uint8_t *residual[2]; /* channel 0 of the first pixel; null when there is none */
@@ -97,6 +97,8 @@ typedef struct {
     ts_packing packing;
     /* The function for tiles of up to `pixels` pixels that advance by `pixel_step`; split: 7 + 7 pixels. Null: none. */
     ts_tile_fn (*select)(int pixels, ptrdiff_t pixel_step, int split, int *capacity);
+    /* The function for tiles of `pixels` pixels, at most the kernel's, that join two rows anywhere. Null: none. */
+    ts_tile_fn (*join)(int pixels);
 } ts_conv_kernel;
 
 #endif

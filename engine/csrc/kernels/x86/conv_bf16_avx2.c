@@ -47,5 +47,5 @@ TS_INLINE acc_t multiply(acc_t acc, acc_t x, acc_t weights)
 
 const ts_kernel ts_conv_bf16_avx2 = {
     "bf16_6x1_avx2", TS_CONV, TS_BF16, TS_CPU_AVX2,
-    .conv = {.block = TS_GROUP, .pixels = 6, .groups = 1, .select = select_tile},
+    .conv = {.block = TS_GROUP, .pixels = 6, .groups = 1, .select = select_tile, .join = join_tile},
 };

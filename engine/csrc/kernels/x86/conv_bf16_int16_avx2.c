@@ -70,7 +70,7 @@ TS_INLINE void tile(const ts_tile *t, const int M)
         for (int m = 0; m < M; m++)
             sums[m][h] = _mm256_fmadd_ps(sums[m][h], scale, bias);
     }
-    finish_group(t, sums, 0, M);
+    finish_group(t, sums, 0, M, 0);
 }
 
 static void tile_1(const ts_tile *t) { tile(t, 1); }

@@ -83,7 +83,7 @@ TS_INLINE void chained_tile(const ts_tile *t, const int M)
     add_chains(t, acc, M, 3);
     add_chains(t, acc, M, 2);
     add_chains(t, acc, M, 1);
-    finish_group(t, acc, 0, M);
+    finish_group(t, acc, 0, M, 0);
 }
 
 static void tile_1(const ts_tile *t) { chained_tile(t, 1); }

@@ -43,5 +43,5 @@ TS_INLINE acc_t multiply(acc_t acc, acc_t x, acc_t weights)
 
 const ts_kernel ts_conv_u8s8_avxvnni = {
     "u8s8_6x1_avxvnni", TS_CONV, TS_U8, TS_CPU_AVX2 | TS_CPU_AVXVNNI,
-    .conv = {.block = TS_GROUP, .pixels = 6, .groups = 1, .select = select_tile},
+    .conv = {.block = TS_GROUP, .pixels = 6, .groups = 1, .select = select_tile, .join = join_tile},
 };
