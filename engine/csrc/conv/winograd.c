@@ -319,12 +319,16 @@ static void run_group(const ts_step *step, const ts_scope *scope, const pass *p,
 static void run(const ts_step *step, const ts_scope *scope)
 {
     const winograd *w = step->data;
-    const int tiles = scope->count * w->rows * w->columns, passes = ts_ceil_div(tiles, w->most_tiles);
-    const int groups = step->target->groups;
+    const int tiles = scope->count * w->rows * w->columns, groups = step->target->groups, threads = scope->share->members;
+    int passes = ts_ceil_div(tiles, w->most_tiles);
+    const int own = threads == 1 || passes >= 2 * threads; /* a thread transforms the pixels of a pass for itself alone */
+    if (own)
+        passes = ts_ceil_div(passes, threads) * threads;
+    const int together = own ? groups : 1;
     int from, to, current = -1;
     pass p = {0};
-    while (ts_take(scope, passes * groups, &from, &to))
-        for (int index = from; index < to; index++) {
+    while (ts_take(scope, passes * groups / together, &from, &to))
+        for (int index = from * together; index < to * together; index++) {
             if (index / groups != current) {
                 current = index / groups;
                 const int first = (int)((int64_t)tiles * current / passes);
