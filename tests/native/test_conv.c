@@ -73,10 +73,13 @@ static shape random_shape(random_source *random, ts_dtype dtype)
     return s;
 }
 
-/* What Winograd's algorithm takes: 3x3 of stride 1 with many channels. Some have tiles that hang over, some weights too large. */
-static shape winograd_shape(random_source *random)
+/*
+ * What Winograd's algorithm takes of bytes: 3x3 of stride 1 with many channels. Some have tiles that hang over, some weights
+ * too large.
+ */
+static shape winograd_shape(random_source *random, ts_dtype dtype)
 {
-    shape s = random_shape(random, TS_U8);
+    shape s = random_shape(random, dtype);
     s.packed = 0;
     s.groups = s.stride_h = s.stride_w = s.dilation_h = s.dilation_w = 1;
     s.kernel_h = s.kernel_w = 3;
@@ -277,7 +280,8 @@ static void run_level(const shape *s, const buffers *b, int out_h, int out_w, co
 static void compare(const shape *s, const float *expected, const float *actual, size_t count, const char *level)
 {
     const double depth = s->channels / s->groups * s->kernel_h * s->kernel_w;
-    const double relative = s->dtype == TS_BF16 ? 1.0 / 200 : 1e-5;
+    /* A residual brings roundings of its own. */
+    const double relative = (s->dtype == TS_BF16 ? 1.0 / 200 : 1e-5) * (s->residual ? 1 + (double)s->residual_scale : 1);
     for (size_t i = 0; i < count; i++) {
         const double difference = fabs((double)expected[i] - (double)actual[i]);
         const double spread = s->dtype == TS_BF16 ? sqrt(depth) : depth; /* roundings of weights fall either way */
@@ -338,7 +342,8 @@ int main(int argc, char **argv)
     const int unblocked[4] = {TS_GROUP, TS_GROUP, TS_GROUP, TS_GROUP};
     int compared = 0;
     for (int round = 0; round < rounds; round++) {
-        const shape s = round % 7 == 6 ? winograd_shape(&random) : round % 7 == 5 ? matrix_shape(&random, round % 2 ? TS_U8 : TS_BF16)
+        const shape s = round % 7 == 6 ? winograd_shape(&random, round % 2 ? TS_U8 : (ts_dtype)(round % 3))
+                        : round % 7 == 5 ? matrix_shape(&random, round % 2 ? TS_U8 : TS_BF16)
                         : round % 7 == 4 ? depthwise_shape(&random, (ts_dtype)(round % 3))
                         : round % 7 == 3 ? pointwise_shape(&random, (ts_dtype)(round % 3)) : random_shape(&random, (ts_dtype)(round % 3));
         const int out_h = out_size(s.height, s.top + s.bottom, s.kernel_h, s.dilation_h, s.stride_h);

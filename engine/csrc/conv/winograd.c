@@ -111,7 +111,7 @@ static int takes(const ts_conv_problem *problem)
     const int inputs = problem->inputs, outputs = problem->outputs;
     const int shape = desc->kernel_h == 3 && desc->kernel_w == 3 && desc->stride_h == 1 && desc->stride_w == 1 &&
                       desc->dilation_h == 1 && desc->dilation_w == 1 && desc->groups == 1 && !ts_is_packed(problem->source);
-    const ts_kernel *row = ts_find_kernel(TS_WINOGRAD, TS_U8, problem->features);
+    const ts_kernel *row = ts_find_kernel(TS_WINOGRAD, problem->source->desc.dtype, problem->features);
     /* With narrower vectors or older products than the direct kernel's, Winograd's is no faster. */
     if (!shape || !row || (problem->kernel->features & ~row->features) != 0)
         return 0;
