@@ -12,8 +12,8 @@ static int rows_follow(const ts_tensor *tensor)
 }
 
 /*
- * How many rows are cut into tiles as one: a row of 7 pixels in tiles of 6 takes one of 4 and one of 3, which wait for their
- * own sums, and 49 pixels take 9 tiles.
+ * How many rows are cut into tiles as one where tiles do not fill a row: 7 pixels in tiles of 6 take one of 4 and one of 3,
+ * which wait for their own sums, and 49 pixels take 9 tiles.
  */
 static int flat_rows(const ts_conv_problem *problem, const ts_conv_kernel *kernel, int follows)
 {
@@ -22,7 +22,7 @@ static int flat_rows(const ts_conv_problem *problem, const ts_conv_kernel *kerne
     const int pointwise = desc->kernel_h == 1 && desc->kernel_w == 1 && desc->stride_h == 1 && desc->stride_w == 1 &&
                           desc->pad_top == 0 && desc->pad_left == 0 && desc->groups == 1 && height <= problem->source->desc.height &&
                           width == problem->source->desc.width;
-    if (!pointwise || !rows_follow(problem->source) || !(follows || (kernel->join && width >= kernel->pixels)))
+    if (!pointwise || width % kernel->pixels == 0 || !rows_follow(problem->source) || !(follows || (kernel->join && width >= kernel->pixels)))
         return 1;
     int rows = 1;
     while (rows < height && (height % rows != 0 || rows * width < FLAT_PIXELS))
