@@ -100,7 +100,7 @@ class LayerTiming:
         milliseconds: wall time of the layer for the whole batch.
         macs: multiply-accumulates for the whole batch.
         peak_share: achieved MAC/s over the measured register peak of the same precision and threads. Above 1 where a
-            kernel leaves out multiplications by padding, which `macs` counts like everybody does.
+            kernel leaves out multiplications, by padding or by Winograd's algorithm: `macs` counts them all the same.
         layer_class: kernel and output size, such as "3x3 @28".
         bytes_moved: least bytes that cross into the core for the whole batch: activations once, weights once.
         working_set: bytes of one image's activations and all weights: what would have to fit a cache.
