@@ -102,10 +102,10 @@ def create_app(settings: Settings | None = None, *, dispatcher: DispatcherFactor
         counted = Metrics()
         running = make_dispatcher(service_settings, counted)
         service = app.state.service = Service(service_settings, counted, running, admin_gate)
-        service.start()
         try:
             shared = _Around(app.state.in_flight, uploads, rate_limiter, tracing)
             async with _grpc(service, shared):
+                service.start()  # a frontend says so, and from then on it has to answer
                 yield
         finally:
             await service.stop()

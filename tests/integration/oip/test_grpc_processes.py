@@ -21,12 +21,19 @@ def test_a_port_that_is_taken_is_said_so() -> None:
     assert "Traceback" not in ended.stderr
 
 
-# Frontends that wait for a file to go away before they begin.
+# Frontends that wait for a file to go away before they begin, and take some seconds to begin with gRPC.
 HELD_FRONTENDS = """
 import os, sys, time
 
-while any("tessera.app.processes.frontend_process" in word for word in sys.orig_argv) and os.path.exists({gate!r}):
-    time.sleep(0.02)
+class Late:
+    def find_spec(self, name, path, target=None):
+        if name == "tessera.app.oip.grpc.server":
+            time.sleep(4)
+
+if any("tessera.app.processes.frontend_process" in word for word in sys.orig_argv):
+    sys.meta_path.insert(0, Late())
+    while os.path.exists({gate!r}):
+        time.sleep(0.02)
 """
 
 
@@ -45,7 +52,7 @@ def test_two_services_with_frontends_never_share_a_port(tmp_path: Path) -> None:
         gate.unlink()
         first.wait_until_ready()
         with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
-            assert client.is_server_ready()
+            assert client.is_server_ready(), "a service that says it is ready answers on both of its ports"
         assert first.stop() == 0, first.describe()
 
 
