@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from tessera.engine.quantize.network.runners import NodeRunners
 from tessera.engine.quantize.network.sessions import file_in_memory
 from tessera.engine.quantize.observation.float_pass import Observation, observe_network
 from tessera.engine.quantize.observation.ranges import Method, candidate_ranges, pixel_ranges
+from tessera.engine.quantize.placement.chains import residual_chains
 from tessera.engine.quantize.placement.floats import Fallback, Gain
 from tessera.engine.quantize.placement.narrowing import narrow_layers
 from tessera.engine.quantize.placement.values import Placement, place
@@ -32,7 +33,7 @@ from tessera.engine.quantize.settlement.choice import choose_ranges
 from tessera.engine.quantize.settlement.equalisation import equalise
 from tessera.engine.quantize.settlement.propagation import LayerNoise, Propagation, Settled
 from tessera.engine.quantize.settlement.reconsideration import reconsider_ranges
-from tessera.engine.quantize.settlement.sensitivity import measure_sensitivities
+from tessera.engine.quantize.settlement.sensitivity import Sensitivity, measure_sensitivities
 from tessera.engine.quantize.settlement.sharing import share_ranges
 from tessera.engine.quantize.settlement.tail import tail_values
 from tessera.engine.quantize.writer import quantise_graph, write_quantised
@@ -185,14 +186,15 @@ class _Quantiser:
         _native.trim_heap()
         some = seen.images[: min(_SENSITIVE, _settled(seen))]
         tails = tail_values(runners, {name: values[: _settled(seen)] for name, values in seen.vectors.items()})
-        sensitivities = measure_sensitivities(runners, placement, ranges, limits, some, self.report, tails=tails)
-        ranges, choices, sensitivities = reconsider_ranges(
-            runners, placement, candidates, ranges, choices, sensitivities, limits, some, self.report, tails
-        )
+
+        def measure(ranges: Mapping[str, ActivationRange]) -> list[Sensitivity]:
+            return measure_sensitivities(runners, placement, ranges, limits, some, self.report, tails)
+
+        sensitivities = measure(ranges)
+        ranges, choices, sensitivities = reconsider_ranges(measure, candidates, ranges, choices, sensitivities)
         noise_limit = _digits(10 ** (-(gate.sqnr + _MARGIN_DB) / 10))
-        ranges, choices, sensitivities = share_ranges(
-            runners, placement, ranges, choices, sensitivities, noise_limit, limits, some, self.report, tails
-        )
+        chains = residual_chains(self._graph, placement)
+        ranges, choices, sensitivities = share_ranges(measure, chains, ranges, choices, sensitivities, noise_limit)
         if self._fallback == "none":
             sensitivities = []
         _native.trim_heap()

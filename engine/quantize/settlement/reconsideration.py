@@ -6,20 +6,13 @@ At the network's end they do not: rounding averages out, while what is cut off m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tessera.engine.quantize.network.runners import NodeRunners
-from tessera.engine.quantize.placement.values import Placement
 from tessera.engine.quantize.rounding.activations import ActivationRange
 from tessera.engine.quantize.rounding.digits import rounded_range
 from tessera.engine.quantize.settlement.choice import TensorChoice
-from tessera.engine.quantize.settlement.sensitivity import Sensitivity, measure_sensitivities
-
-Array = NDArray[np.float32]
+from tessera.engine.quantize.settlement.sensitivity import Measure, Sensitivity
 
 # A tensor with less than this share of all noise is not worth the time.
 _MATTERS = 0.01
@@ -30,30 +23,20 @@ _ALIKE = 0.05
 
 
 def reconsider_ranges(
-    runners: NodeRunners,
-    placement: Placement,
+    measure: Measure,
     candidates: Mapping[str, Mapping[str, ActivationRange]],
     ranges: dict[str, ActivationRange],
     choices: Sequence[TensorChoice],
     sensitivities: Sequence[Sensitivity],
-    weight_limits: Mapping[str, int],
-    images: Array,
-    report: Callable[[str, float], None],
-    tails: Mapping[str, Mapping[str, Array]] | None = None,
 ) -> tuple[dict[str, ActivationRange], list[TensorChoice], list[Sensitivity]]:
     """Try the other candidates of the tensors that cost most, and keep what costs less.
 
     Args:
-        runners: as for `measure_sensitivities`, like all arguments that are not explained here.
-        placement: as there.
+        measure: what eight bits of tensors cost at the network's end.
         candidates: by tensor, the ranges to choose from, by method.
         ranges: those chosen so far.
         choices: how they were chosen.
         sensitivities: what they cost at the network's end.
-        weight_limits: as there.
-        images: as there, the same.
-        report: as there.
-        tails: as there.
 
     Returns:
         Ranges, choices and sensitivities, with what was found.
@@ -70,10 +53,7 @@ def reconsider_ranges(
     while any(open_trials.values()):
         trials = {tensor: methods.pop(0) for tensor, methods in open_trials.items() if methods}
         tried = {tensor: rounded_range(candidates[tensor][method]) for tensor, method in trials.items()}
-        measured = measure_sensitivities(
-            runners, placement, tried, weight_limits, images, report, tensors=list(trials), tails=tails
-        )
-        for entry in measured:
+        for entry in measure(tried):
             if entry.noise < best[entry.tensor].noise:
                 best[entry.tensor] = entry
                 ranges[entry.tensor] = tried[entry.tensor]

@@ -42,6 +42,10 @@ class Sensitivity(Gain):
         return decibels(self.noise)
 
 
+# `measure_sensitivities` of one network on some images, for the tensors that are given ranges.
+Measure = Callable[[Mapping[str, ActivationRange]], list[Sensitivity]]
+
+
 def decibels(noise: float) -> float:
     """Noise power over signal power as a signal-to-noise ratio in dB; infinite without noise."""
     return -10 * math.log10(noise) if noise > 0 else math.inf
@@ -54,7 +58,6 @@ def measure_sensitivities(
     weight_limits: Mapping[str, int],
     images: Array,
     report: Callable[[str, float], None],
-    tensors: Sequence[str] | None = None,
     tails: Mapping[str, Mapping[str, Array]] | None = None,
 ) -> list[Sensitivity]:
     """Quantise one tensor at a time and run the rest of the network from there in floating point.
@@ -62,19 +65,18 @@ def measure_sensitivities(
     Args:
         runners: the float network and what runs its nodes.
         placement: which tensors are quantised.
-        ranges: their ranges.
+        ranges: by tensor, what its eight bits cover; tensors without one are left out.
         weight_limits: as for `tessera.engine.quantize.settlement.propagation.Propagation`.
         images: [n, C, H, W], looked at a few at a time. What counts is power summed over all results; some images
             exceed a range by far more than others, so a handful tells too little.
         report: called as `report(stage, fraction)`.
-        tensors: these alone; None: all that are quantised.
         tails: by tensor, the values of more images from it to the network's end; they count instead of `images` there.
 
     Returns:
         The worst first.
     """
     graph = runners.graph
-    tensors = placement.ranges_needed() if tensors is None else tensors
+    tensors = [tensor for tensor in placement.ranges_needed() if tensor in ranges]
     layers = {tensor: _layers_behind(runners, placement, tensor) for tensor in tensors}
     tails = {tensor: values for tensor, values in (tails or {}).items() if tensor in layers}
     inner = [tensor for tensor in tensors if tensor not in tails]

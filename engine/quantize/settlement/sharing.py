@@ -5,65 +5,45 @@ A residual of the sum's scale is added to it in 16 bits, after rounding; any oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tessera.engine.quantize.network.runners import NodeRunners
-from tessera.engine.quantize.placement.chains import residual_chains
-from tessera.engine.quantize.placement.values import Placement
 from tessera.engine.quantize.rounding.activations import ActivationRange
 from tessera.engine.quantize.settlement.choice import TensorChoice
-from tessera.engine.quantize.settlement.sensitivity import Sensitivity, measure_sensitivities
-
-Array = NDArray[np.float32]
+from tessera.engine.quantize.settlement.sensitivity import Measure, Sensitivity
 
 # A chain may cost so much of the noise that is allowed: 0.09 dB.
 _MOST = 0.02
 
 
 def share_ranges(
-    runners: NodeRunners,
-    placement: Placement,
+    measure: Measure,
+    chains: Sequence[Sequence[str]],
     ranges: Mapping[str, ActivationRange],
     choices: Sequence[TensorChoice],
     sensitivities: Sequence[Sensitivity],
     noise_limit: float,
-    weight_limits: Mapping[str, int],
-    images: Array,
-    report: Callable[[str, float], None],
-    tails: Mapping[str, Mapping[str, Array]] | None = None,
 ) -> tuple[dict[str, ActivationRange], list[TensorChoice], list[Sensitivity]]:
     """Give the values of each chain the widest of their ranges, unless that costs too much at the network's end.
 
     Args:
-        runners: as for `measure_sensitivities`, like all arguments that are not explained here.
-        placement: as there.
+        measure: what eight bits of tensors cost at the network's end.
+        chains: as `residual_chains` finds them.
         ranges: those chosen so far.
         choices: how they were chosen.
         sensitivities: what they cost at the network's end.
         noise_limit: noise power over signal power that is allowed of all tensors together.
-        weight_limits: as there.
-        images: as there, the same.
-        report: as there.
-        tails: as there.
 
     Returns:
         Ranges, choices and sensitivities, with what is shared.
     """
-    chains = residual_chains(runners.graph, placement)
     widest: dict[str, str] = {}
     for chain in chains:
         widest.update(dict.fromkeys(chain, max(chain, key=lambda tensor: ranges[tensor].high)))
     tried = {tensor: ranges[first] for tensor, first in widest.items() if ranges[tensor] != ranges[first]}
     if not tried:
         return dict(ranges), list(choices), list(sensitivities)
-    found = measure_sensitivities(
-        runners, placement, tried, weight_limits, images, report, tensors=list(tried), tails=tails
-    )
-    before, after = ({entry.tensor: entry for entry in entries} for entries in (sensitivities, found))
+    before, after = ({entry.tensor: entry for entry in entries} for entries in (sensitivities, measure(tried)))
     shared: set[str] = set()
     for chain in chains:
         changed = [tensor for tensor in chain if tensor in tried]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from tessera.engine.quantize.network.layers import read_network
@@ -12,7 +14,7 @@ from tessera.engine.quantize.placement.values import place
 from tessera.engine.quantize.report import Gate
 from tessera.engine.quantize.rounding.activations import ActivationRange
 from tessera.engine.quantize.settlement.choice import TensorChoice
-from tessera.engine.quantize.settlement.sensitivity import measure_sensitivities
+from tessera.engine.quantize.settlement.sensitivity import Sensitivity, measure_sensitivities
 from tessera.engine.quantize.settlement.sharing import share_ranges
 from tests.unit.models.tiny import tiny_images, tiny_model
 
@@ -40,18 +42,19 @@ def test_a_chain_shares_its_widest_range_unless_that_costs_too_much(allowed: boo
     ranges[CHAINS[0][1]] = ActivationRange(0.0, 20000.0)
     ranges[CHAINS[1][0]] = ActivationRange(0.0, 210.0)
     choices = [TensorChoice(name, "mse", {}) for name in ranges]
-    before = measure_sensitivities(runners, placement, ranges, {}, images, lambda stage, fraction: None)
+
+    def measure(ranges: Mapping[str, ActivationRange]) -> list[Sensitivity]:
+        return measure_sensitivities(runners, placement, ranges, {}, images, lambda stage, fraction: None)
+
+    before = measure(ranges)
     limit = 1e6 if allowed else sum(entry.noise for entry in before)
-    shared, chosen, after = share_ranges(
-        runners, placement, ranges, choices, before, limit, {}, images, lambda stage, fraction: None
-    )
+    shared, chosen, after = share_ranges(measure, CHAINS, ranges, choices, before, limit)
     first, second = ({shared[name].high for name in chain} for chain in CHAINS)
     assert second == {210.0}
     assert first == ({20000.0} if allowed else {200.0, 20000.0})
     assert {choice.name: choice.method for choice in chosen}[CHAINS[1][1]] == "sharing"
     assert all(shared[name] == ranges[name] for name in ranges if ".add" not in name)
-    again = measure_sensitivities(runners, placement, shared, {}, images, lambda stage, fraction: None)
-    assert {entry.tensor: entry.noise for entry in after} == {entry.tensor: entry.noise for entry in again}
+    assert {entry.tensor: entry.noise for entry in after} == {entry.tensor: entry.noise for entry in measure(shared)}
 
 
 def test_a_calibration_shares_scales_along_chains() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -156,13 +157,11 @@ def test_a_range_that_costs_less_at_the_end_of_the_network_takes_the_place_of_on
     candidates = {name: {"mse": cut[name], "max": wide[name]} for name in wide}
     choices = [TensorChoice(name, "mse", {"mse": 1.0, "max": 1.1}) for name in wide]
 
-    def measured(ranges: dict[str, ActivationRange]) -> list[Sensitivity]:
+    def measured(ranges: Mapping[str, ActivationRange]) -> list[Sensitivity]:
         return measure_sensitivities(runners, placement, ranges, {}, images, lambda stage, fraction: None)
 
     before = {entry.tensor: entry.noise for entry in measured(cut)}
-    ranges, chosen, after = reconsider_ranges(
-        runners, placement, candidates, cut, choices, measured(cut), {}, images, lambda stage, fraction: None
-    )
+    ranges, chosen, after = reconsider_ranges(measured, candidates, cut, choices, measured(cut))
     assert all(entry.noise <= before[entry.tensor] for entry in after)
     assert [entry.noise for entry in after] == sorted((entry.noise for entry in measured(ranges)), reverse=True)
     methods = {choice.name: choice.method for choice in chosen}
