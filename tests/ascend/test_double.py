@@ -280,6 +280,17 @@ def test_10_results_are_seen_after_synchronising(double: Double, float_om: Path)
     assert np.array_equal(loaded.read(), expected)
 
 
+def test_10_what_hangs_runs_out_of_time_as_often_as_told(double: Double, float_om: Path) -> None:
+    opened(double)
+    loaded = Loaded(double, float_om)
+    assert loaded.gear(16) == 0
+    double.set_faults("hang=2")
+    for _ in range(100):
+        assert loaded.execute_async() == 0
+        answers = [loaded.acl.aclrtSynchronizeStreamWithTimeout(loaded.stream, 1) for _ in range(3)]
+        assert answers == [507046, 507046, 0]
+
+
 def test_10_buffers_in_use_are_left_alone(double: Double, float_om: Path) -> None:
     opened(double)
     loaded = Loaded(double, float_om)

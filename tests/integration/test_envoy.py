@@ -103,7 +103,7 @@ def load(fleet: Fleet) -> Iterator[Counter[str]]:
                 client.infer("small", [tensor(FILES)])
                 seen["grpc"] += 1
             except InferenceServerException as error:
-                seen[repr(error)] += 1
+                seen[str(error)] += 1
 
     with (
         fleet.client() as http,

@@ -74,8 +74,7 @@ struct stream {
     pthread_cond_t changed;
     job *queue, *done; /* `done` has worked and is not published */
     bool working, ending, alive;
-    bool hanging; /* what it runs is not done in time */
-    int timeouts; /* synchronisations that ran out of time */
+    int timeouts; /* so many more synchronisations run out of time */
     aclError error;
 };
 

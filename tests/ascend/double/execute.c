@@ -219,14 +219,14 @@ static void wait_on(stream *on, int version, int timeouts, bool held) {
     if (!on || !(timeouts || held))
         return;
     pthread_mutex_lock(&double_lock);
-    on->hanging = timeouts > 0;
+    on->timeouts = timeouts;
     pthread_cond_broadcast(&on->changed);
-    while ((held || on->timeouts < timeouts) && !on->ending && faults_version() == version) {
+    while ((held || on->timeouts > 0) && !on->ending && faults_version() == version) {
         pthread_mutex_unlock(&double_lock);
         usleep(200);
         pthread_mutex_lock(&double_lock);
     }
-    on->hanging = false;
+    on->timeouts = 0;
     pthread_mutex_unlock(&double_lock);
 }
 

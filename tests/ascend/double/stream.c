@@ -133,8 +133,10 @@ void abandon_streams(int device) {
 /* What hangs is never done in time, everything else always is, however slow the machine. */
 static aclError synchronise(stream *s, int32_t timeout) {
     while (s->queue || s->working) {
-        if (timeout >= 0 && s->hanging && ++s->timeouts)
+        if (timeout >= 0 && s->timeouts > 0) {
+            s->timeouts--;
             return fail(ACL_ERROR_RT_STREAM_SYNC_TIMEOUT, "stream not done after %d ms", timeout);
+        }
         pthread_cond_wait(&s->changed, &double_lock);
     }
     publish(s);
