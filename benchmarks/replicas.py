@@ -115,7 +115,7 @@ def start(cores: list[int], around: Cores, folder: Path, held: ExitStack) -> Cal
         (folder / name).mkdir()
         with on(place):
             envoy = held.enter_context(Envoy(folder / name, {"http": http, "grpc": grpc}))
-        envoy.wait_for_replicas(len(chosen))
+        envoy.wait_for_replicas({"http": len(chosen), "grpc": len(chosen)})
         return Stream(chosen, envoy, place)
 
     single = [stream("first", 0), stream("second", 1)]

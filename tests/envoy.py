@@ -60,9 +60,9 @@ class Envoy:
         until(lambda: len(self._listeners()) == 2)
         self.http, self.grpc = (self._listeners()[name] for name in ("http", "grpc"))
 
-    def wait_for_replicas(self, count: int) -> None:
-        """Wait until `count` replicas of each cluster are in rotation."""
-        until(lambda: all(healthy == count for healthy in self._healthy().values()))
+    def wait_for_replicas(self, counts: dict[str, int]) -> None:
+        """Wait until so many replicas are in rotation, by cluster."""
+        until(lambda: self._healthy() == counts)
 
     def __enter__(self) -> Envoy:
         return self

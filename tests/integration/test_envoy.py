@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 import tritonclient.grpc as triton
 from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
+from tessera.app.oip.grpc.schema import Schema
 from tests import imagefiles
 from tests.holding import Holding
 from tests.integration.oip.grpc_clients import FILES, listening_at, tensor
@@ -39,7 +41,7 @@ class Fleet:
             self.replicas = list(threads.map(self._start, [0, 0], [0, 0]))
         http = [replica.url.removeprefix("http://") for replica in self.replicas]
         self.envoy = Envoy(folder, {"http": http, "grpc": [listening_at(replica) for replica in self.replicas]})
-        self.envoy.wait_for_replicas(2)
+        self.envoy.wait_for_replicas({"http": 2, "grpc": 2})
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=f"http://{self.envoy.http}", timeout=NEVER)
@@ -50,7 +52,7 @@ class Fleet:
         ports = [int(address.rpartition(":")[2]) for address in (before.url, listening_at(before))]
         end(before)
         self.replicas[number] = self._start(*ports)
-        self.envoy.wait_for_replicas(2)
+        self.envoy.wait_for_replicas({"http": 2, "grpc": 2})
 
     def metric(self, name: str) -> list[float]:
         """A metric of each replica, over all labels."""
@@ -149,6 +151,41 @@ def test_replicas_may_die_end_and_be_replaced_under_load(fleet: Fleet) -> None:
 
 def end_in_order(replica: ServerProcess) -> None:
     assert replica.stop() == 0, replica.describe()
+
+
+def cancelling(context: grpc.ServicerContext) -> bytes:
+    context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
+    raise AssertionError("abort raises")
+
+
+@contextmanager
+def ending_replica() -> Iterator[str]:
+    """A gRPC server that says it is healthy, and ends calls as gRPC ends what waits in a server that stops."""
+    health = Schema("health.proto")
+    healthy = health.calls["Check"].response(status="SERVING").SerializeToString()
+
+    class Handlers(grpc.GenericRpcHandler):
+        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            check = details.method == f"/{health.service}/Check"
+            return grpc.unary_unary_rpc_method_handler(lambda _, context: healthy if check else cancelling(context))
+
+    server = grpc.server(ThreadPoolExecutor(), handlers=[Handlers()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+def test_a_call_that_an_ending_replica_cancels_is_tried_elsewhere(fleet: Fleet, tmp_path: Path) -> None:
+    replica = fleet.replicas[0]
+    http = [replica.url.removeprefix("http://")]
+    with ending_replica() as ending, Envoy(tmp_path, {"http": http, "grpc": [ending, listening_at(replica)]}) as envoy:
+        envoy.wait_for_replicas({"http": 1, "grpc": 2})
+        with triton.InferenceServerClient(envoy.grpc) as client:
+            for _ in range(20):
+                client.infer("small", [tensor(FILES)])
 
 
 def test_when_both_are_full_the_refusal_says_when_to_come_again(fleet: Fleet, holding: Holding) -> None:
