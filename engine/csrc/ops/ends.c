@@ -57,9 +57,32 @@ static void read_quantised_row(const ts_tensor *target, const float *row, uint8_
     }
 }
 
+/* Packed rows of bytes: channels a few pixels at a time, so that those of a pixel are stored side by side. */
+static void read_packed_floats(const ts_tensor *target, const float *row, size_t plane, uint8_t *at, float scale)
+{
+    enum { RUN = 128, CHANNELS = 3 };
+    const ts_tensor_desc *d = &target->desc;
+    uint8_t levels[CHANNELS][RUN];
+    for (int x = 0; x < d->width; x += RUN) {
+        const int count = d->width - x < RUN ? d->width - x : RUN;
+        for (int c = 0; c < CHANNELS; c++)
+            quantise_run(row + (size_t)c * plane + x, count, scale, d->zero, levels[c]);
+        for (int i = 0; i < count; i++, at += CHANNELS) {
+            at[0] = levels[0][i];
+            at[1] = levels[1][i];
+            at[2] = levels[2][i];
+        }
+    }
+}
+
 static void read_f32_row(const ts_tensor *target, const float *image, uint8_t *out, int y, float scale)
 {
     const ts_tensor_desc *d = &target->desc;
+    const size_t plane = (size_t)d->height * (size_t)d->width;
+    if (ts_is_packed(target) && d->dtype == TS_U8 && d->channels == 3) {
+        read_packed_floats(target, image + (size_t)y * (size_t)d->width, plane, out + (size_t)y * target->row_bytes, scale);
+        return;
+    }
     for (int c = 0; c < d->channels; c++) {
         size_t step;
         uint8_t *at = channel_row(target, out, c, y, &step);
