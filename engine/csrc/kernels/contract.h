@@ -28,6 +28,7 @@ enum {
     TS_CHAIN = 4,              /* the longest chain of products that are added in 16 bits */
     TS_DEPTHWISE_BYTES = 64,   /* of the weights of one tap of a group: 32 bits each, floats or whole numbers of 16 bits */
     TS_ALIGN = 64,
+    TS_WEIGHTS_AHEAD = 8192,   /* bytes: weights come from L2 or L3 in one stream, which the CPU alone fetches too late */
 };
 
 /*

@@ -26,7 +26,6 @@ enum {
     TS_WINOGRAD_OUT = 4,        /* output pixels of a tile, in each direction */
     TS_WINOGRAD_IN = 6,         /* input pixels */
     TS_WINOGRAD_POSITIONS = 36, /* independent products: elements of a transformed tile */
-    TS_WINOGRAD_AHEAD = 8192,   /* bytes: weights come from L2 or L3 in one stream, which the CPU alone fetches too late */
 };
 
 /* How much narrower or lower than a full tile one is: its form is TS_WINOGRAD_CUTS * (rows less) + (columns less). */

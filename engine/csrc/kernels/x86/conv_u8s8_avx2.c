@@ -50,6 +50,9 @@ TS_INLINE void add_chains(const ts_tile *t, acc_t (*acc)[2], const int M, const 
     const int8_t *w = list->weights;
     for (; member < end; member += N, w += N * MEMBER_BYTES) {
         TS_UNROLL
+        for (int n = 0; n < N; n++)
+            _mm_prefetch((const char *)w + n * MEMBER_BYTES + TS_WEIGHTS_AHEAD, _MM_HINT_T0);
+        TS_UNROLL
         for (int m = 0; m < M; m++) {
             const uint8_t *pixel = t->input[0] + m * t->pixel_step;
             __m256i sums[2];

@@ -50,7 +50,7 @@ TS_INLINE void multiply_tiles(const int16_t *input, size_t stride, const int16_t
         acc[m] = _mm512_setzero_si512();
     for (int k = 0; k < pairs; k++, weights += 2 * TS_GROUP, input += 2) {
         const __m512i w = _mm512_load_si512(weights);
-        _mm_prefetch((const char *)weights + TS_WINOGRAD_AHEAD, _MM_HINT_T0);
+        _mm_prefetch((const char *)weights + TS_WEIGHTS_AHEAD, _MM_HINT_T0);
         TS_UNROLL
         for (int m = 0; m < M; m++) {
             acc[m] = _mm512_dpwssd_epi32(acc[m], w, _mm512_set1_epi32(load_dword((const uint8_t *)(input + (size_t)m * stride))));
