@@ -73,6 +73,20 @@ static shape random_shape(random_source *random, ts_dtype dtype)
     return s;
 }
 
+/* What reads images: three channels packed, rows longer than the input step quantises at a time, checked by the definition. */
+static shape image_shape(random_source *random)
+{
+    shape s;
+    do
+        s = random_shape(random, TS_U8);
+    while (!s.packed);
+    s.channels = 3;
+    s.width += random_between(random, 0, 300);
+    s.out_dtype = TS_F32;
+    s.residual = s.relu = 0;
+    return s;
+}
+
 /*
  * What Winograd's algorithm takes of bytes: 3x3 of stride 1 with many channels. Some have tiles that hang over, some weights
  * too large.
@@ -134,6 +148,8 @@ static shape matrix_shape(random_source *random, ts_dtype dtype)
     s.out_dtype = dtype;
     if (random_between(random, 0, 2) == 0) {
         s.height = s.width = 7;
+        if (s.kernel_h > 3) /* the kernels of packed shapes would not fit */
+            s.dilation_h = 1;
         s.capacity = 16;
         s.images = random_between(random, 9, 18);
         s.zero *= random_between(random, 0, 1);
@@ -345,6 +361,7 @@ int main(int argc, char **argv)
         const shape s = round % 7 == 6 ? winograd_shape(&random, round % 2 ? TS_U8 : (ts_dtype)(round % 3))
                         : round % 7 == 5 ? matrix_shape(&random, round % 2 ? TS_U8 : TS_BF16)
                         : round % 7 == 4 ? depthwise_shape(&random, (ts_dtype)(round % 3))
+                        : round % 14 == 2 ? image_shape(&random)
                         : round % 7 == 3 ? pointwise_shape(&random, (ts_dtype)(round % 3)) : random_shape(&random, (ts_dtype)(round % 3));
         const int out_h = out_size(s.height, s.top + s.bottom, s.kernel_h, s.dilation_h, s.stride_h);
         const int out_w = out_size(s.width, s.left + s.right, s.kernel_w, s.dilation_w, s.stride_w);
