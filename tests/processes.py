@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tests.servers import ServerProcess
 
+_CONNECTIONS = 32  # chance gives each to one of the frontends
+
 
 def children(server: ServerProcess) -> dict[str, int]:
     """Process ids by role: `engine`, `spare` (an engine process without a model), `frontend-0`, `frontend-1`, ..."""
@@ -30,10 +32,12 @@ def command_of(pid: int) -> str:
 
 
 def replaced(server: ServerProcess, role: str, former: int) -> Callable[[], bool]:
-    """Whether another process has taken over a role, and the service is ready again."""
+    """Whether another process has taken over a role, and the service is ready again, whichever frontend is asked."""
 
     def condition() -> bool:
-        with server.client() as client:
-            return children(server).get(role, former) != former and client.get("/readyz").status_code == 200
+        if children(server).get(role, former) == former:
+            return False
+        with server.client(headers={"Connection": "close"}) as client:
+            return all(client.get("/readyz").status_code == 200 for _ in range(_CONNECTIONS))
 
     return condition
